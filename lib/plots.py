@@ -1,0 +1,142 @@
+"""The look of the book's figures: one palette, one plotly template, the `book` renderer and helpers that notebooks share.
+
+Importing this module applies the style (`use_book_style`). JupyterLab then draws figures from their plotly MIME bundle,
+and the rendered book from a small HTML fragment that expects `Plotly` on the page, which serves one copy of plotly.js.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+import plotly.io as pio
+from PIL import Image
+from plotly.io.base_renderers import MimetypeRenderer
+
+BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#7A828C",
+)
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
+"""Okabe and Ito's colours (plus a grey), which stay apart for colour-blind readers; use them in this order."""
+
+SEQUENTIAL = ["#F4F7F9", "#C7DCE8", "#8DBBD3", "#4F94BA", "#1F6A98", "#0B4468", "#06263D"]
+DIVERGING = ["#0B4468", "#2F7FAF", "#9CC5DC", "#F5F5F3", "#F2BC94", "#D9762F", "#8F3F05"]
+
+FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
+INK, GRID = "#3B434C", "rgba(128, 140, 152, 0.22)"
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+class BookRenderer(MimetypeRenderer):
+    """Plotly renderer for the static book: HTML that names no outside address and carries no copy of plotly.js.
+
+    Plotly's own HTML renderers load MathJax from a CDN, or put 5 MB of JavaScript into every page.
+    """
+
+    def to_mimebundle(self, fig_dict: Mapping) -> dict[str, str]:
+        html = pio.to_html(
+            fig_dict,
+            config=CONFIG,
+            include_plotlyjs=False,
+            include_mathjax=False,
+            full_html=False,
+            validate=False,
+            default_width="100%",
+        )
+        return {"text/html": html}
+
+
+def book_template() -> go.layout.Template:
+    """The plotly template of the book: transparent, thin grid lines, the accessible palette."""
+    axis = {
+        "gridcolor": GRID,
+        "linecolor": GRID,
+        "zerolinecolor": GRID,
+        "ticks": "",
+        "automargin": True,
+        "title": {"standoff": 10},
+    }
+    layout = {
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": list(PALETTE),
+        "colorscale": {"sequential": SEQUENTIAL, "sequentialminus": SEQUENTIAL[::-1], "diverging": DIVERGING},
+        "coloraxis": {"colorbar": {"outlinewidth": 0, "ticks": "", "thickness": 12}},
+        "xaxis": axis,
+        "yaxis": axis,
+        "margin": {"l": 56, "r": 16, "t": 40, "b": 48},
+        "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
+        "legend": {"bgcolor": "rgba(0,0,0,0)", "title": {"font": {"size": 12}}},
+    }
+    data = {"heatmap": [{"colorbar": {"outlinewidth": 0, "ticks": "", "thickness": 12}}]}
+    return go.layout.Template(layout=layout, data=data)
+
+
+def use_book_style() -> None:
+    """Make the book's template and renderers plotly's default in this process."""
+    pio.templates["book"] = book_template()
+    pio.templates.default = "book"
+    pio.renderers["book"] = BookRenderer()
+    pio.renderers.default = "plotly_mimetype+book"
+
+
+def data_uri(picture: Image.Image, size: int | None = None, quality: int = 85) -> str:
+    """A picture as a WebP `data:` address; `size` is the longer side in pixels (None keeps the picture's own)."""
+    if size is not None:
+        picture = picture.copy()
+        picture.thumbnail((size, size), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def picture_grid(
+    pictures: Sequence[Image.Image],
+    captions: Sequence[str] | None = None,
+    columns: int = 8,
+    row_titles: Sequence[str] | None = None,
+    cell: int = 112,
+) -> go.Figure:
+    """Pictures in rows of `columns`, each with an optional caption below it and, for each row, a title at its left.
+
+    `cell` is a picture's height in the figure, in pixels. Raises ValueError when captions or titles do not match.
+    """
+    rows = -(-len(pictures) // columns)
+    if captions is not None and len(captions) != len(pictures):
+        raise ValueError(f"{len(pictures)} pictures need as many captions, not {len(captions)}.")
+    if row_titles is not None and len(row_titles) != rows:
+        raise ValueError(f"{rows} rows of pictures need as many row titles, not {len(row_titles)}.")
+    pitch = 1.06 if captions is None else 1.24
+    figure = go.Figure()
+    for i, picture in enumerate(pictures):
+        x, y = (i % columns) * 1.06, -(i // columns) * pitch
+        figure.add_layout_image(
+            source=data_uri(picture, 2 * cell), x=x, y=y, sizex=1, sizey=1, xref="x", yref="y", layer="above"
+        )
+        if captions is not None:
+            _write(figure, captions[i], x + 0.5, y - 1.01, xanchor="center", yanchor="top", size=11)
+    for row, title in enumerate(row_titles or ()):
+        _write(figure, title, -0.1, -row * pitch - 0.5, xanchor="right", yanchor="middle", size=12)
+    width = columns * 1.06 - 0.06
+    figure.update_xaxes(visible=False, range=[-1.1 if row_titles else 0, width], fixedrange=True)
+    figure.update_yaxes(
+        visible=False, range=[-(rows - 1) * pitch - pitch, 0], scaleanchor="x", constrain="domain", fixedrange=True
+    )
+    return figure.update_layout(height=int(rows * pitch * cell) + 16, margin={"l": 0, "r": 0, "t": 8, "b": 8})
+
+
+def _write(figure: go.Figure, text: str, x: float, y: float, xanchor: str, yanchor: str, size: int) -> None:
+    figure.add_annotation(
+        text=text, x=x, y=y, xanchor=xanchor, yanchor=yanchor, showarrow=False, font={"size": size}, xref="x", yref="y"
+    )
+
+
+use_book_style()
