@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 STICKER_WORDS: tuple[str, ...] = (
     "fox", "owl", "duck", "swan", "crab", "bee", "wolf", "frog", "lion", "moth",
-    "tiger", "zebra", "panda", "shark", "gull", "goat", "camel", "eagle", "mouse", "koala",
+    "tiger", "zebra", "panda", "shark", "gull", "camel", "pig", "horse", "dove", "snake",
 )  # fmt: skip
 
 LetterBox = tuple[str, float, float, float, float]  # letter, x0, y0, x1, y1 as fractions of the picture
