@@ -1,4 +1,4 @@
-"""The look of the book's figures: one palette, one plotly template, the `book` renderer and helpers that notebooks share.
+"""The look of the book's figures: one palette, one template, the `book` renderer, helpers that notebooks share.
 
 Importing this module applies the style (`use_book_style`). JupyterLab then draws figures from their plotly MIME bundle,
 and the rendered book from a small HTML fragment that expects `Plotly` on the page, which serves one copy of plotly.js.
@@ -72,6 +72,7 @@ def book_template() -> go.layout.Template:
         "coloraxis": {"colorbar": {"outlinewidth": 0, "ticks": "", "thickness": 12}},
         "xaxis": axis,
         "yaxis": axis,
+        "height": 400,
         "margin": {"l": 56, "r": 16, "t": 40, "b": 48},
         "hoverlabel": {"font": {"family": FONT, "size": 12}, "align": "left"},
         "legend": {"bgcolor": "rgba(0,0,0,0)", "title": {"font": {"size": 12}}},

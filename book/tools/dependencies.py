@@ -1,0 +1,103 @@
+"""Which files of this repository a notebook's result depends on: the modules of `lib` it imports, and their data.
+
+Imports are read from the syntax tree, inside functions too, because heavy libraries and some modules load when first
+used. Nothing is imported or run, so the whole graph is read in a fraction of a second.
+"""
+
+import ast
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "lib"
+ASSETS = {"lib.models": ("assets/tiny/clip",)}
+"""Folders of data that a module reads and that do not lie beside it."""
+
+
+class Graph:
+    """The import graph of `lib` under `root`."""
+
+    def __init__(self, root: Path = Path()):
+        self.root = Path(root)
+        self._imports = cache(self._read_imports)
+
+    def of_notebook(self, notebook: Path) -> list[str]:
+        """Files, relative to the root and sorted, that a change of the notebook's numbers can come from."""
+        modules: set[str] = set()
+        waiting = set(self._names(ast.parse(_code(notebook)), package=""))
+        while waiting:
+            module = waiting.pop()
+            if module not in modules:
+                modules.add(module)
+                waiting |= self._imports(module)
+        files = {file for module in modules for file in self._files(module)}
+        return sorted(str(file.relative_to(self.root)) for file in files)
+
+    def _read_imports(self, module: str) -> set[str]:
+        file = self._file(module)
+        package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        return set(self._names(ast.parse(file.read_text()), package))
+
+    def _names(self, tree: ast.AST, package: str) -> Iterator[str]:
+        """Modules of `lib` that a syntax tree imports; `package` is what its relative imports start from."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    yield from self._with_parents(alias.name)
+            elif isinstance(node, ast.ImportFrom):
+                start = package.rsplit(".", node.level - 1)[0] if node.level else ""
+                base = ".".join(filter(None, [start, node.module]))
+                yield from self._with_parents(base)
+                for alias in node.names:
+                    yield from self._with_parents(self._home(base, alias.name))
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == PACKAGE:
+                yield from self._with_parents(self._home(PACKAGE, node.attr))
+
+    def _home(self, base: str, name: str) -> str:
+        """Where `from base import name` takes the name from: a submodule, a lazy export's home, or `base` itself."""
+        if self._file(f"{base}.{name}"):
+            return f"{base}.{name}"
+        return self._lazy_exports(base).get(name, base)
+
+    def _lazy_exports(self, module: str) -> dict[str, str]:
+        """The tables `{name: "lib.home"}` with which a package's `__getattr__` loads public names."""
+        file = self._file(module)
+        if file is None:
+            return {}
+        tables = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Dict)]
+        pairs = [pair for table in tables for pair in zip(table.keys, table.values, strict=True)]
+        constants = [
+            (k.value, v.value) for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Constant)
+        ]
+        return {name: home for name, home in constants if isinstance(home, str) and self._file(home)}
+
+    def _with_parents(self, module: str) -> Iterator[str]:
+        parts = module.split(".")
+        for depth in range(1, len(parts) + 1):
+            name = ".".join(parts[:depth])
+            if parts[0] == PACKAGE and self._file(name):
+                yield name
+
+    def _file(self, module: str) -> Path | None:
+        stem = self.root.joinpath(*module.split("."))
+        candidates = (stem.with_name(stem.name + ".py"), stem / "__init__.py")
+        return next((file for file in candidates if module.startswith(PACKAGE) and file.is_file()), None)
+
+    def _files(self, module: str) -> Iterator[Path]:
+        """The module, the files beside it that it names (`"feature_explorer.js"`), the folders of ASSETS."""
+        file = self._file(module)
+        yield file
+        nodes = ast.walk(ast.parse(file.read_text()))
+        named = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        yield from (beside for beside in file.parent.iterdir() if beside.name in named and beside.is_file())
+        for folder in ASSETS.get(module, ()):
+            found = (self.root / folder).rglob("*")
+            yield from (item for item in found if item.is_file() and item.suffix != ".md")
+
+
+def _code(notebook: Path) -> str:
+    """A notebook's Python, without IPython's magics."""
+    cells = json.loads(Path(notebook).read_text())["cells"]
+    lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))

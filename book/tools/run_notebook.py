@@ -1,0 +1,179 @@
+"""Run one notebook of a profile with papermill: `python -m book.tools.run_notebook 01_menagerie --profile tiny`.
+
+The executed copy appears under `build/<profile>/notebooks` only when every cell has run. When a cell fails, the copy
+with its red banner and a log are kept under `build/<profile>/logs`, and the last lines name the notebook and the cell.
+"""
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import platform
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+
+import papermill
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+
+from book.tools.profiles import Profile
+
+SHOWN_PACKAGES = (
+    "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "pandas", "pillow", "scikit-learn", "plotly",
+    "anywidget", "papermill", "jupyter-book", "snakemake",
+)  # fmt: skip
+HEARTBEAT = 20.0  # seconds of silence after which a running cell's last line is shown
+
+
+class Progress:
+    """One line for each finished cell, and a sign of life from a long one, to the terminal and to a log file."""
+
+    def __init__(self, name: str, log: Path):
+        self.name, self.log = name, log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("")
+
+    def say(self, text: str) -> None:
+        line = f"{time.strftime('%H:%M:%S')}  {self.name:<22} {text}"
+        print(line, flush=True)
+        with self.log.open("a") as file:
+            file.write(line + "\n")
+
+    def watch(self, manager) -> threading.Event:
+        """Wrap papermill's per-cell callbacks; set the event that is returned to end the heartbeat."""
+        code = [i for i, cell in enumerate(manager.nb.cells) if cell.cell_type == "code"]
+        number = {index: f"cell {n:>2}/{len(code)}" for n, index in enumerate(code, start=1)}
+        running: dict[int, float] = {}
+        started, completed = manager.cell_start, manager.cell_complete
+
+        def cell_start(cell, cell_index=None, **kwargs):
+            running[cell_index] = time.monotonic()
+            return started(cell, cell_index, **kwargs)
+
+        def cell_complete(cell, cell_index=None, **kwargs):
+            seconds = time.monotonic() - running.pop(cell_index, time.monotonic())
+            if cell_index in number:
+                self.say(f"{number[cell_index]} {seconds:7.1f} s")
+            return completed(cell, cell_index, **kwargs)
+
+        def beat():
+            while not done.wait(HEARTBEAT):
+                for index, since in list(running.items()):
+                    if index in number:
+                        self.say(f"{number[index]} {time.monotonic() - since:7.1f} s … {_last_line(manager, index)}")
+
+        manager.cell_start, manager.cell_complete = cell_start, cell_complete
+        done = threading.Event()
+        threading.Thread(target=beat, daemon=True).start()
+        return done
+
+
+def _last_line(manager, index: int) -> str:
+    """The newest line that a running cell has printed."""
+    streams = [output.text for output in manager.nb.cells[index].get("outputs", []) if output.output_type == "stream"]
+    lines = "".join(streams).replace("\r", "\n").split("\n")
+    return next((line.strip()[:100] for line in reversed(lines) if line.strip()), "running")
+
+
+def environment() -> dict:
+    """Versions and hardware of this process, for the status page."""
+    import psutil
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: importlib.metadata.version(name) for name in SHOWN_PACKAGES},
+    }
+
+
+def _processor() -> str:
+    models = Path("/proc/cpuinfo")
+    if models.is_file():
+        names = [line.partition(":")[2].strip() for line in models.read_text().splitlines() if "model name" in line]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_mb() -> int:
+    """The largest resident memory of any finished child process: the kernel's, or one of its workers'."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
+
+
+def run(profile: Profile, name: str, threads: int) -> Path:
+    """Execute one notebook; raises PapermillExecutionError and leaves nothing half-written in place."""
+    build = profile.root / "build" / profile.name
+    target, partial = build / "notebooks" / f"{name}.ipynb", build / "logs" / f"{name}.ipynb"
+    progress = Progress(name, build / "logs" / f"{name}.log")
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+            done = progress.watch(nb_man)
+            try:
+                return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+            finally:
+                done.set()
+
+    papermill_engines.register("book", Engine)
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    began = time.monotonic()
+    try:
+        notebook = papermill.execute_notebook(
+            str(profile.notebook(name)),
+            str(partial),
+            parameters=profile.parameters(name),
+            engine_name="book",
+            cwd=str(profile.root / "notebooks"),
+            progress_bar=False,
+        )
+    except PapermillExecutionError as error:
+        progress.say(f"FAILED in cell {error.exec_count}: {error.ename}: {error.evalue}")
+        with progress.log.open("a") as file:
+            file.write("\n".join([error.source, *error.traceback]))
+        raise
+    notebook.metadata["monosemantic"] = {"environment": environment(), "peak_memory_mb": peak_memory_mb()}
+    papermill.iorw.write_ipynb(notebook, str(partial))
+    partial.replace(target)
+    progress.say(f"done in {time.monotonic() - began:.0f} s")
+    return target
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook")
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        profile = Profile(options.profile)
+        profile.check()
+        run(profile, options.notebook, options.threads)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PapermillExecutionError as error:
+        logs = f"build/{options.profile}/logs/{options.notebook}"
+        first = (error.source.strip().splitlines() or [""])[0]
+        print(
+            f"\nNotebook {options.notebook} failed in cell [{error.exec_count}] which begins\n    {first}\n"
+            f"with {error.ename}: {error.evalue}\nTraceback: {logs}.log   The run so far: {logs}.ipynb\n",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
