@@ -1,0 +1,5 @@
+"""Widgets of the book: each works with a kernel, and from its stored state in a page without one."""
+
+from lib.widgets.feature_explorer import FeatureExplorer
+
+__all__ = ["FeatureExplorer"]

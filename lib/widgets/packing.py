@@ -1,0 +1,73 @@
+"""How numbers and pictures travel to a widget: one deflated block of typed arrays, one run of sprite sheets."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from PIL import Image, ImageOps
+
+ALIGNMENT = 8  # a typed array of the browser must start at a multiple of its item size
+COLUMNS, ROWS = 24, 12  # pictures in a sheet: small enough to be decoded in a few milliseconds
+
+
+def quantise(values: np.ndarray, levels: int) -> np.ndarray:
+    """Fractions in [0, 1] as integers 0 … levels - 1, in the smallest unsigned type; NaN becomes 0."""
+    steps = np.rint(np.nan_to_num(np.clip(values, 0, 1)) * (levels - 1))
+    return steps.astype(np.min_scalar_type(levels - 1))
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, dict], bytes]:
+    """Manifest `{name: {dtype, shape, offset}}` and the deflated block that it describes (little endian)."""
+    manifest, parts, offset = {}, [], 0
+    for name, array in arrays.items():
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        data = little.tobytes()
+        padding = -len(data) % ALIGNMENT
+        manifest[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": offset}
+        parts += [data, bytes(padding)]
+        offset += len(data) + padding
+    return manifest, zlib.compress(b"".join(parts), level=9)
+
+
+def unpack(manifest: Mapping[str, dict], block: bytes) -> dict[str, np.ndarray]:
+    """The arrays that `pack` was given."""
+    data = zlib.decompress(block)
+    return {
+        name: np.frombuffer(data, entry["dtype"], int(np.prod(entry["shape"])), entry["offset"]).reshape(entry["shape"])
+        for name, entry in manifest.items()
+    }
+
+
+def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int) -> tuple[dict, bytes]:
+    """Pictures as square WebP sprites: where the sheets lie in the bytes, and the bytes.
+
+    Pictures are cut to a centred square as the encoders' preprocessing does, so that patch maps fit on them.
+    """
+    sheets, tiles = [], []
+    for picture in pictures:
+        tiles.append(ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
+        if len(tiles) == COLUMNS * ROWS:
+            sheets.append(_sheet(tiles, size, quality))
+            tiles = []
+    if tiles:
+        sheets.append(_sheet(tiles, size, quality))
+    layout = {
+        "size": size,
+        "columns": COLUMNS,
+        "per_sheet": COLUMNS * ROWS,
+        "lengths": [len(sheet) for sheet in sheets],
+    }
+    return layout, b"".join(sheets)
+
+
+def _sheet(tiles: list[Image.Image], size: int, quality: int) -> bytes:
+    rows = -(-len(tiles) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * size, rows * size))
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, (i % COLUMNS * size, i // COLUMNS * size))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "WEBP", quality=quality, method=5)
+    return buffer.getvalue()
