@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lib.menagerie.habitats import Color, jitter, mix, pick
+from lib.menagerie.paint import Color, Points, jitter, mix, pick, unit_circle
 
 HAIRS: tuple[str, ...] = ("blond", "light brown", "brown", "black", "red", "grey")
 PRESENTATIONS: tuple[str, ...] = ("woman", "man")
@@ -63,12 +63,6 @@ def _spline(n: int, steps: int = 5) -> np.ndarray:
     return matrix
 
 
-@lru_cache(maxsize=4)
-def _circle(n: int = 24) -> np.ndarray:
-    angles = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
 class _Pen:
     """Draws in a turned, scaled frame: the unit is half a head, the origin the middle of the face, y down."""
 
@@ -79,21 +73,21 @@ class _Pen:
         flip = -1.0 if mirror else 1.0
         self.frame = np.array([(c * flip, s * flip), (-s, c)])
 
-    def _pixels(self, points) -> list[float]:
+    def _pixels(self, points: Points) -> list[float]:
         return (np.asarray(points, dtype=float) @ self.frame + self.origin).ravel().tolist()
 
-    def polygon(self, points, color: Color) -> None:
+    def polygon(self, points: Points, color: Color) -> None:
         self.draw.polygon(self._pixels(points), (*color, 255))
 
-    def blob(self, points, color: Color) -> None:
+    def blob(self, points: Points, color: Color) -> None:
         """A closed smooth curve through `points` (n, 2)."""
         points = np.asarray(points, dtype=float)
         self.polygon(_spline(len(points)) @ points, color)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: Color) -> None:
-        self.polygon(_circle() * (rx, ry) + (x, y), color)
+        self.polygon(unit_circle(24) * (rx, ry) + (x, y), color)
 
-    def line(self, points, color: Color, width: float) -> None:
+    def line(self, points: Points, color: Color, width: float) -> None:
         self.draw.line(self._pixels(points), (*color, 255), max(1, round(width * self.unit)), joint="curve")
 
 
@@ -150,7 +144,7 @@ def _back_hair(pen: _Pen, look: _Look) -> None:
         low = 0.72 + 0.3 * look.length
         pen.blob(_both([(0, -1.22), (0.78, -1.0), (1.06, -0.2), (1.1, low - 0.2), (0.9, low), (0.4, low), (0, low)]), shade)
     elif look.style == "curly":
-        for k, (x, y) in enumerate(_circle(12) * (1.0, 1.0)):
+        for k, (x, y) in enumerate(unit_circle(12) * (1.0, 1.0)):
             grow = 0.42 + 0.08 * look.length + 0.06 * (k % 2)
             pen.ellipse(0.92 * x, 0.95 * y - 0.12 + (0.25 if y > 0 else 0), grow, grow, shade)
     elif look.style == "ponytail":
@@ -315,7 +309,7 @@ def _hat(pen: _Pen, rng: np.random.Generator) -> None:
 def _glasses(pen: _Pen, rng: np.random.Generator) -> None:
     frame = pick(rng, ((24, 24, 28), (120, 62, 34), (40, 60, 110), (150, 34, 44)))
     square, wide = rng.random() < 0.5, 0.34
-    lens = np.array([(-0.27, -0.2), (0.27, -0.2), (0.24, 0.2), (-0.24, 0.2), (-0.27, -0.2)]) if square else np.vstack([_circle(16), _circle(16)[:1]]) * 0.26
+    lens = np.array([(-0.27, -0.2), (0.27, -0.2), (0.24, 0.2), (-0.24, 0.2), (-0.27, -0.2)]) if square else np.vstack([unit_circle(16), unit_circle(16)[:1]]) * 0.26
     for side in (-1, 1):
         pen.line(lens + (side * wide, 0.0), frame, 0.07)
         pen.line([(side * 0.61, -0.06), (side * 0.82, -0.1)], frame, 0.07)

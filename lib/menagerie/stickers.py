@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lib.menagerie.paint import Color, mix, pick
+
 STICKER_WORDS: tuple[str, ...] = (
     "fox", "owl", "duck", "swan", "crab", "bee", "wolf", "frog", "lion", "moth",
     "tiger", "zebra", "panda", "shark", "gull", "camel", "pig", "horse", "dove", "snake",
 )  # fmt: skip
 
 LetterBox = tuple[str, float, float, float, float]  # letter, x0, y0, x1, y1 as fractions of the picture
-Color = tuple[int, int, int]
 
 # The DejaVu faces in matplotlib's package data, found without importing matplotlib.
 _FACES = (
@@ -144,12 +145,7 @@ def _write(layer: Image.Image, line: _Line, frame: _Frame, ink: Color) -> list[L
 
 
 def _cased(word: str, rng: np.random.Generator) -> str:
-    return (word.upper(), word.lower(), word.capitalize())[int(rng.integers(3))]
-
-
-def _shade(color: Color, factor: float) -> Color:
-    r, g, b = color
-    return int(r * factor), int(g * factor), int(b * factor)
+    return pick(rng, (word.upper(), word.lower(), word.capitalize()))
 
 
 def draw_sticker(word: str, rng: np.random.Generator, size: int) -> tuple[Image.Image, list[LetterBox]]:
@@ -159,9 +155,9 @@ def draw_sticker(word: str, rng: np.random.Generator, size: int) -> tuple[Image.
     in fractions of the picture. The letter is as written, upper or lower case.
     """
     text = _cased(word, rng)
-    face = _FACES[int(rng.integers(len(_FACES)))]
-    paper = _PAPERS[int(rng.integers(len(_PAPERS)))]
-    ink = _INKS[int(rng.integers(len(_INKS)))]
+    face = pick(rng, _FACES)
+    paper = pick(rng, _PAPERS)
+    ink = pick(rng, _INKS)
     tall, across, down, angle, pad, spacing = rng.random(6)
     line = _set_line(text, face, size * (15.5 + 8.5 * tall) / 112, 0.80 * size, 0.05 + 0.06 * spacing)
 
@@ -179,7 +175,7 @@ def draw_sticker(word: str, rng: np.random.Generator, size: int) -> tuple[Image.
     cut, edge = size * 0.02 * int(rng.integers(3)), size * 0.007
     shadow = _Frame((center[0] + 0.006 * size, center[1] + 0.013 * size), turn)
     draw.polygon(shadow.rectangle(-half_w, -half_h, half_w, half_h, cut), (10, 10, 20, 96))
-    border = ink if rng.random() < 0.35 else _shade(paper, 0.8)
+    border = ink if rng.random() < 0.35 else mix(paper, (0, 0, 0), 0.2)
     draw.polygon(frame.rectangle(-half_w, -half_h, half_w, half_h, cut), (*border, 255))
     inner = half_w - edge, half_h - edge
     draw.polygon(frame.rectangle(-inner[0], -inner[1], *inner, cut), (*paper, 255))
@@ -192,25 +188,25 @@ def _board(draw: ImageDraw.ImageDraw, frame: _Frame, half: tuple[float, float], 
     unit = size / 112
     draw.polygon(_Frame((frame.center[0] + unit, frame.center[1] + 2 * unit), frame.angle).rectangle(-w, -h, w, h, 3 * unit), (10, 10, 20, 96))
     if kind == 0:
-        paper = _PAPERS[int(rng.integers(len(_PAPERS)))]
-        draw.polygon(frame.rectangle(-w, -h, w, h), (*_shade(paper, 0.86), 255))
+        paper = pick(rng, _PAPERS)
+        draw.polygon(frame.rectangle(-w, -h, w, h), (*mix(paper, (0, 0, 0), 0.14), 255))
         draw.polygon(frame.rectangle(-w + 2 * unit, -h + 2 * unit, w - 2 * unit, h - 2 * unit), (*paper, 255))
-        return _INKS[int(rng.integers(len(_INKS)))]
+        return pick(rng, _INKS)
     if kind == 1:
         draw.polygon(frame.rectangle(-w, -h, w, h, 2 * unit), (150, 104, 62, 255))
-        slate = ((38, 62, 54), (40, 46, 54), (34, 34, 36))[int(rng.integers(3))]
+        slate = pick(rng, ((38, 62, 54), (40, 46, 54), (34, 34, 36)))
         draw.polygon(frame.rectangle(-w + 4 * unit, -h + 4 * unit, w - 4 * unit, h - 4 * unit), (*slate, 255))
         return (246, 246, 238)
     if kind == 2:
-        wood = ((214, 168, 112), (196, 146, 92), (226, 188, 138))[int(rng.integers(3))]
-        draw.polygon(frame.rectangle(-w, -h, w, h, 4 * unit), (*_shade(wood, 0.62), 255))
+        wood = pick(rng, ((214, 168, 112), (196, 146, 92), (226, 188, 138)))
+        draw.polygon(frame.rectangle(-w, -h, w, h, 4 * unit), (*mix(wood, (0, 0, 0), 0.38), 255))
         planks = 3
         for k in range(planks):
             y0 = -h + unit + (2 * h - 2 * unit) * k / planks
             y1 = -h + unit + (2 * h - 2 * unit) * (k + 1) / planks
-            draw.polygon(frame.rectangle(-w + unit, y0, w - unit, y1 - 0.7 * unit, 2 * unit), (*_shade(wood, 1.0 - 0.05 * (k % 2)), 255))
+            draw.polygon(frame.rectangle(-w + unit, y0, w - unit, y1 - 0.7 * unit, 2 * unit), (*mix(wood, (0, 0, 0), 0.05 * (k % 2)), 255))
         return (44, 24, 14)
-    plate = ((24, 104, 66), (22, 82, 158), (168, 30, 36), (30, 30, 34))[int(rng.integers(4))]
+    plate = pick(rng, ((24, 104, 66), (22, 82, 158), (168, 30, 36), (30, 30, 34)))
     draw.polygon(frame.rectangle(-w, -h, w, h, 6 * unit), (*plate, 255))
     draw.polygon(frame.rectangle(-w + 2 * unit, -h + 2 * unit, w - 2 * unit, h - 2 * unit, 5 * unit), (250, 250, 250, 255))
     draw.polygon(frame.rectangle(-w + 3.4 * unit, -h + 3.4 * unit, w - 3.4 * unit, h - 3.4 * unit, 4 * unit), (*plate, 255))
@@ -220,7 +216,7 @@ def _board(draw: ImageDraw.ImageDraw, frame: _Frame, half: tuple[float, float], 
 def draw_sign(word: str, rng: np.random.Generator, size: int) -> tuple[Image.Image, list[LetterBox]]:
     """A large board (poster, chalkboard, wooden or road sign) with only `word` on it; returns as `draw_sticker`."""
     text = _cased(word, rng)
-    face = _FACES[int(rng.integers(len(_FACES)))]
+    face = pick(rng, _FACES)
     kind = int(rng.integers(4))
     tall, across, down, angle, wide, high, spacing = rng.random(7)
     line = _set_line(text, face, size * (18 + 10 * tall) / 112, 0.76 * size, 0.05 + 0.05 * spacing)
