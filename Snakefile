@@ -52,7 +52,7 @@ rule book:
     params:
         profile=PROFILE,
     shell:
-        "python -m book.tools.render --profile {PROFILE} --out build/html"
+        "python -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
 
 
 rule notebook:
@@ -68,7 +68,7 @@ rule notebook:
     resources:
         mem_mb=lambda wildcards: profile.entries[wildcards.notebook].memory_mb,
     shell:
-        "python -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads}"
+        "python -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads} 2>&1"
 
 
 rule cover:
@@ -78,7 +78,7 @@ rule cover:
     output:
         f"{BUILD}/cover.webp",
     shell:
-        "python -m book.tools.cover {output}"
+        "python -m book.tools.cover {output} 2>&1"
 
 
 rule vendor:
@@ -90,4 +90,4 @@ rule vendor:
     output:
         directory("build/vendor"),
     shell:
-        "python -m book.tools.vendor {output}"
+        "python -m book.tools.vendor {output} 2>&1"

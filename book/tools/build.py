@@ -11,15 +11,23 @@ from pathlib import Path
 import psutil
 
 PAGE = Path("build/html/index.html")
+LOG = Path("build/snakemake.log")
 
 
 def snakemake(profile: str, cores: int) -> int:
-    """Run the graph; returns Snakemake's exit status. Memory is shared out so that parallel notebooks fit."""
+    """Run the graph; returns the exit status. Jobs print to the terminal, Snakemake's own messages go to LOG.
+
+    The machine's memory is shared out, so that no more notebooks run at once than fit.
+    """
     memory_mb = int(psutil.virtual_memory().total / 2**20 * 0.8)
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--config", f"profile={profile}"]
     command += ["--resources", f"mem_mb={memory_mb}", "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
-    command += ["--quiet", "rules", "progress", "host", "reason"]
-    return subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}).returncode
+    with LOG.open("w") as log:
+        status = subprocess.run(command, stderr=log).returncode
+    text = LOG.read_text()
+    if status and "CalledProcessError" not in text:  # the graph itself is wrong; a job that failed has said why
+        print(text[-4000:], file=sys.stderr)
+    return status
 
 
 def main() -> int:
@@ -37,7 +45,7 @@ def main() -> int:
             return 1
         failed = snakemake(options.profile, options.cores)
     if failed:
-        print("The book was not built; what failed stands above. Finished notebooks are kept.", file=sys.stderr)
+        print(f"The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
         return 1
     print(f"The book is ready ({time.monotonic() - began:.0f} s).")
     print(f"Open {PAGE.resolve().as_uri()} or run `make serve`.")

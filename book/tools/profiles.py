@@ -29,11 +29,11 @@ class Profile:
     """`profiles/<name>.yaml` read and checked against the notebooks; raises ValueError with one sentence otherwise."""
 
     def __init__(self, name: str, root: Path = Path()):
-        self.name, self.root = name, Path(root)
+        self.name, self.root = name, Path(root).resolve()
         path = self.root / "profiles" / f"{name}.yaml"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
-            raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write {path}.")
+            raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write profiles/{name}.yaml.")
         content = yaml.safe_load(path.read_text()) or {}
         self.shared: dict = content.get("shared") or {}
         self.entries = {name: self._entry(name, entry or {}) for name, entry in content["notebooks"].items()}
@@ -57,7 +57,7 @@ class Profile:
         missing = [name for name in self.entries if not self.notebook(name).is_file()]
         if missing:
             raise ValueError(
-                f"profiles/{self.name}.yaml names {missing[0]}, but there is no {self.notebook(missing[0])}."
+                f"profiles/{self.name}.yaml names {missing[0]}, but there is no notebooks/{missing[0]}.ipynb."
             )
         return {name: papermill.inspect_notebook(str(self.notebook(name))) for name in self.entries}
 

@@ -55,7 +55,7 @@ def stage(profile: Profile, folder: Path) -> Path:
 
 def render(staged: Path, out: Path) -> None:
     """Run jupyter-book on the stage; on success `out` holds the site, on failure the previous one stays."""
-    command = [sys.executable, "-m", "jupyter_book", "build", str(staged), "--path-output", str(staged)]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staged), "--path-output", str(staged)]
     command += ["--all", "-W", "-n", "--keep-going"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:

@@ -25,11 +25,12 @@ SHOWN_PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "pandas", "pillow", "scikit-learn", "plotly",
     "anywidget", "papermill", "jupyter-book", "snakemake",
 )  # fmt: skip
+WORTH_A_LINE = 1.0  # seconds; shorter cells finish without one
 HEARTBEAT = 20.0  # seconds of silence after which a running cell's last line is shown
 
 
 class Progress:
-    """One line for each finished cell, and a sign of life from a long one, to the terminal and to a log file."""
+    """A line for each cell that took a while, and a sign of life from a long one, on the terminal and in a log."""
 
     def __init__(self, name: str, log: Path):
         self.name, self.log = name, log
@@ -55,7 +56,7 @@ class Progress:
 
         def cell_complete(cell, cell_index=None, **kwargs):
             seconds = time.monotonic() - running.pop(cell_index, time.monotonic())
-            if cell_index in number:
+            if cell_index in number and seconds >= WORTH_A_LINE:
                 self.say(f"{number[cell_index]} {seconds:7.1f} s")
             return completed(cell, cell_index, **kwargs)
 
@@ -126,6 +127,7 @@ def run(profile: Profile, name: str, threads: int) -> Path:
                 done.set()
 
     papermill_engines.register("book", Engine)
+    progress.say("started")
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
     began = time.monotonic()
     try:
@@ -136,12 +138,15 @@ def run(profile: Profile, name: str, threads: int) -> Path:
             engine_name="book",
             cwd=str(profile.root / "notebooks"),
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # or each kernel warns that it talks over TCP
         )
     except PapermillExecutionError as error:
         progress.say(f"FAILED in cell {error.exec_count}: {error.ename}: {error.evalue}")
         with progress.log.open("a") as file:
             file.write("\n".join([error.source, *error.traceback]))
         raise
+    for key, path in (("input_path", profile.notebook(name)), ("output_path", target)):
+        notebook.metadata.papermill[key] = str(path.relative_to(profile.root))
     notebook.metadata["monosemantic"] = {"environment": environment(), "peak_memory_mb": peak_memory_mb()}
     papermill.iorw.write_ipynb(notebook, str(partial))
     partial.replace(target)

@@ -1,0 +1,129 @@
+"""Every page of the rendered book, as a reader without a network sees it."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+HTML = Path(__file__).resolve().parents[2] / "build" / "html"
+PAGES = sorted(
+    str(page.relative_to(HTML)) for folder in ("book", "notebooks") for page in HTML.glob(f"{folder}/*.html")
+)
+
+pytestmark = pytest.mark.browser
+
+
+class Links(HTMLParser):
+    """The `href`s and the anchors of one page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.targets: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id" and value:
+                self.anchors.add(value)
+            if tag == "a" and name == "href" and value:
+                self.targets.append(value)
+
+
+def test_every_page_of_the_table_of_contents_was_rendered(html):
+    contents = (html.parents[1] / "_toc.yml").read_text()
+    listed = {line.split(":", 1)[1].strip() for line in contents.splitlines() if "file:" in line or "root:" in line}
+    assert {f"{page}.html" for page in listed} == set(PAGES)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_page_draws_everything_without_a_network(path, visit):
+    page = visit(path).page
+    assert page.locator("h1").count() == 1
+    assert not undrawn_plots(page)
+    assert not empty_widgets(page)
+    assert page.locator("mjx-container [data-mjx-error]").count() == 0
+    assert page.locator("div.output.traceback, div.output .ansi-red-fg").count() == 0
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_picture_and_plot_has_a_text_for_those_who_cannot_see_it(path, visit):
+    page = visit(path).page
+    without = page.eval_on_selector_all(
+        "main img, main .book-plot",
+        """(nodes) => nodes
+            .filter((node) => node.tagName !== "IMG" || !node.closest('[aria-hidden="true"], [role="img"]'))
+            .map((node) => [node.getAttribute(node.tagName === "IMG" ? "alt" : "aria-label"), node.outerHTML])
+            .filter(([text]) => text === null || text.trim().length < 3 || /\\.(png|jpg|svg|webp)$/.test(text))
+            .map(([, html]) => html.slice(0, 160))""",
+    )
+    assert not without
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_internal_link_leads_somewhere(path, html):
+    page = html / path
+    for target in Links(page.read_text()).targets:
+        address, anchor = urldefrag(target)
+        if "://" in target or target.startswith(("mailto:", "data:", "javascript:")):
+            continue
+        linked = (page.parent / unquote(address)).resolve() if address else page
+        assert linked.is_file(), f"{path} links to {target}, which does not exist"
+        if anchor and linked.suffix == ".html" and "=" not in anchor:
+            assert anchor in Links(linked.read_text()).anchors, f"{path} links to {target}: no such place there"
+
+
+def test_the_book_opens_from_the_file_system_too(html, open_page):
+    first = next(page for page in PAGES if page.startswith("notebooks/"))
+    visited = open_page((html / first).as_uri())
+    assert not undrawn_plots(visited.page)
+    assert not visited.problems()
+
+
+def test_search_finds_a_word_of_the_notation(visit):
+    page = visit("search.html?q=dictionary").page
+    page.wait_for_selector("ul.search li a")
+    assert page.locator("ul.search li").count() > 0
+
+
+def undrawn_plots(page) -> list[str]:
+    """Plotly figures without a visible trace, by their label."""
+    return page.eval_on_selector_all(
+        ".plotly-graph-div",
+        """(plots) => plots.filter((plot) => {
+            const box = plot.getBoundingClientRect();
+            const marks = plot.querySelectorAll(
+                '.scatterlayer .trace, .barlayer .trace, .heatmaplayer .hm, .imagelayer image, .layer-above image,'
+                + '.treemaplayer .slice, .sunburstlayer .slice, .iciclelayer .slice, .violinlayer .trace, .boxlayer .trace,'
+                + '.sankey, .table, .contourlayer .contour, .gl-canvas, .im');
+            return box.width < 100 || box.height < 60 || marks.length === 0;
+        }).map((plot) => plot.closest('[aria-label]')?.getAttribute('aria-label') ?? plot.id)""",
+    )
+
+
+def empty_widgets(page) -> list[str]:
+    """Widget views that show neither text nor picture nor control."""
+    return page.eval_on_selector_all(
+        ".widget-subarea",
+        """(views) => views
+            .filter((view) => !view.innerText.trim()
+                && !view.querySelector('img, svg, canvas, input, button, .noUi-handle'))
+            .map((view) => view.outerHTML.slice(0, 160))""",
+    )
+
+
+def test_widget_state_is_stored_with_the_page(html):
+    for path in PAGES:
+        text = (html / path).read_text()
+        views = text.count('type="application/vnd.jupyter.widget-view+json"')
+        states = text.count('type="application/vnd.jupyter.widget-state+json"')
+        assert states or not views, f"{path} shows {views} widgets but keeps no state: they would stay empty"
+
+
+def test_executed_notebooks_offered_for_download_hold_no_path_of_the_build_machine(html):
+    for source in html.glob("_sources/notebooks/*.ipynb"):
+        record = json.loads(source.read_text())["metadata"]["papermill"]
+        assert not Path(record["input_path"]).is_absolute()
+        assert not Path(record["output_path"]).is_absolute()
