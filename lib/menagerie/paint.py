@@ -80,7 +80,8 @@ class Canvas:
 
     def stamp(self, outline: np.ndarray, x: float, y: float, w: float, h: float, color: Color) -> None:
         """A ready outline (n, 2) around its own origin, scaled by `w` and `h` and put at (x, y)."""
-        self.draw.polygon((outline * (w * self.size, h * self.size) + (x * self.size, y * self.size)).ravel().tolist(), color)
+        s = self.size
+        self.draw.polygon((outline * (w * s, h * s) + (x * s, y * s)).ravel().tolist(), color)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         s = self.size

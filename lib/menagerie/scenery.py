@@ -23,7 +23,8 @@ _DUSKS: tuple[Sky, ...] = (((112, 110, 180), (252, 186, 150)), ((86, 96, 160), (
 # Outlines around their own origin, x to the right, y down.
 # fmt: off
 _WAVE = np.array([(-1, 0.3), (-0.5, -0.5), (0, -1), (0.5, -0.5), (1, 0.3), (0.4, 0.1), (0, -0.1), (-0.4, 0.1)])
-_FERN = np.array([(-1, -0.5), (-0.26, -0.15), (-0.55, -1), (-0.09, -0.15), (0, -1.25), (0.09, -0.15), (0.55, -1), (0.27, -0.15), (1, -0.5), (0.3, 0.05), (-0.3, 0.05)])
+_FERN = np.array([(-1, -0.5), (-0.26, -0.15), (-0.55, -1), (-0.09, -0.15), (0, -1.25), (0.09, -0.15), (0.55, -1),
+                  (0.27, -0.15), (1, -0.5), (0.3, 0.05), (-0.3, 0.05)])
 _TRUNK = np.array([(-1, 0), (1, 0), (1.05, 0.9), (1.8, 1), (-1.8, 1), (-1.05, 0.9)])
 _TRUNK_SHADE = np.array([(-0.1, 0), (1, 0), (1.05, 0.9), (1.8, 1), (-0.2, 1)])
 _TIER = np.array([(0, -1), (1, 0), (0.45, -0.1), (-0.1, 0.04), (-0.5, -0.08), (-1, 0)])
@@ -33,7 +34,8 @@ _MESA_SHADE = np.array([(0.1, 0), (0.2, -0.6), (0.16, -1), (0.56, -1), (0.64, -0
 _STONE = np.array([(-1, 0.4), (-0.7, -0.4), (-0.1, -0.75), (0.6, -0.5), (1, 0.4)])
 _STONE_SHADE = np.array([(0.1, 0.4), (0.25, -0.2), (0.6, -0.5), (1, 0.4)])
 _PALM_TRUNK = np.array([(-0.1, 0), (0.3, -0.5), (1, -1), (1.12, -1), (0.48, -0.46), (0.16, 0)])
-_PALM_LEAF = np.array([(0, 0), (0.4, -0.24), (0.8, -0.16), (1, 0.2), (0.72, 0), (0.62, 0.12), (0.5, -0.03), (0.36, 0.08), (0.2, 0)])
+_PALM_LEAF = np.array([(0, 0), (0.4, -0.24), (0.8, -0.16), (1, 0.2), (0.72, 0), (0.62, 0.12), (0.5, -0.03),
+                       (0.36, 0.08), (0.2, 0)])
 _SAIL = np.array([(0.06, -1), (0.85, -0.16), (0.06, -0.16)])
 _JIB = np.array([(-0.06, -0.9), (-0.06, -0.16), (-0.6, -0.16)])
 _HULL = np.array([(-1, -0.1), (1, -0.1), (0.6, 0.16), (-0.6, 0.16)])
@@ -87,7 +89,8 @@ def waves(canvas: Canvas, horizon: float, count: int, light: Color, dark: Color)
     for k, (x, y, w) in enumerate(canvas.scatter(count, 3)):
         y **= 1.3
         width = (0.02 + 0.08 * y) * (0.6 + 0.8 * w)
-        canvas.stamp(_WAVE, x, horizon + 0.02 + (0.97 - horizon) * y, width, 0.006 + 0.011 * y, light if k % 3 else dark)
+        color = light if k % 3 else dark
+        canvas.stamp(_WAVE, x, horizon + 0.02 + (0.97 - horizon) * y, width, 0.006 + 0.011 * y, color)
 
 
 def reeds(canvas: Canvas, color: Color, count: int) -> None:
@@ -243,10 +246,10 @@ def peak(canvas: Canvas, x: float, y: float, w: float, h: float, color: Color) -
     canvas.polygon([(x - w, y), (x - 0.5 * w, left), (x, tip), (x + 0.5 * w, right), (x + w, y)], color)
     shaded = [(x, tip), (x + 0.5 * w, right), (x + w, y), (x + 0.1 * w, y), (x - 0.06 * w, y - 0.4 * h)]
     canvas.polygon([*shaded, (x + 0.05 * w, y - 0.7 * h)], mix(color, (40, 40, 70), 0.3))
-    k = 0.28 + 0.12 * c  # how far down the snow reaches; its lower edge lies inside both flanks
-    cut, low = tip + k * h, 0.44 * k * w / (0.5 - 0.06)
-    white = [(x, tip), (x + low, cut), (x + 0.5 * k * w, cut - 0.24 * k * h), (x + 0.2 * k * w, cut + 0.14 * k * h)]
-    canvas.polygon([*white, (x - 0.2 * k * w, cut - 0.22 * k * h), (x - 0.52 * k * w, cut + 0.1 * k * h), (x - low, cut)], mix((252, 253, 255), color, 0.06))
+    k = 0.28 + 0.12 * c  # how far down the snow reaches
+    edge = [(0.94, 1), (0.5, 0.76), (0.2, 1.14), (-0.2, 0.78), (-0.52, 1.1), (-0.94, 1)]
+    snow = [(x, tip), *((x + k * w * dx, tip + k * h * dy) for dx, dy in edge)]
+    canvas.polygon(snow, mix((252, 253, 255), color, 0.06))
 
 
 def stone(canvas: Canvas, x: float, y: float, r: float, color: Color) -> None:
@@ -276,8 +279,8 @@ def palm(canvas: Canvas, x: float, y: float) -> None:
     fronds = ((1, 0.0), (-1, 0.0), (0.8, 0.5), (-0.8, -0.5), (0.7, -0.6), (-0.7, 0.6))
     for k, (scale, turn) in enumerate(fronds):
         c, s = np.cos(turn), np.sin(turn)
-        leaf = _PALM_LEAF * (0.25 * scale, 0.25) @ np.array([(c, s), (-s, c)])
-        canvas.polygon(leaf + (x + side * reach, top), (52, 136, 76) if k % 2 else (40, 112, 66))
+        leaf = _PALM_LEAF * (scale, 1) @ np.array([(c, s), (-s, c)])
+        canvas.stamp(leaf, x + side * reach, top, 0.25, 0.25, (52, 136, 76) if k % 2 else (40, 112, 66))
 
 
 def swamp_tree(canvas: Canvas, x: float, y: float, w: float, color: Color) -> None:

@@ -32,7 +32,6 @@ _FACES = (
     "DejaVuSansMono",
     "DejaVuSansMono-Bold",
     "DejaVuSans-BoldOblique",
-    "DejaVuSerif-BoldItalic",
 )
 _CAP_HEIGHT = 0.729  # of an em, the same in every DejaVu face
 _SIZE_STEP = 3  # font sizes are rounded to this many pixels, which keeps the glyph cache small
@@ -42,6 +41,7 @@ _PAPERS: tuple[Color, ...] = (
     (255, 221, 230), (220, 246, 214), (236, 226, 252), (255, 226, 196),
 )  # fmt: skip
 _INKS: tuple[Color, ...] = ((16, 16, 20), (24, 30, 62), (70, 16, 22), (20, 52, 34), (52, 26, 66))
+_SHADOW = (10, 10, 20, 96)
 
 
 class _Glyph(NamedTuple):
@@ -55,7 +55,7 @@ class _Glyph(NamedTuple):
 def _font_folder() -> Path:
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("The DejaVu fonts come with matplotlib, which is not installed: pip install matplotlib.")
+        raise FileNotFoundError("The DejaVu fonts come with matplotlib; install it with pip install matplotlib.")
     return Path(next(iter(spec.submodule_search_locations))) / "mpl-data" / "fonts" / "ttf"
 
 
@@ -148,93 +148,97 @@ def _cased(word: str, rng: np.random.Generator) -> str:
     return pick(rng, (word.upper(), word.lower(), word.capitalize()))
 
 
+def _placed(half: tuple[float, float], angle: float, size: int, margin: float, place: tuple[float, float]) -> _Frame:
+    """The frame of a turned rectangle of half-size `half` px at `place` (0 … 1 both ways) within the picture."""
+    c, s = cos(radians(angle)), abs(sin(radians(angle)))
+    reach = c * half[0] + s * half[1] + margin, c * half[1] + s * half[0] + margin
+    x, y = (min(r, size / 2) + p * max(0.0, size - 2 * r) for r, p in zip(reach, place, strict=True))
+    return _Frame((x, y), angle)
+
+
 def draw_sticker(word: str, rng: np.random.Generator, size: int) -> tuple[Image.Image, list[LetterBox]]:
     """A paper label with `word` on it, somewhere on an otherwise transparent layer.
 
     Returns the RGBA layer (size, size) and, for each letter in order, (letter, x0, y0, x1, y1): the box of its ink
     in fractions of the picture. The letter is as written, upper or lower case.
     """
-    text = _cased(word, rng)
-    face = pick(rng, _FACES)
-    paper = pick(rng, _PAPERS)
-    ink = pick(rng, _INKS)
-    tall, across, down, angle, pad, spacing = rng.random(6)
+    text, face, paper, ink = _cased(word, rng), pick(rng, _FACES), pick(rng, _PAPERS), pick(rng, _INKS)
+    tall, across, down, angle, pad, spacing, outlined = rng.random(7).tolist()
     line = _set_line(text, face, size * (15.5 + 8.5 * tall) / 112, 0.80 * size, 0.05 + 0.06 * spacing)
-
-    pad_x, pad_y = size * (0.035 + 0.025 * pad), size * (0.03 + 0.025 * pad)
-    half_w, half_h = (line.right - line.left) / 2 + pad_x, (line.bottom - line.top) / 2 + pad_y
-    turn = 16 * angle - 8
-    c, s = cos(radians(turn)), abs(sin(radians(turn)))
-    margin = 0.02 * size
-    reach_x, reach_y = c * half_w + s * half_h + margin, c * half_h + s * half_w + margin
-    center = reach_x + across * max(0.0, size - 2 * reach_x), reach_y + down * max(0.0, size - 2 * reach_y)
-    frame = _Frame(center, turn)
+    w = (line.right - line.left) / 2 + size * (0.035 + 0.025 * pad)
+    h = (line.bottom - line.top) / 2 + size * (0.03 + 0.025 * pad)
+    frame = _placed((w, h), 16 * angle - 8, size, 0.02 * size, (across, down))
 
     layer = Image.new("RGBA", (size, size), (*paper, 0))
     draw = ImageDraw.Draw(layer)
-    cut, edge = size * 0.02 * int(rng.integers(3)), size * 0.007
-    shadow = _Frame((center[0] + 0.006 * size, center[1] + 0.013 * size), turn)
-    draw.polygon(shadow.rectangle(-half_w, -half_h, half_w, half_h, cut), (10, 10, 20, 96))
-    border = ink if rng.random() < 0.35 else mix(paper, (0, 0, 0), 0.2)
-    draw.polygon(frame.rectangle(-half_w, -half_h, half_w, half_h, cut), (*border, 255))
-    inner = half_w - edge, half_h - edge
-    draw.polygon(frame.rectangle(-inner[0], -inner[1], *inner, cut), (*paper, 255))
+    cut, edge = size * pick(rng, (0.0, 0.02, 0.04)), size * 0.007
+    shadow = _Frame((frame.center[0] + 0.006 * size, frame.center[1] + 0.013 * size), frame.angle)
+    draw.polygon(shadow.rectangle(-w, -h, w, h, cut), _SHADOW)
+    border = ink if outlined < 0.35 else mix(paper, (0, 0, 0), 0.2)
+    draw.polygon(frame.rectangle(-w, -h, w, h, cut), (*border, 255))
+    draw.polygon(frame.rectangle(edge - w, edge - h, w - edge, h - edge, cut), (*paper, 255))
     return layer, _write(layer, line, frame, ink)
 
 
-def _board(draw: ImageDraw.ImageDraw, frame: _Frame, half: tuple[float, float], size: int, kind: int, rng) -> Color:
-    """Draws one of four boards (poster, chalkboard, wooden sign, road sign) and returns the colour of its letters."""
+_BOARDS = ("poster", "chalkboard", "wooden", "road")
+
+
+def _board(
+    draw: ImageDraw.ImageDraw,
+    frame: _Frame,
+    half: tuple[float, float],
+    unit: float,
+    kind: str,
+    rng: np.random.Generator,
+) -> Color:
+    """Draws the board `kind` of half-size `half` px, margins in `unit` px; returns the colour of its letters."""
     w, h = half
-    unit = size / 112
-    draw.polygon(_Frame((frame.center[0] + unit, frame.center[1] + 2 * unit), frame.angle).rectangle(-w, -h, w, h, 3 * unit), (10, 10, 20, 96))
-    if kind == 0:
+
+    def panel(inset: float, cut: float, color: Color) -> None:
+        x, y = w - inset * unit, h - inset * unit
+        draw.polygon(frame.rectangle(-x, -y, x, y, cut * unit), (*color, 255))
+
+    if kind == "poster":
         paper = pick(rng, _PAPERS)
-        draw.polygon(frame.rectangle(-w, -h, w, h), (*mix(paper, (0, 0, 0), 0.14), 255))
-        draw.polygon(frame.rectangle(-w + 2 * unit, -h + 2 * unit, w - 2 * unit, h - 2 * unit), (*paper, 255))
+        panel(0, 0, mix(paper, (0, 0, 0), 0.14))
+        panel(2, 0, paper)
         return pick(rng, _INKS)
-    if kind == 1:
-        draw.polygon(frame.rectangle(-w, -h, w, h, 2 * unit), (150, 104, 62, 255))
-        slate = pick(rng, ((38, 62, 54), (40, 46, 54), (34, 34, 36)))
-        draw.polygon(frame.rectangle(-w + 4 * unit, -h + 4 * unit, w - 4 * unit, h - 4 * unit), (*slate, 255))
+    if kind == "chalkboard":
+        panel(0, 2, (150, 104, 62))
+        panel(4, 0, pick(rng, ((38, 62, 54), (40, 46, 54), (34, 34, 36))))
         return (246, 246, 238)
-    if kind == 2:
+    if kind == "wooden":
         wood = pick(rng, ((214, 168, 112), (196, 146, 92), (226, 188, 138)))
-        draw.polygon(frame.rectangle(-w, -h, w, h, 4 * unit), (*mix(wood, (0, 0, 0), 0.38), 255))
-        planks = 3
-        for k in range(planks):
-            y0 = -h + unit + (2 * h - 2 * unit) * k / planks
-            y1 = -h + unit + (2 * h - 2 * unit) * (k + 1) / planks
-            draw.polygon(frame.rectangle(-w + unit, y0, w - unit, y1 - 0.7 * unit, 2 * unit), (*mix(wood, (0, 0, 0), 0.05 * (k % 2)), 255))
+        panel(0, 4, mix(wood, (0, 0, 0), 0.38))
+        plank = (2 * h - 2 * unit) / 3
+        for k in range(3):
+            y = -h + unit + k * plank
+            outline = frame.rectangle(-w + unit, y, w - unit, y + plank - 0.7 * unit, 2 * unit)
+            draw.polygon(outline, (*mix(wood, (0, 0, 0), 0.05 * (k % 2)), 255))
         return (44, 24, 14)
     plate = pick(rng, ((24, 104, 66), (22, 82, 158), (168, 30, 36), (30, 30, 34)))
-    draw.polygon(frame.rectangle(-w, -h, w, h, 6 * unit), (*plate, 255))
-    draw.polygon(frame.rectangle(-w + 2 * unit, -h + 2 * unit, w - 2 * unit, h - 2 * unit, 5 * unit), (250, 250, 250, 255))
-    draw.polygon(frame.rectangle(-w + 3.4 * unit, -h + 3.4 * unit, w - 3.4 * unit, h - 3.4 * unit, 4 * unit), (*plate, 255))
+    panel(0, 6, plate)
+    panel(2, 5, (250, 250, 250))
+    panel(3.4, 4, plate)
     return (255, 255, 255)
 
 
 def draw_sign(word: str, rng: np.random.Generator, size: int) -> tuple[Image.Image, list[LetterBox]]:
     """A large board (poster, chalkboard, wooden or road sign) with only `word` on it; returns as `draw_sticker`."""
-    text = _cased(word, rng)
-    face = pick(rng, _FACES)
-    kind = int(rng.integers(4))
-    tall, across, down, angle, wide, high, spacing = rng.random(7)
+    text, face, kind = _cased(word, rng), pick(rng, _FACES), pick(rng, _BOARDS)
+    tall, across, down, angle, wide, high, spacing = rng.random(7).tolist()
     line = _set_line(text, face, size * (18 + 10 * tall) / 112, 0.76 * size, 0.05 + 0.05 * spacing)
-    turn = 8 * angle - 4
     half_w = max((line.right - line.left) / 2 + 0.07 * size, size * (0.30 + 0.12 * wide))
     half_h = max((line.bottom - line.top) / 2 + 0.07 * size, size * (0.20 + 0.18 * high))
-    c, s = cos(radians(turn)), abs(sin(radians(turn)))
-    reach_x, reach_y = c * half_w + s * half_h, c * half_h + s * half_w
-    center = (
-        reach_x + across * (size - 2 * reach_x) if 2 * reach_x < size else size / 2,
-        reach_y + down * 0.8 * (size - 2 * reach_y),
-    )
-    frame = _Frame(center, turn)
+    frame = _placed((half_w, half_h), 8 * angle - 4, size, 0.01 * size, (across, 0.8 * down))
+
     layer = Image.new("RGBA", (size, size), (0, 0, 0, 0))
     draw = ImageDraw.Draw(layer)
-    if kind >= 2:  # boards that stand outdoors are on posts
-        post = (112, 78, 48, 255) if kind == 2 else (150, 154, 160, 255)
+    if kind in ("wooden", "road"):
+        post = (112, 78, 48, 255) if kind == "wooden" else (150, 154, 160, 255)
         for x in (-0.6 * half_w, 0.6 * half_w):
             draw.polygon(frame.rectangle(x - 0.015 * size, 0, x + 0.015 * size, 1.5 * size), post)
-    ink = _board(draw, frame, (half_w, half_h), size, kind, rng)
+    shadow = _Frame((frame.center[0] + 0.009 * size, frame.center[1] + 0.018 * size), frame.angle)
+    draw.polygon(shadow.rectangle(-half_w, -half_h, half_w, half_h, 0.03 * size), _SHADOW)
+    ink = _board(draw, frame, (half_w, half_h), size / 112, kind, rng)
     return layer, _write(layer, line, frame, ink)
