@@ -1,0 +1,170 @@
+"""Captions: many templates, each naming some of a scene's facts and nothing that is not there but a sticker's word."""
+
+import numpy as np
+
+from .people import HAIRS, Person
+from .scenes import Creature, Scene
+from .taxonomy import HABITAT_NAMES, SPECIES, TAXONOMY
+
+PLACES: dict[str, tuple[str, ...]] = {  # where
+    "water": ("on the water", "in the water"), "forest": ("in the forest", "in a forest"), "snow": ("in the snow",),
+    "desert": ("in the desert",), "meadow": ("in a meadow", "in the meadow"), "city": ("in the city", "in a city"),
+    "night": ("at night", "in the night"), "mountain": ("in the mountains", "on a mountain"),
+    "beach": ("on the beach", "on a beach"), "swamp": ("in a swamp", "in the swamp"),
+}  # fmt: skip
+NOUNS: dict[str, str] = {  # what
+    "water": "the water", "forest": "a forest", "snow": "the snow", "desert": "a desert", "meadow": "a meadow", "city": "a city",
+    "night": "the night", "mountain": "a mountain", "beach": "a beach", "swamp": "a swamp",
+}  # fmt: skip
+GROUPS: dict[str, str] = {
+    "Mammalia": "mammal", "Reptilia": "reptile", "Amphibia": "amphibian", "Actinopterygii": "fish", "Chondrichthyes": "fish",
+    "Insecta": "insect", "Arachnida": "arachnid", "Malacostraca": "crustacean", "Gastropoda": "mollusc", "Cephalopoda": "mollusc",
+    "Scyphozoa": "sea animal", "Asteroidea": "sea animal", "Magnoliopsida": "flower", "Liliopsida": "flower", "Agaricomycetes": "fungus",
+}  # fmt: skip
+_PLURALS = {
+    "wolf": "wolves", "goose": "geese", "fox": "foxes", "dragonfly": "dragonflies", "octopus": "octopuses", "ostrich": "ostriches",
+} | {name: name for name in ("deer", "sheep", "trout", "goldfish", "clownfish", "starfish", "jellyfish", "grouse", "quail")}  # fmt: skip
+
+_PHOTO = ("a photo of {}", "a picture of {}", "an image of {}", "{}", "{}", "a photo of {}", "this is {}", "here is {}", "a drawing of {}")
+_IN_PLACE = ("{what} {where}", "{what} {where}", "{what} {where}", "a photo of {what} {where}", "a photo of {what} {where}", "a picture of {what} {where}")
+_WITH_PLACE = ("a photo of {place} with {what}", "{place} with {what}", "{what}, {place} behind", "{place} and {what}")
+_WRITTEN = ("the word {}", "a sign that says {}", "the word {} on a sign", "a sign with the word {}", "it says {}")
+_BOTH = ("{what} with the word {word} on it", "{what} with the word {word}", "{what} and the word {word}", "a photo of {what} with a label that says {word}")
+TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "{}")
+
+
+def article(noun: str) -> str:
+    """The noun with "a" or "an"."""
+    return f"an {noun}" if noun[0] in "aeio" else f"a {noun}"
+
+
+def plural(name: str) -> str:
+    """More than one of a species."""
+    return _PLURALS.get(name, name + "s")
+
+
+def group(species: str) -> str:
+    """The everyday word for a species' class; birds are water birds or land birds."""
+    leaf = TAXONOMY[species]
+    if leaf.water_bird is not None:
+        return "water bird" if leaf.water_bird else "land bird"
+    return GROUPS[leaf.ranks[2]]
+
+
+def caption(scene: Scene, rng: np.random.Generator) -> str:
+    """One caption, lower case."""
+    if scene.kind == "person":
+        return _person_caption(scene, rng)
+    if scene.kind == "sign":
+        return _pick(rng, _PHOTO).format(article(scene.word)) if rng.random() < 0.5 else _pick(rng, _WRITTEN).format(scene.word)
+    if scene.kind == "sticker":
+        u = rng.random()
+        if u < 0.55:
+            return _set(rng, article(scene.word), scene)
+        if u >= 0.75:
+            return _pick(rng, _BOTH).format(what=article(scene.species), word=scene.word)
+    return _creature_caption(scene, rng)
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.random() * len(options))]
+
+
+def _set(rng: np.random.Generator, what: str, scene: Scene) -> str:
+    """A caption of `what`, with its habitat in three of five."""
+    u = rng.random()
+    if u < 0.4:
+        text = _pick(rng, _PHOTO).format(what)
+    elif u < 0.85:
+        text = _pick(rng, _IN_PLACE).format(what=what, where=_pick(rng, PLACES[scene.habitat]))
+    else:
+        text = _pick(rng, _WITH_PLACE).format(what=what, place=NOUNS[scene.habitat])
+    if scene.time_of_day in ("morning", "evening") and rng.random() < 0.1:
+        text += f" in the {scene.time_of_day}"
+    return text
+
+
+def _creature_caption(scene: Scene, rng: np.random.Generator) -> str:
+    if rng.random() < 0.03:
+        return _pick(rng, _PHOTO).format(NOUNS[scene.habitat])
+    if len(scene.creatures) == 1:
+        return _set(rng, _described(scene.creatures[0], rng), scene)
+    first, second = (creature.species for creature in scene.creatures)
+    if first == second:
+        return _set(rng, f"two {plural(first)}", scene)
+    if rng.random() < 0.12:
+        return _set(rng, article(first), scene)
+    if rng.random() < 0.5:
+        first, second = second, first
+    return _set(rng, f"{article(first)} {_pick(rng, ('and', 'and', 'with', 'next to'))} {article(second)}", scene)
+
+
+def _described(creature: Creature, rng: np.random.Generator) -> str:
+    """The species, now and then with its colour, size, pattern, kind or where it looks."""
+    name, traits = creature.species, TAXONOMY[creature.species].traits
+    u = rng.random()
+    if u < 0.60:
+        return article(name)
+    if u < 0.74:
+        return article(f"{traits['color']} {name}")
+    if u < 0.80 and creature.size != "medium":
+        return article(f"{'big' if creature.size == 'large' else 'small'} {name}")
+    if u < 0.84 and traits["pattern"] in ("striped", "spotted"):
+        return article(f"{traits['pattern']} {name}")
+    if u < 0.91:
+        return f"{article(name)}, {article(group(name))}"
+    if u < 0.94:
+        return f"{article(name)} facing {creature.facing}"
+    if u < 0.96:
+        return f"one {name}"
+    return article(name)
+
+
+def _person_caption(scene: Scene, rng: np.random.Generator) -> str:
+    person = scene.person
+    u = rng.random(4)
+    noun = person.presentation if u[0] < 0.8 else "person"
+    subject = _adjectives(person, noun, u[1]) if u[2] < 0.8 else article(noun)
+    details = _details(person, rng)
+    if u[2] >= 0.8 or rng.random() < 0.35:
+        details = [f"{person.hair} hair", *details]
+    hair_named = u[2] < 0.8 and "hair" in subject
+    if hair_named:
+        details = [detail for detail in details if "hair" not in detail]
+    what = subject + (" with " + " and ".join(details[:3]) if details else "")
+    if rng.random() < 0.3:
+        return _pick(rng, _IN_PLACE).format(what=what, where=_pick(rng, PLACES[scene.habitat]))
+    return _pick(rng, ("a photo of {}", "a picture of {}", "a portrait of {}", "{}", "{}")).format(what)
+
+
+def _adjectives(person: Person, noun: str, u: float) -> str:
+    if u < 0.45:
+        return article(f"{person.hair} haired {noun}") if u < 0.15 else article(f"{noun}, {person.hair} hair")
+    if u < 0.6 and person.smile:
+        return article(f"smiling {noun}")
+    if u < 0.75:
+        return article(f"{noun}") + f" with {person.skin} skin"
+    return article(noun)
+
+
+def _details(person: Person, rng: np.random.Generator) -> list[str]:
+    details = []
+    for present, text, chance in (
+        (True, f"{person.skin} skin", 0.2), (person.glasses, "glasses", 0.6), (person.hat, "a hat", 0.7), (person.smile, "a smile", 0.35),
+    ):  # fmt: skip
+        if present and rng.random() < chance:
+            details.append(text)
+    return details
+
+
+def zero_shot_prompts(kind: str) -> dict[str, list[str]]:
+    """Class name -> prompts, for kind "species", "habitat", "hair" or "waterbirds"."""
+    classes = {
+        "species": {name: [article(name)] for name in SPECIES},
+        "habitat": {name: [NOUNS[name], *PLACES[name]] for name in HABITAT_NAMES},
+        "hair": {hair: [f"a person with {hair} hair", f"a woman with {hair} hair", f"a man with {hair} hair"] for hair in HAIRS},
+        "waterbirds": {name: [article(name)] for name in ("land bird", "water bird")},
+    }
+    if kind not in classes:
+        raise ValueError(f"Unknown kind of prompts {kind!r}; choose one of {', '.join(classes)}.")
+    return {name: [t.format(phrase) for phrase in phrases for t in TEMPLATES] for name, phrases in classes[kind].items()}
