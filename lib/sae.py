@@ -1,0 +1,271 @@
+"""Sparse autoencoders: what they are configured by, what they compute, and how they are stored.
+
+An SAE reads x (d,) as x ≈ b_dec + sum_j f_j W_dec[j] with sparse, non-negative codes f (F,) (arXiv 2504.02821).
+Training is elsewhere: `lib.training` runs the loop, `lib.objectives` holds each kind's loss and gradients.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lib.artifacts import replacing
+from lib.sparse_codes import Codes, Encoder
+
+CHOICES = {
+    "lr_rule": ("paper", "code"),
+    "threshold": ("scalar", "per_feature"),
+    "matryoshka_loss": ("paper", "code"),
+    "data_order": ("reshuffle", "replay"),
+    "encoder_dtype": ("auto", "float32", "bfloat16"),
+}
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    """Everything that determines an SAE and its training; the defaults are the recipe of arXiv 2504.02821.
+
+    "paper" and "code" name the choices where the paper's text and the authors' released code disagree.
+    Settings in steps are those of a long run; short runs shorten them, as each field says.
+    """
+
+    kind: str = "batchtopk"
+    """relu, topk, batchtopk or matryoshka; later kinds register themselves in `KINDS` and `OBJECTIVES`."""
+    expansion: float = 8
+    """Latents per input dimension, F / d."""
+    width: int | None = None
+    """Number of latents F; overrides `expansion`."""
+    k: int = 20
+    """Active latents per row: exactly (topk) or on average over the batch (batchtopk, matryoshka)."""
+    group_fractions: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5625)
+    """Matryoshka: shares of the latents in each group; the nested prefixes are their running sums."""
+    matryoshka_loss: str = "paper"
+    """paper: sum over the G prefixes' losses; code: 1/G² of it (matters beside the auxiliary loss and clipping)."""
+    l1: float = 0.02
+    """relu: weight of the codes' sum in the loss, in units of the normalised input."""
+    steps: int = 100_000
+    """Optimiser steps; paper: 100,000 (the code runs 110,000 and evaluates the checkpoint at 100,000)."""
+    batch_size: int = 4096
+    """Activations per step."""
+    seed: int = 0
+    """Initial weights."""
+    data_seed: int = 0
+    """Order of the activations; SAEs trained in one pass share it."""
+    data_order: str = "reshuffle"
+    """reshuffle: another order every epoch; replay: the code's, which repeats the first epoch's batches for ever."""
+    lr: float | None = None
+    """Learning rate; None: by `lr_rule`."""
+    lr_rule: str = "paper"
+    """paper: 16 / (125 sqrt(F)); code: 16 / (625 sqrt(F)), five times smaller."""
+    warmup_steps: int = 1000
+    """Linear rise of the learning rate; at most a tenth of the run."""
+    decay_start: int | None = None
+    """Step from which the learning rate falls linearly to 0 at the end; None: never, as the code does in effect."""
+    beta1: float = 0.9
+    """Adam's decay of the first moment."""
+    beta2: float = 0.999
+    """Adam's decay of the second moment."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    normalize: bool = True
+    """Train on x / sqrt(mean |x|²); the factor is folded into the biases and the threshold at the end."""
+    normalization_batches: int = 100
+    """Batches that estimate the factor; at most one epoch."""
+    aux_alpha: float = 0.03
+    """Weight of the auxiliary loss, by which dead latents learn to predict the residual; 0: none."""
+    aux_k: int | None = None
+    """Dead latents that take part per row; None: d / 2."""
+    dead_after: int = 10_000_000
+    """Activations without firing after which a latent counts as dead."""
+    threshold: str = "scalar"
+    """Inference threshold. scalar: the code's single one; per_feature: the paper's vector, one for each latent."""
+    threshold_beta: float = 0.999
+    """Decay of its moving average over the batches' smallest kept codes; its horizon is at most a tenth of the run."""
+    threshold_start: int = 1000
+    """Steps before the average starts; at most half of the run."""
+    encoder_dtype: str = "auto"
+    """bfloat16: screen the latents by a bfloat16 product, then compute the survivors in float32 (exact); float32: one
+    float32 product; auto: bfloat16 where the processor multiplies it in hardware."""
+    log_every: int = 100
+    """Steps between lines of metrics.jsonl."""
+    checkpoint_every: int = 5000
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group_fractions", tuple(self.group_fractions))
+        if self.kind not in KINDS:
+            raise ValueError(f"Unknown SAE kind {self.kind!r}; choose one of {', '.join(sorted(KINDS))}.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
+        for name in ("k", "steps", "batch_size", "log_every", "checkpoint_every", "normalization_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.kind == "matryoshka" and abs(sum(self.group_fractions) - 1) > 1e-3:
+            raise ValueError(f"group_fractions must sum to 1, not {sum(self.group_fractions):g}.")
+
+    def n_features(self, d: int) -> int:
+        """Number of latents F for inputs of width d; raises ValueError where F and k or the groups do not fit."""
+        n = self.width if self.width is not None else round(self.expansion * d)
+        if n < 1:
+            raise ValueError(f"An SAE needs at least one latent; expansion {self.expansion:g} of width {d} gives {n}.")
+        if self.kind != "relu" and self.k > n:
+            raise ValueError(f"k = {self.k} active latents do not fit into F = {n}; lower k or widen the SAE.")
+        return n
+
+    def group_ends(self, n_features: int) -> tuple[int, ...]:
+        """Widths of the nested prefixes, the last one being F; a single one unless the kind is matryoshka."""
+        if self.kind != "matryoshka":
+            return (n_features,)
+        ends = *(int(share * n_features + 1e-6) for share in accumulate(self.group_fractions[:-1])), n_features
+        if any(b <= a for a, b in zip((0, *ends), ends, strict=False)):
+            raise ValueError(f"group_fractions {self.group_fractions} leave a group of F = {n_features} latents empty.")
+        return ends
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "SAEConfig":
+        """The config of `dataclasses.asdict`; raises ValueError naming fields that this version does not know."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"Unknown SAE config fields: {', '.join(sorted(unknown))}.")
+        return cls(**values)
+
+
+KINDS: dict[str, Callable[["SAE", Tensor], Tensor]] = {}
+"""By kind: pre-activations (B, F) to codes (B, F) at inference."""
+
+
+def register_kind(*names: str) -> Callable:
+    """Decorate the inference activation of a kind of SAE."""
+
+    def register(function: Callable[["SAE", Tensor], Tensor]) -> Callable[["SAE", Tensor], Tensor]:
+        KINDS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@register_kind("relu", "batchtopk", "matryoshka")
+def above_threshold(sae: "SAE", pre: Tensor) -> Tensor:
+    """ReLU, then zero what does not exceed the learned threshold (0 for relu)."""
+    return torch.where(pre > sae.threshold.clamp(min=0), pre, 0)
+
+
+@register_kind("topk")
+def row_top_k(sae: "SAE", pre: Tensor) -> Tensor:
+    """The k largest positive pre-activations of each row."""
+    top = pre.topk(sae.config.k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, top.indices, top.values.clamp(min=0))
+
+
+class SAE(nn.Module):
+    """A sparse autoencoder: W_enc (d, F), b_enc (F,), W_dec (F, d) with unit rows, b_dec (d,), threshold () or (F,).
+
+    `W_enc` is stored by latent, as `W_dec` is; its strides show it, its shape does not.
+    """
+
+    def __init__(self, config: SAEConfig, d: int) -> None:
+        super().__init__()
+        self.config, self.d, self.n_features = config, d, config.n_features(d)
+        config.group_ends(self.n_features)
+        generator = torch.Generator().manual_seed(config.seed)
+        directions = torch.rand(self.n_features, d, generator=generator).mul_(2).sub_(1)
+        directions = nn.functional.normalize(directions, dim=1)
+        self.W_enc = nn.Parameter(directions.clone().t())
+        self.b_enc = nn.Parameter(torch.zeros(self.n_features))
+        self.W_dec = nn.Parameter(directions)
+        self.b_dec = nn.Parameter(torch.zeros(d))
+        per_feature = config.threshold == "per_feature" and config.kind in ("batchtopk", "matryoshka")
+        self.register_buffer("threshold", torch.full((self.n_features,) if per_feature else (), -1.0))
+
+    def extra_repr(self) -> str:
+        return f"kind={self.config.kind}, d={self.d}, n_features={self.n_features}"
+
+    def pre_activations(self, x: Tensor) -> Tensor:
+        """(..., d) to (..., F), before the activation function."""
+        return (self._checked(x) - self.b_dec) @ self.W_enc + self.b_enc
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes (..., F) of x (..., d): non-negative, zero where inactive."""
+        return KINDS[self.config.kind](self, self.pre_activations(x))
+
+    @torch.no_grad()
+    def encode_sparse(self, x: Tensor, chunk: int = 4096) -> Tensor:
+        """Codes of x (rows, d) as a torch sparse CSR tensor (rows, F); `chunk` rows are dense at a time."""
+        x = self._checked(x)
+        if x.ndim != 2:
+            raise ValueError(f"encode_sparse takes (rows, d) activations, not a tensor of shape {tuple(x.shape)}.")
+        parts = [self._sparse_codes(part) for part in x.split(chunk)] if len(x) else []
+        if not parts:
+            return Codes.from_flat(*x.new_zeros(2, 0).long().unbind(), 0, self.n_features).to_csr(self.n_features)
+        counts = torch.cat([part.offsets.diff() for part in parts])
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
+        return Codes(features, features, values, offsets).to_csr(self.n_features)
+
+    def _sparse_codes(self, x: Tensor) -> Codes:
+        """Thresholding kinds take the few latents above the lowest threshold; others their dense codes' non-zeros."""
+        if KINDS[self.config.kind] is above_threshold:
+            encoder = Encoder(self.W_enc.t(), self.b_enc)
+            flat, values = encoder.above(x - self.b_dec, max(0.0, float(self.threshold.min())))
+            if self.threshold.ndim:
+                keep = values > self.threshold[flat % self.n_features]
+                flat, values = flat[keep], values[keep]
+        else:
+            dense = self.encode(x).view(-1)
+            flat = dense.nonzero().squeeze(1)
+            values = dense[flat]
+        return Codes.from_flat(flat, values, len(x), self.n_features)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Reconstruction (..., d) of codes (..., F), dense or sparse CSR (rows, F)."""
+        if codes.shape[-1] != self.n_features:
+            raise ValueError(f"This SAE has {self.n_features} latents; the codes have {codes.shape[-1]}.")
+        return codes @ self.W_dec + self.b_dec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruction (..., d), in the units of x."""
+        return self.decode(self.encode(x))
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.d:
+            raise ValueError(f"This SAE reads activations of width {self.d}; these have width {x.shape[-1]}.")
+        return x.to(self.W_enc.dtype)
+
+    @torch.no_grad()
+    def rescale_(self, factor: float) -> "SAE":
+        """Make an SAE of x / factor one of x: codes and reconstructions scale with the input."""
+        for tensor in (self.b_enc, self.b_dec, self.threshold):
+            tensor.mul_(factor)
+        return self
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write `config.json` and `model.safetensors` into the folder."""
+        folder = Path(folder)
+        with replacing(folder / "model.safetensors") as temporary:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}, temporary
+            )
+        with replacing(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps({"d": self.d, **asdict(self.config)}, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike, device: str | torch.device = "cpu") -> "SAE":
+        """Read what `save` wrote; raises FileNotFoundError or ValueError in one sentence."""
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"No SAE in {folder}: {name} is missing.")
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        sae = cls(SAEConfig.from_dict({k: v for k, v in values.items() if k != "d"}), values["d"])
+        try:
+            sae.load_state_dict(load_file(folder / "model.safetensors"))
+        except RuntimeError as error:
+            raise ValueError(f"The weights in {folder} do not belong to its config.json: {error}") from error
+        return sae.to(device)

@@ -1,0 +1,239 @@
+"""Sparse codes of a batch: selecting them exactly, decoding them, and the gradients they carry.
+
+Only k of F latents are kept per row, so everything behind the encoder's product touches the kept codes alone:
+sums of decoder rows and of gradient rows are `embedding_bag`s, and no (B, F) array of codes is ever built.
+Shapes: B rows, F latents, d model width, nnz kept codes. Weights are stored by latent, (F, d), on both sides.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+
+MAX_ELEMENTS = 2**25
+"""Pre-activations held at once; larger products run in chunks of rows."""
+
+BFLOAT16_ERROR = 1.1 * 2.0**-8
+"""Rounding x and w to bfloat16 moves x·w by at most 2^-8 |x||w|; the tenth more covers float32 accumulation."""
+
+
+class Codes(NamedTuple):
+    """Kept codes in row order, as in CSR: row i owns the entries `offsets[i]:offsets[i + 1]`."""
+
+    rows: Tensor  # (nnz,) int64
+    features: Tensor  # (nnz,) int64
+    values: Tensor  # (nnz,) positive
+    offsets: Tensor  # (B + 1,) int64
+
+    @classmethod
+    def from_flat(cls, flat: Tensor, values: Tensor, n_rows: int, n_features: int) -> "Codes":
+        """Codes from ascending indices `row * F + feature`."""
+        rows = torch.div(flat, n_features, rounding_mode="floor")
+        starts = torch.arange(n_rows + 1, device=flat.device)
+        return cls(rows, flat - rows * n_features, values, torch.searchsorted(rows, starts))
+
+    def to_csr(self, n_features: int) -> Tensor:
+        """Torch sparse CSR tensor (B, F)."""
+        size = (len(self.offsets) - 1, n_features)
+        return torch.sparse_csr_tensor(self.offsets, self.features, self.values, size, check_invariants=False)
+
+
+class FeatureOrder(NamedTuple):
+    """The codes' entries sorted by latent: latent j owns `entries[offsets[j]:offsets[j + 1]]`."""
+
+    entries: Tensor  # (nnz,) int64, positions in the codes
+    offsets: Tensor  # (F + 1,) int64
+
+
+def order_by_feature(features: Tensor, n_features: int) -> FeatureOrder:
+    """Stable order of the entries (nnz,) by latent; narrow keys because their radix sort is several times faster."""
+    narrow = torch.int16 if n_features <= 2**15 else torch.int32
+    keys, entries = features.to(narrow).sort(stable=True)
+    starts = torch.arange(n_features + 1, device=features.device)
+    return FeatureOrder(entries, torch.searchsorted(keys.to(torch.int64), starts))
+
+
+def weighted_sums(table: Tensor, index: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """`out[b] = sum of weights[i] * table[index[i]] for i in offsets[b]:offsets[b + 1]`, (bags, d)."""
+    return F.embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+def dot_products(left: Tensor, bags: Tensor, offsets: Tensor, right: Tensor, index: Tensor) -> Tensor:
+    """`left[bags[i]] · right[index[i]]` for each i, (nnz,), without gathering (nnz, d) rows.
+
+    This is the kernel behind embedding_bag's gradient for its weights; autograd offers it only after a forward pass.
+    """
+    if index.numel() == 0:
+        return left.new_zeros(0)
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, index, offsets[:-1], bags, 0, -1)
+
+
+def flat_indices(mask: Tensor) -> Tensor:
+    """Ascending flat indices of the true entries; eight at a time, since almost all are false."""
+    mask = mask.view(-1)
+    if mask.numel() % 8 or mask.is_cuda:
+        return mask.nonzero().squeeze(1)
+    words = mask.view(torch.int64)
+    hit = words.nonzero().squeeze(1)
+    inside = words[hit].view(torch.bool).nonzero().squeeze(1)
+    return hit[inside >> 3].mul_(8).add_(inside & 7)
+
+
+@dataclass
+class Encoder:
+    """Pre-activations `x @ weight.T + bias` of which only the large ones are wanted.
+
+    With `dtype=torch.bfloat16` the product runs in bfloat16 only to screen: whatever could lie above the level,
+    given the worst rounding error, is computed again in x's own precision, so the result stays exact.
+    """
+
+    weight: Tensor  # (F, d)
+    bias: Tensor  # (F,)
+    dtype: torch.dtype | None = None  # None: that of the weight
+    _workspace: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def above(self, x: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        """Flat indices (m,) ascending and values (m,) of all pre-activations of x (B, d) greater than `level`."""
+        n_features, step = len(self.weight), max(1, MAX_ELEMENTS // len(self.weight))
+        screening = self.dtype is not None and self.dtype != self.weight.dtype
+        weight = self._buffer("weight", self.weight.shape, self.dtype).copy_(self.weight) if screening else self.weight
+        found = []
+        for start in range(0, len(x), step):
+            rows = x[start : start + step]  # (n, d)
+            shape = (len(rows), n_features)
+            product = torch.mm(rows.to(weight.dtype), weight.t(), out=self._buffer("product", shape, weight.dtype))
+            bound = self._bound(rows, level, screening).to(product.dtype)
+            flat = flat_indices(torch.gt(product, bound, out=self._buffer("mask", shape, torch.bool)))
+            exact = self._values(rows, flat) if screening else product.view(-1)[flat] + self.bias[flat % n_features]
+            inside = exact > level
+            found.append((flat[inside] + start * n_features, exact[inside]))
+        return torch.cat([flat for flat, _ in found]), torch.cat([values for _, values in found])
+
+    def dense(self, x: Tensor) -> Tensor:
+        """All pre-activations (B, F), in x's precision."""
+        return torch.addmm(self.bias, x, self.weight.t())
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory that is kept between batches: fresh pages for a (B, F) product cost as much as a pass over it."""
+        kept = self._workspace.get(name)
+        if kept is None or kept.shape[0] < shape[0] or kept.dtype != dtype:
+            kept = self._workspace[name] = torch.empty(shape, dtype=dtype, device=self.weight.device)
+        return kept[: shape[0]]
+
+    def _bound(self, x: Tensor, level: float, screening: bool) -> Tensor:
+        """What the bare product must exceed, per latent (F,), so that nothing above the level is lost to rounding."""
+        bare = level - self.bias
+        if not screening:
+            return bare - 1e-5 * bare.abs()
+        norms = torch.linalg.vector_norm(self.weight, dim=1)
+        # The second term: the product itself and this bound are rounded to bfloat16 when compared.
+        return bare - BFLOAT16_ERROR * (torch.linalg.vector_norm(x, dim=1).max() * norms + 2 * bare.abs())
+
+    def _values(self, x: Tensor, flat: Tensor) -> Tensor:
+        codes = Codes.from_flat(flat, flat, len(x), len(self.weight))
+        return dot_products(x, codes.rows, codes.offsets, self.weight, codes.features) + self.bias[codes.features]
+
+
+class BatchTopK:
+    """Exactly the k * B largest positive pre-activations of a batch (ties: the first in row order).
+
+    Instead of a flat top-k over B * F values, candidates above a level that trails the last batch's cut are
+    taken, and only these are partitioned; when too few survive, the level is lowered and the batch done again.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.cut: float | None = None  # smallest value kept in the last batch
+        self.margin = 0.05  # how far below the last cut the next level lies
+
+    def __call__(self, x: Tensor, encoder: Encoder) -> Codes:
+        """Codes of x (B, d)."""
+        wanted = self.k * len(x)
+        level = self._first_level(x, encoder) if self.cut is None else self.cut * (1 - self.margin)
+        flat, values = encoder.above(x, level)
+        while len(values) < wanted and level > 0:
+            level = min(self._first_level(x, encoder), level / 2) if level > 1e-6 else 0.0
+            flat, values = encoder.above(x, level)
+        if len(values) > wanted:
+            flat, values = self._partition(flat, values, wanted)
+        self._follow(values)
+        return Codes.from_flat(flat, values, len(x), len(encoder.weight))
+
+    def _first_level(self, x: Tensor, encoder: Encoder) -> float:
+        """Guess from a few rows where the cut lies, a little lower; 0 when fewer than k of a row are positive."""
+        sample = encoder.dense(x[:: max(1, len(x) // 64)])
+        wanted = min(self.k * len(sample), sample.numel())
+        return max(0.0, 0.9 * float(sample.reshape(-1).topk(wanted, sorted=False).values.min()))
+
+    @staticmethod
+    def _partition(flat: Tensor, values: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
+        cut = values.kthvalue(len(values) - wanted + 1).values
+        keep = values > cut
+        ties = (values == cut).nonzero().squeeze(1)
+        keep[ties[: wanted - int(keep.sum())]] = True
+        return flat[keep], values[keep]
+
+    def _follow(self, values: Tensor) -> None:
+        if len(values) == 0:
+            self.cut = None
+            return
+        cut = float(values.min())
+        moved = abs(cut / self.cut - 1) if self.cut else self.margin
+        self.margin = min(0.3, max(0.01, 0.9 * self.margin, 3 * moved))
+        self.cut = cut
+
+
+class TopK:
+    """Exactly the k largest positive pre-activations of each row.
+
+    Candidates above a level that most rows' k-th value exceeded in the last batch are ranked within their row;
+    rows with fewer than k candidates are done densely.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.level: float | None = None
+
+    def __call__(self, x: Tensor, encoder: Encoder) -> Codes:
+        """Codes of x (B, d)."""
+        n_features = len(encoder.weight)
+        if self.level is None:
+            sample = encoder.dense(x[:: max(1, len(x) // 64)])
+            self.level = max(0.0, 0.9 * float(sample.topk(self.k, dim=1).values.min()))
+        flat, values = encoder.above(x, self.level)
+        codes = Codes.from_flat(flat, values, len(x), n_features)
+        short = (codes.offsets.diff() < self.k).nonzero().squeeze(1) if self.level > 0 else flat[:0]
+        if len(short):
+            flat, values = self._redo(short, codes, flat, x, encoder)
+            codes = Codes.from_flat(flat, values, len(x), n_features)
+        keep = self._rank(codes) < self.k
+        kept = Codes.from_flat(flat[keep], values[keep], len(x), n_features)
+        self._follow(kept)
+        return kept
+
+    def _redo(self, short: Tensor, codes: Codes, flat: Tensor, x: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
+        """The candidates with those of the short rows replaced by the rows' dense top k."""
+        top = encoder.dense(x[short]).topk(self.k, dim=1)
+        positive = top.values > 0
+        redone = (short[:, None] * len(encoder.weight) + top.indices)[positive]
+        others = torch.ones(len(x), dtype=torch.bool, device=x.device).index_fill_(0, short, False)[codes.rows]
+        flat, order = torch.cat([flat[others], redone]).sort()
+        return flat, torch.cat([codes.values[others], top.values[positive]])[order]
+
+    @staticmethod
+    def _rank(codes: Codes) -> Tensor:
+        """Place (nnz,) of each code within its row, the largest first."""
+        by_value = codes.values.argsort(descending=True, stable=True)
+        order = by_value[codes.rows[by_value].argsort(stable=True)]
+        place = torch.arange(len(order), device=order.device) - codes.offsets[codes.rows]
+        return torch.empty_like(order).index_copy_(0, order, place)
+
+    def _follow(self, kept: Codes) -> None:
+        smallest = torch.segment_reduce(kept.values, "min", offsets=kept.offsets, initial=float("inf"))
+        smallest = smallest[smallest.isfinite()]
+        self.level = 0.95 * float(smallest.float().quantile(0.02)) if 0 < len(smallest) < 2**24 else None

@@ -1,0 +1,358 @@
+"""The training loop: data order, learning rate, projection, Adam, thresholds, logs, checkpoints. It knows no kind.
+
+The recipe is that of arXiv 2504.02821 and its code: tied initial weights, unit-norm decoder rows whose parallel
+gradient is removed, b_dec from the geometric median, inputs of unit mean square, auxiliary loss, clipping, Adam.
+"""
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.objectives import OBJECTIVES
+from lib.sae import SAE, SAEConfig
+from lib.training_log import TrainingLog
+
+CHUNK = 2**17
+"""Weights per block of the decoder's projection and normalisation: what stays in cache between two passes."""
+
+
+class Activations(Protocol):
+    """What the trainer asks of a store: its width and its shuffled batches."""
+
+    d: int
+
+    def batches(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+        """Float batches (batch_size, d) without end, from the `start`-th on."""
+
+
+def train_sae(
+    store: Activations,
+    config: SAEConfig | Sequence[SAEConfig],
+    validation: Activations | None = None,
+    out: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> SAE | list[SAE]:
+    """Train one SAE, or one for each of a list of configs from a single pass over the data.
+
+    `out` (a folder per config) makes artifacts: a complete one of the same spec is loaded, a checkpoint is resumed bit
+    for bit; metrics.jsonl gets a line every `log_every` steps, on the validation store too where one is given.
+    Raises ValueError for configs that do not fit the store or each other, and for activations that are not finite.
+    """
+    configs = [config] if isinstance(config, SAEConfig) else list(config)
+    folders = _folders(out, configs)
+    _check(store, configs)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    specs = [_spec(store, one) for one in configs] if out is not None else [None] * len(configs)
+    finished = [_load_complete(folder, spec, device) for folder, spec in zip(folders, specs, strict=True)]
+    if not all(finished):
+        setup = _Setup(store, configs[0], device)
+        runs = [
+            None if done else _Run(one, setup, folder, spec)
+            for one, done, folder, spec in zip(configs, finished, folders, specs, strict=True)
+        ]
+        _train([run for run in runs if run], store, validation, progress)
+        finished = [done or run.finish() for done, run in zip(finished, runs, strict=True)]
+    return finished[0] if isinstance(config, SAEConfig) else finished
+
+
+def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig]) -> list[Path | None]:
+    """The folder of each config."""
+    if out is None:
+        return [None] * len(configs)
+    folders = [Path(out)] if isinstance(out, str | os.PathLike) else [Path(folder) for folder in out]
+    if len(set(folders)) != len(configs):
+        raise ValueError(
+            f"{len(configs)} configs need as many different `out` folders; {len(set(folders))} were given."
+        )
+    return folders
+
+
+def _check(store: Activations, configs: list[SAEConfig]) -> None:
+    """Everything that can be known to be wrong before the first step."""
+    if not configs:
+        raise ValueError("train_sae needs at least one SAEConfig.")
+    if _rows(store) == 0:
+        raise ValueError("The activation store is empty; extract activations first.")
+    for config in configs:
+        config.group_ends(config.n_features(store.d))
+    for name in ("batch_size", "data_seed", "data_order", "normalize", "normalization_batches"):
+        if len({getattr(config, name) for config in configs}) > 1:
+            raise ValueError(f"SAEs trained in one data pass must share {name}; train those that differ separately.")
+
+
+def _rows(store: Activations) -> int | None:
+    """Rows of a store; None for a stream."""
+    return len(store) if hasattr(store, "__len__") else None
+
+
+def _spec(store: Activations, config: SAEConfig) -> dict:
+    """What makes the artifact: the config, the data and the code. Logging and checkpoints change nothing."""
+    data = getattr(store, "meta", None) or {}
+    if not data.get("hash"):
+        first = next(store.batches(config.batch_size, config.data_seed))
+        data = {"hash": spec_hash({"rows": _rows(store), "first": first.double().sum(1).tolist()})}
+    settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
+    settings["group_fractions"] = list(config.group_fractions)
+    code = code_fingerprint("sae", "sparse_codes", "objectives", "training")
+    return {"config": settings, "data": data["hash"], "code": code}
+
+
+def _load_complete(folder: Path | None, spec: dict | None, device: str) -> SAE | None:
+    if folder is None:
+        return None
+    meta = read_meta(folder)
+    complete = meta is not None and meta.get("complete") and meta.get("hash") == spec_hash(spec)
+    return SAE.load(folder, device) if complete else None
+
+
+def batches(store: Activations, config: SAEConfig, start: int) -> Iterator[Tensor]:
+    """The training batches from step `start` on, in the config's data order."""
+    if config.data_order == "reshuffle":
+        yield from store.batches(config.batch_size, seed=config.data_seed, start=start)
+        return
+    epoch = max(1, len(store) // config.batch_size)
+    while True:
+        yield from islice(
+            store.batches(config.batch_size, seed=config.data_seed, start=start % epoch), epoch - start % epoch
+        )
+        start = 0
+
+
+def _require_finite(x: Tensor, step: int) -> None:
+    if not x.isfinite().all():
+        raise ValueError(
+            f"The activations contain NaN or infinity (batch {step}); extract them again, perhaps in float32."
+        )
+
+
+def geometric_median(x: Tensor, tolerance: float = 1e-5, max_iterations: int = 100) -> Tensor:
+    """Point (d,) with the least summed distance to the rows of x (n, d), by Weiszfeld's iteration."""
+    guess = x.mean(0)
+    for _ in range(max_iterations):
+        weights = 1 / torch.linalg.vector_norm(x - guess, dim=1).clamp(min=1e-6)
+        previous, guess = guess, weights @ x / weights.sum()
+        if torch.linalg.vector_norm(guess - previous) <= tolerance * torch.linalg.vector_norm(guess):
+            break
+    return guess
+
+
+class _Setup:
+    """What the runs of one data pass share: device, the input's scale and the first guess of b_dec."""
+
+    def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
+        self.d, self.device = store.d, torch.device(device)
+        count = min(config.normalization_batches, max(1, (_rows(store) or 1) // config.batch_size))
+        squares, first = [], None
+        for step, x in enumerate(islice(batches(store, config, 0), count if config.normalize else 1)):
+            if x.shape[1] != store.d:
+                raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
+            _require_finite(x, step)
+            first = x if first is None else first
+            squares.append(float(x.float().square().sum(1).mean()))
+        self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
+        if self.scale == 0:
+            raise ValueError("All activations are zero; there is nothing to learn from them.")
+        self.b_dec = geometric_median(first.float() / self.scale)
+
+
+def _encoder_dtype(config: SAEConfig, device: torch.device) -> torch.dtype:
+    if config.encoder_dtype != "auto":
+        return getattr(torch, config.encoder_dtype)
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+class _Run:
+    """One SAE in training, in the units of the normalised input."""
+
+    def __init__(self, config: SAEConfig, setup: _Setup, folder: Path | None, spec: dict | None) -> None:
+        self.config, self.setup, self.folder, self.spec = config, setup, folder, spec
+        self.step, self.scale = 0, setup.scale
+        self.sae = SAE(config, setup.d).to(setup.device)
+        self.sae.b_dec.data.copy_(setup.b_dec)
+        self.objective = OBJECTIVES[config.kind](self.sae, _encoder_dtype(config, setup.device))
+        self.parameters = dict(self.sae.named_parameters())
+        betas = (config.beta1, config.beta2)
+        self.adam = torch.optim.Adam(self.parameters.values(), lr=0.0, betas=betas, fused=True)
+        self.lr = config.lr if config.lr is not None else self._rule_lr()
+        self.threshold_start = min(config.threshold_start, config.steps // 2)
+        averaged = config.steps - self.threshold_start
+        self.threshold_beta = min(config.threshold_beta, 1 - 1 / max(1.0, averaged / 10))
+        if folder is not None:
+            self._restore()
+        self.log = TrainingLog(folder, self.step)
+
+    def _rule_lr(self) -> float:
+        """arXiv 2504.02821: 16 / (125 sqrt(F)) in the paper, 16 / (625 sqrt(F)) in its code."""
+        divisor = {"paper": 125, "code": 625}[self.config.lr_rule]
+        return 16 / (divisor * math.sqrt(self.sae.n_features))
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, constant, optional linear decay to 0."""
+        warmup = min(self.config.warmup_steps, self.config.steps // 10)
+        rate = self.lr * min(1.0, (step + 1) / (warmup + 1))
+        if self.config.decay_start is not None and step >= self.config.decay_start:
+            rate *= (self.config.steps - step) / max(1, self.config.steps - self.config.decay_start)
+        return rate
+
+    def advance(self, x: Tensor) -> None:
+        """One step on a batch x (B, d) of the store."""
+        self.objective.backward(x / self.scale)
+        remove_parallel_(self.sae.W_dec.grad, self.sae.W_dec.data)
+        self._clip(x)
+        self.adam.param_groups[0]["lr"] = self.lr_at(self.step)
+        self.adam.step()
+        normalize_rows_(self.sae.W_dec.data)
+        if self.step >= self.threshold_start:
+            self.objective.follow_threshold(self.threshold_beta)
+        self.step += 1
+
+    def _clip(self, x: Tensor) -> None:
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        self.grad_norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
+        if not math.isfinite(self.grad_norm):
+            _require_finite(x, self.step)
+            raise ValueError(f"The gradient of step {self.step} is not finite; lower the learning rate ({self.lr:g}).")
+        if self.grad_norm > self.config.clip_norm:
+            torch._foreach_mul_(gradients, self.config.clip_norm / self.grad_norm)
+
+    def write_metrics(self, validation: Activations | None) -> None:
+        """One line of metrics.jsonl on the last batch, and on the validation store."""
+        row = {"step": self.step, "samples": self.step * self.config.batch_size, **self.objective.report()}
+        row |= {"lr": self.lr_at(self.step - 1), "grad_norm": self.grad_norm}
+        row["threshold"] = float(self.sae.threshold.mean())
+        if validation is not None:
+            row |= {f"val_{name}": value for name, value in evaluate(self.sae, validation, self.scale).items()}
+        self.log.write(row)
+
+    def checkpoint(self) -> None:
+        """Write everything the next step depends on; the folder appears whole or not at all."""
+        if self.folder is None:
+            return
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            tensors |= {f"adam.{name}.{key}": value for key, value in self.adam.state[parameter].items()}
+        tensors["since_fired"] = self.objective.since_fired
+        meta = {"step": self.step, "hash": spec_hash(self.spec), "scale": self.scale, "memory": self.objective.memory}
+        with replacing(self.folder / "checkpoint") as temporary:
+            temporary.mkdir()
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+                temporary / "state.safetensors",
+            )
+            write_meta(temporary, meta)
+
+    def _restore(self) -> None:
+        """Continue from the checkpoint of the same spec; forget one of another."""
+        meta = read_meta(self.folder / "checkpoint")
+        if meta is None or meta["hash"] != spec_hash(self.spec):
+            for name in ("checkpoint", "tensorboard"):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            for name in ("meta.json", "metrics.jsonl", "config.json", "model.safetensors"):
+                (self.folder / name).unlink(missing_ok=True)
+            return
+        tensors = load_file(self.folder / "checkpoint" / "state.safetensors")
+        self.step, self.scale = meta["step"], meta["scale"]
+        self.sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
+        for name, parameter in self.parameters.items():
+            moments = {
+                key: torch.empty_like(parameter).copy_(tensors[f"adam.{name}.{key}"])
+                for key in ("exp_avg", "exp_avg_sq")
+            }
+            self.adam.state[parameter] = {"step": tensors[f"adam.{name}.step"].to(parameter.device), **moments}
+        self.objective.since_fired.copy_(tensors["since_fired"])
+        self.objective.memory.update(meta["memory"])
+
+    def finish(self) -> SAE:
+        """The trained SAE, which reads activations as they are stored; a complete artifact where there is a folder."""
+        self.log.close()
+        threshold = self.sae.threshold
+        if threshold.ndim and (threshold >= 0).any():  # latents that never fired since the average started
+            threshold[threshold < 0] = threshold[threshold >= 0].median()
+        self.sae.rescale_(self.scale)
+        self.sae.zero_grad(set_to_none=True)
+        if self.folder is not None:
+            self.sae.save(self.folder)
+            meta = {"spec": self.spec, "hash": spec_hash(self.spec), "complete": True, "input_scale": self.scale}
+            write_meta(self.folder, meta | {"seconds": round(self.log.seconds, 1)})
+            shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+        return self.sae.eval()
+
+
+def _blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Blocks of rows that fit a core's cache; on a GPU the whole."""
+    rows = len(matrices[0]) if matrices[0].is_cuda else max(1, CHUNK // matrices[0].shape[1])
+    return zip(*(matrix.split(rows) for matrix in matrices), strict=True)
+
+
+def remove_parallel_(gradient: Tensor, decoder: Tensor) -> None:
+    """Remove from each row of the gradient (F, d) its component along the unit decoder row, in place."""
+    for g, w in _blocks(gradient, decoder):
+        g.addcmul_(w, torch.linalg.vecdot(g, w)[:, None], value=-1)
+
+
+def normalize_rows_(decoder: Tensor) -> None:
+    """Scale the rows of the decoder (F, d) to unit norm, in place."""
+    for (w,) in _blocks(decoder):
+        w.div_(torch.linalg.vector_norm(w, dim=1, keepdim=True))
+
+
+@torch.no_grad()
+def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 16) -> dict[str, float]:
+    """L0, explained variance and squared error with the inference threshold, on batches of the store divided by scale.
+
+    Explained variance is centred: 1 - sum |x - x̂ - mean|² / sum |x - mean|².
+    """
+    size = min(4096, len(store))
+    total = torch.zeros(4, dtype=torch.float64)
+    mean_x, mean_error, rows = 0.0, 0.0, 0
+    for x in islice(store.batches(size, seed=0), min(n_batches, len(store) // size)):
+        x = x.to(sae.W_enc.device, sae.W_enc.dtype) / scale
+        codes = sae.encode_sparse(x)
+        error = sae.decode(codes) - x
+        total += torch.tensor(
+            [len(codes.values()), error.square().sum(), x.square().sum(), len(x)], dtype=torch.float64
+        )
+        mean_x, mean_error, rows = mean_x + x.double().sum(0), mean_error + error.double().sum(0), rows + len(x)
+    active, squared_error, squared, _ = total.tolist()
+    residual = squared_error - float((mean_error / rows).square().sum()) * rows
+    variance = squared - float((mean_x / rows).square().sum()) * rows
+    return {"l0": active / rows, "explained_variance": 1 - residual / variance, "mse": squared_error / rows}
+
+
+def _train(runs: list[_Run], store: Activations, validation: Activations | None, progress: bool) -> None:
+    """Feed every batch to each run that has not done it yet."""
+    start, end = min(run.step for run in runs), max(run.config.steps for run in runs)
+    bar = tqdm(
+        total=end,
+        initial=start,
+        desc="SAE" if len(runs) == 1 else f"{len(runs)} SAEs",
+        unit="step",
+        disable=not progress,
+    )
+    source = batches(store, runs[0].config, start)
+    with bar:
+        for step in range(start, end):
+            x = next(source).to(runs[0].setup.device, torch.float32)
+            for run in runs:
+                if run.step != step or step >= run.config.steps:
+                    continue
+                run.advance(x)
+                last = run.step == run.config.steps
+                if run.step % run.config.log_every == 0 or last:
+                    run.write_metrics(validation)
+                if run.step % run.config.checkpoint_every == 0 and not last:
+                    run.checkpoint()
+            bar.update()
