@@ -19,8 +19,8 @@ PRESENTATIONS: tuple[str, ...] = ("woman", "man")
 SKINS: tuple[str, ...] = ("light", "medium", "dark")
 
 _HAIR_COLORS: dict[str, Color] = {
-    "blond": (234, 198, 116),
-    "light brown": (184, 138, 80),
+    "blond": (232, 196, 118),
+    "light brown": (194, 149, 90),
     "brown": (108, 66, 40),
     "black": (34, 30, 34),
     "red": (190, 82, 34),
@@ -97,7 +97,7 @@ def _look(person: Person, rng: np.random.Generator) -> _Look:
     fringe = pick(rng, ("centre", "side", "bangs", "swept") if long_hair else ("side", "bangs", "swept"))
     return _Look(
         woman=woman,
-        hair=jitter(rng, _HAIR_COLORS[person.hair], 10),
+        hair=jitter(rng, _HAIR_COLORS[person.hair], 12),
         skin=jitter(rng, _SKIN_COLORS[person.skin], 9),
         style=style,
         hairline="receding" if style == "receding" else fringe,

@@ -242,12 +242,14 @@ def cabin(canvas: Canvas, x: float, y: float, r: float, wall: Color, roof: Color
 def peak(canvas: Canvas, x: float, y: float, w: float, h: float, color: Color) -> None:
     """A mountain with a lit and a shaded flank and a snow cap."""
     a, b, c = canvas.rng.random(3).tolist()
-    tip, left, right = y - h, y - h * (0.42 + 0.12 * a), y - h * (0.42 + 0.12 * b)
+    bend_left, bend_right = 0.42 + 0.12 * a, 0.42 + 0.12 * b  # heights at which the flanks bend
+    tip, left, right = y - h, y - h * bend_left, y - h * bend_right
     canvas.polygon([(x - w, y), (x - 0.5 * w, left), (x, tip), (x + 0.5 * w, right), (x + w, y)], color)
     shaded = [(x, tip), (x + 0.5 * w, right), (x + w, y), (x + 0.1 * w, y), (x - 0.06 * w, y - 0.4 * h)]
     canvas.polygon([*shaded, (x + 0.05 * w, y - 0.7 * h)], mix(color, (40, 40, 70), 0.3))
     k = 0.28 + 0.12 * c  # how far down the snow reaches
-    edge = [(0.94, 1), (0.5, 0.76), (0.2, 1.14), (-0.2, 0.78), (-0.52, 1.1), (-0.94, 1)]
+    ends = (0.5 / (1 - bend_right), 1), (-0.5 / (1 - bend_left), 1)  # on the flanks
+    edge = [ends[0], (0.5, 0.76), (0.2, 1.14), (-0.2, 0.78), (-0.52, 1.1), ends[1]]
     snow = [(x, tip), *((x + k * w * dx, tip + k * h * dy) for dx, dy in edge)]
     canvas.polygon(snow, mix((252, 253, 255), color, 0.06))
 
