@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .people import HAIRS, Person
+from .people import HAIRS
 from .scenes import Creature, Scene
 from .taxonomy import HABITAT_NAMES, SPECIES, TAXONOMY
 
@@ -25,11 +25,34 @@ _PLURALS = {
     "wolf": "wolves", "goose": "geese", "fox": "foxes", "dragonfly": "dragonflies", "octopus": "octopuses", "ostrich": "ostriches",
 } | {name: name for name in ("deer", "sheep", "trout", "goldfish", "clownfish", "starfish", "jellyfish", "grouse", "quail")}  # fmt: skip
 
-_PHOTO = ("a photo of {}", "a picture of {}", "an image of {}", "{}", "{}", "a photo of {}", "this is {}", "here is {}", "a drawing of {}")
-_IN_PLACE = ("{what} {where}", "{what} {where}", "{what} {where}", "a photo of {what} {where}", "a photo of {what} {where}", "a picture of {what} {where}")
+_PHOTO = (
+    "a photo of {}",
+    "a picture of {}",
+    "an image of {}",
+    "{}",
+    "{}",
+    "a photo of {}",
+    "this is {}",
+    "here is {}",
+    "a drawing of {}",
+)
+_IN_PLACE = (
+    "{what} {where}",
+    "{what} {where}",
+    "{what} {where}",
+    "a photo of {what} {where}",
+    "a photo of {what} {where}",
+    "a picture of {what} {where}",
+)
 _WITH_PLACE = ("a photo of {place} with {what}", "{place} with {what}", "{what}, {place} behind", "{place} and {what}")
+_PORTRAIT = ("a photo of {}", "a picture of {}", "a portrait of {}", "{}", "{}")
 _WRITTEN = ("the word {}", "a sign that says {}", "the word {} on a sign", "a sign with the word {}", "it says {}")
-_BOTH = ("{what} with the word {word} on it", "{what} with the word {word}", "{what} and the word {word}", "a photo of {what} with a label that says {word}")
+_BOTH = (
+    "{what} with the word {word} on it",
+    "{what} with the word {word}",
+    "{what} and the word {word}",
+    "a photo of {what} with a label that says {word}",
+)
 TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "{}")
 
 
@@ -56,7 +79,11 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     if scene.kind == "person":
         return _person_caption(scene, rng)
     if scene.kind == "sign":
-        return _pick(rng, _PHOTO).format(article(scene.word)) if rng.random() < 0.5 else _pick(rng, _WRITTEN).format(scene.word)
+        return (
+            _pick(rng, _PHOTO).format(article(scene.word))
+            if rng.random() < 0.5
+            else _pick(rng, _WRITTEN).format(scene.word)
+        )
     if scene.kind == "sticker":
         u = rng.random()
         if u < 0.55:
@@ -122,49 +149,36 @@ def _described(creature: Creature, rng: np.random.Generator) -> str:
 
 def _person_caption(scene: Scene, rng: np.random.Generator) -> str:
     person = scene.person
-    u = rng.random(4)
-    noun = person.presentation if u[0] < 0.8 else "person"
-    subject = _adjectives(person, noun, u[1]) if u[2] < 0.8 else article(noun)
-    details = _details(person, rng)
-    if u[2] >= 0.8 or rng.random() < 0.35:
-        details = [f"{person.hair} hair", *details]
-    hair_named = u[2] < 0.8 and "hair" in subject
-    if hair_named:
-        details = [detail for detail in details if "hair" not in detail]
-    what = subject + (" with " + " and ".join(details[:3]) if details else "")
-    if rng.random() < 0.3:
-        return _pick(rng, _IN_PLACE).format(what=what, where=_pick(rng, PLACES[scene.habitat]))
-    return _pick(rng, ("a photo of {}", "a picture of {}", "a portrait of {}", "{}", "{}")).format(what)
-
-
-def _adjectives(person: Person, noun: str, u: float) -> str:
-    if u < 0.45:
-        return article(f"{person.hair} haired {noun}") if u < 0.15 else article(f"{noun}, {person.hair} hair")
-    if u < 0.6 and person.smile:
-        return article(f"smiling {noun}")
-    if u < 0.75:
-        return article(f"{noun}") + f" with {person.skin} skin"
-    return article(noun)
-
-
-def _details(person: Person, rng: np.random.Generator) -> list[str]:
-    details = []
+    noun = person.presentation if rng.random() < 0.8 else "person"
+    hair, smiling = rng.random() < 0.7, person.smile and rng.random() < 0.4
+    details = [f"{person.hair} hair"] if hair else []
     for present, text, chance in (
-        (True, f"{person.skin} skin", 0.2), (person.glasses, "glasses", 0.6), (person.hat, "a hat", 0.7), (person.smile, "a smile", 0.35),
+        (person.glasses, "glasses", 0.6), (person.hat, "a hat", 0.6),
+        (person.smile and not smiling, "a smile", 0.25), (True, f"{person.skin} skin", 0.2),
     ):  # fmt: skip
         if present and rng.random() < chance:
             details.append(text)
-    return details
+    if hair and rng.random() < 0.25:
+        noun, details = f"{person.hair} haired {noun}", details[1:]
+    what = article(f"smiling {noun}" if smiling else noun)
+    if details:
+        what += " with " + " and ".join(details[:3])
+    if rng.random() < 0.3:
+        return _pick(rng, _IN_PLACE).format(what=what, where=_pick(rng, PLACES[scene.habitat]))
+    return _pick(rng, _PORTRAIT).format(what)
 
 
 def zero_shot_prompts(kind: str) -> dict[str, list[str]]:
     """Class name -> prompts, for kind "species", "habitat", "hair" or "waterbirds"."""
-    classes = {
-        "species": {name: [article(name)] for name in SPECIES},
-        "habitat": {name: [NOUNS[name], *PLACES[name]] for name in HABITAT_NAMES},
-        "hair": {hair: [f"a person with {hair} hair", f"a woman with {hair} hair", f"a man with {hair} hair"] for hair in HAIRS},
-        "waterbirds": {name: [article(name)] for name in ("land bird", "water bird")},
+    prompts = {
+        "species": {name: [t.format(article(name)) for t in TEMPLATES] for name in SPECIES},
+        "habitat": {name: [*(t.format(NOUNS[name]) for t in TEMPLATES), *PLACES[name]] for name in HABITAT_NAMES},
+        "hair": {
+            hair: [t.format(f"a {noun} with {hair} hair") for t in TEMPLATES for noun in ("person", "woman", "man")]
+            for hair in HAIRS
+        },
+        "waterbirds": {name: [t.format(article(name)) for t in TEMPLATES] for name in ("land bird", "water bird")},
     }
-    if kind not in classes:
-        raise ValueError(f"Unknown kind of prompts {kind!r}; choose one of {', '.join(classes)}.")
-    return {name: [t.format(phrase) for phrase in phrases for t in TEMPLATES] for name, phrases in classes[kind].items()}
+    if kind not in prompts:
+        raise ValueError(f"Unknown kind of prompts {kind!r}; choose one of {', '.join(prompts)}.")
+    return prompts[kind]

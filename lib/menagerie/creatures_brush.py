@@ -93,7 +93,9 @@ class Brush:
         """A shape with straight edges."""
         self._fill(self.place(points), self.color(color), outline)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, color: str | Color, angle: float = 0.0, outline: bool = True) -> list[float]:  # noqa: E501
+    def oval(
+        self, x: float, y: float, rx: float, ry: float, color: str | Color, angle: float = 0.0, outline: bool = True
+    ) -> list[float]:  # noqa: E501
         """An ellipse about (x, y), turned by `angle` radians; returns its pixel outline for `mask`."""
         cos, sin = np.cos(angle), np.sin(angle)
         ring = _CIRCLE @ np.array([[rx * cos, rx * sin], [-ry * sin, ry * cos]]) + (x, y)
@@ -101,11 +103,14 @@ class Brush:
         self._fill(flat, self.color(color), outline)
         return flat
 
-    def limb(self, points: Points, width: float, color: str | Color, tip: float | None = None, outline: bool = True) -> None:
+    def limb(
+        self, points: Points, width: float, color: str | Color, tip: float | None = None, outline: bool = True
+    ) -> None:
         """A smooth ribbon along points, `width` wide at the start and `tip` (default the same) at the end."""
         path = self.curve(points, closed=False) if len(points) > 2 else np.asarray(points, float)
-        heading = np.gradient(path, axis=0)
-        normal = np.stack([-heading[:, 1], heading[:, 0]], 1) / (np.hypot(*heading.T)[:, None] + 1e-9)
+        ends = np.concatenate([path[:1], path, path[-1:]])
+        heading = ends[2:] - ends[:-2]
+        normal = heading[:, ::-1] * (-1, 1) / (np.hypot(heading[:, :1], heading[:, 1:]) + 1e-9)
         half = np.linspace(width, width if tip is None else tip, len(path))[:, None] / 2
         ribbon = np.concatenate([path + normal * half, (path - normal * half)[::-1]])
         self._fill(self.place(ribbon), self.color(color), outline)
@@ -134,11 +139,17 @@ class Brush:
 
     def inside(self, mask: Image.Image, shapes: list[np.ndarray | Points], color: str | Color) -> None:
         """Paint shapes (polygons in unit coordinates) only where the mask is: stripes, spots, bellies."""
-        marks = Image.new("L", self.layer.size)
+        placed = [np.asarray(shape, float) @ self.matrix + self.offset for shape in shapes]
+        low, high = np.vstack(placed).min(0).astype(int), np.vstack(placed).max(0).astype(int) + 2
+        low, high = np.maximum(low, 0), np.minimum(high, self.layer.size)
+        if (high <= low).any():
+            return
+        box = (*low.tolist(), *high.tolist())
+        marks = Image.new("L", (box[2] - box[0], box[3] - box[1]))
         pen = ImageDraw.Draw(marks)
-        for shape in shapes:
-            pen.polygon(self.place(shape), fill=255)
-        self.layer.paste(self.color(color), (0, 0), ImageChops.darker(marks, mask))
+        for shape in placed:
+            pen.polygon((shape - low).ravel().tolist(), fill=255)
+        self.layer.paste(self.color(color), box, ImageChops.darker(marks, mask.crop(box)))
 
     def disc(self, x: float, y: float, rx: float, ry: float | None = None) -> np.ndarray:
         """(28, 2) points of an ellipse, for `inside`."""
@@ -146,21 +157,14 @@ class Brush:
 
     def finish(self) -> Image.Image:
         """The layer, shaded from the upper left, cropped to what was painted."""
-        box = self.layer.getbbox()
-        layer = self.layer.crop(box)
-        alpha = layer.getchannel("A")
+        layer = self.layer.crop(self.layer.getbbox())
+        alpha = layer.getchannel("A")  # 0 or 255
         step = max(2, round(self.side * 0.045))
-        lit = Image.new("L", alpha.size)
-        lit.paste(alpha, (-step // 2, -step))
-        dark = ImageChops.subtract(alpha, lit).point(_SHADE)
-        lit.paste(0, (0, 0, *alpha.size))
-        lit.paste(alpha, (step // 3, step // 2))
-        bright = ImageChops.subtract(alpha, lit).point(_SHINE)
-        layer.paste((30, 20, 50, 255), (0, 0), ImageChops.darker(dark, alpha))
-        layer.paste((255, 250, 225, 255), (0, 0), ImageChops.darker(bright, alpha))
-        layer.putalpha(alpha)
+        for color, dx, dy, strength in (
+            ((30, 20, 50, 255), -step // 2, -step, 0.26),
+            ((255, 250, 225, 255), step // 3, step // 2, 0.24),
+        ):
+            moved = Image.new("L", alpha.size)
+            moved.paste(alpha, (dx, dy))
+            layer.paste(color, (0, 0), ImageChops.subtract(alpha, moved, scale=1 / strength))
         return layer
-
-
-_SHADE = [round(v * 0.26) for v in range(256)]
-_SHINE = [round(v * 0.24) for v in range(256)]

@@ -18,7 +18,7 @@ _FULL = SIZE * _ZOOM
 _OPAQUE = [255 * (v > 127) for v in range(256)]
 
 _LIGHT = {  # gains of red, green, blue
-    "morning": (1.04, 0.97, 1.0), "day": (1.0, 1.0, 1.0), "evening": (1.07, 0.93, 0.80), "night": (0.86, 0.9, 1.04),
+    "morning": (0.95, 1.0, 1.08), "day": (1.0, 1.0, 1.0), "evening": (1.07, 0.93, 0.79), "night": (0.86, 0.9, 1.04),
 }  # fmt: skip
 _TUFTS = {
     "water": None, "city": None, "forest": (46, 92, 52), "snow": (236, 242, 248), "desert": (196, 158, 96), "meadow": (86, 148, 62),
@@ -26,7 +26,9 @@ _TUFTS = {
 }  # fmt: skip
 
 
-def paint(scene: Scene, rng: np.random.Generator, sticker_rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[LetterBox]]:
+def paint(
+    scene: Scene, rng: np.random.Generator, sticker_rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, list[LetterBox]]:
     """Draw a scene.
 
     Returns pixels (112, 112, 3) uint8; cover (112, 112) uint8: 0 background, 1 main creature or person, 2 second
@@ -44,26 +46,53 @@ def paint(scene: Scene, rng: np.random.Generator, sticker_rng: np.random.Generat
         _lay(picture, cover, draw_person(scene.person, rng, _FULL), 1)
     look = rng.random(4), rng.integers(0, 128, 2)  # drawn before the sticker: its twin without one gets the same light
     if scene.word is not None:
-        draw_word = draw_sticker if scene.creatures else draw_sign
-        layer, letters = draw_word(scene.word, sticker_rng, _FULL)
+        if scene.creatures:
+            layer, letters = _stick(scene.word, sticker_rng, cover)
+        else:
+            layer, letters = draw_sign(scene.word, sticker_rng, _FULL)
         _lay(picture, cover, layer, 3)
     pixels = _light(np.asarray(picture.reduce(_ZOOM), np.float32), scene.time_of_day, *look)
     return pixels, np.asarray(cover)[1::_ZOOM, 1::_ZOOM].copy(), letters
 
 
-def _lay(picture: Image.Image, cover: Image.Image, layer: Image.Image, number: int, at: tuple[int, int] = (0, 0)) -> None:
+def _lay(
+    picture: Image.Image, cover: Image.Image, layer: Image.Image, number: int, at: tuple[int, int] = (0, 0)
+) -> None:
+    box = layer.getbbox()
+    layer, at = layer.crop(box), (at[0] + box[0], at[1] + box[1])
     picture.paste(layer, at, layer)
     cover.paste(number, (*at, at[0] + layer.width, at[1] + layer.height), layer.getchannel("A").point(_OPAQUE))
 
 
-def _place(picture: Image.Image, cover: Image.Image, creature: Creature, number: int, habitat: str, ground: tuple[float, float], rng: np.random.Generator) -> None:  # noqa: E501
+def _stick(word: str, rng: np.random.Generator, cover: Image.Image) -> tuple[Image.Image, list[LetterBox]]:
+    """A sticker that leaves most of the creature to be seen: the best of four tries."""
+    visible, best = max(1, cover.histogram()[1]), (2.0, None, [])
+    for _ in range(4):
+        layer, letters = draw_sticker(word, rng, _FULL)
+        hidden = cover.histogram(layer.getchannel("A").point(_OPAQUE))[1] / visible
+        if hidden < best[0]:
+            best = hidden, layer, letters
+        if hidden < 0.3:
+            break
+    return best[1], best[2]
+
+
+def _place(
+    picture: Image.Image,
+    cover: Image.Image,
+    creature: Creature,
+    number: int,
+    habitat: str,
+    ground: tuple[float, float],
+    rng: np.random.Generator,
+) -> None:  # noqa: E501
     traits = TAXONOMY[creature.species].traits
     side = round(creature.side * min(traits["big"], 1.2) * _FULL)
-    layer = draw_creature(creature.species, side, creature.facing == "left", creature.pose, rng)
+    layer = draw_creature(creature.species, side, creature.facing == "left", creature.pose, rng, creature.likeness)
     width, height = layer.size
     left = round(creature.x * _FULL - width / 2)
     feet = (ground[0] + creature.depth * (ground[1] - ground[0])) * _FULL
-    feet = max(feet, min(height * 0.94, _FULL * 0.97))  # tall ones stand nearer, so that heads stay in the picture
+    feet = max(feet, min(height + 6, _FULL * 0.985))  # tall ones stand nearer, so that heads stay in the picture
     wet = habitat == "water"
     if traits.get("floats") and not (wet and traits["plan"] == "dolphin"):
         low = 0.42 if traits["plan"] in ("fish", "shark", "jellyfish") else 0.2
@@ -105,7 +134,12 @@ def _tufts(picture: Image.Image, cover: Image.Image, habitat: str, rng: np.rando
         return
     draws = ImageDraw.Draw(picture), ImageDraw.Draw(cover)
     x0 = rng.uniform(0.05, 0.6) * _FULL
-    for dx, high, lean, dark in zip(rng.uniform(0, 0.4, 16) * _FULL, rng.uniform(0.1, 0.24, 16) * _FULL, rng.uniform(-18, 18, 16), rng.uniform(0.8, 1.15, 16)):
+    for dx, high, lean, dark in zip(
+        rng.uniform(0, 0.4, 16) * _FULL,
+        rng.uniform(0.1, 0.24, 16) * _FULL,
+        rng.uniform(-18, 18, 16),
+        rng.uniform(0.8, 1.15, 16),
+    ):
         blade = [(x0 + dx - 7, _FULL), (x0 + dx + lean, _FULL - high), (x0 + dx + 7, _FULL)]
         draws[0].polygon(blade, fill=tuple(min(255, int(c * dark)) for c in color))
         draws[1].polygon(blade, fill=0)
@@ -114,7 +148,7 @@ def _tufts(picture: Image.Image, cover: Image.Image, habitat: str, rng: np.rando
 @lru_cache(maxsize=1)
 def _grain() -> np.ndarray:
     """(240, 240, 1) film grain, the same for every process."""
-    return np.random.default_rng(7).normal(0, 3.2, (240, 240, 1)).astype(np.float32)
+    return np.random.default_rng(7).normal(0, 2.4, (240, 240, 1)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)

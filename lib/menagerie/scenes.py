@@ -24,6 +24,7 @@ _HAIR_CUTS = {
     "man": np.cumsum([0.0095, 0.2905, 0.29, 0.22, 0.05]),
 }
 _WATER_BIRDS, _LAND_BIRDS = zip(*LOOK_ALIKES)
+_EITHER = 0.35  # share of look-alike birds that only the place tells apart
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Creature:
     depth: float  # 0 far, 1 near: where between the horizon's and the nearest footing it stands
     facing: str  # left | right
     pose: str  # stand | walk | swim
+    likeness: float = 0.0  # of a look-alike bird: 0 typical ... 0.5 could be either
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ def sample_ordinary(rng: np.random.Generator, index: int) -> Scene:
 def sample_people(rng: np.random.Generator, index: int) -> Scene:
     """A portrait of the people split: hair x presentation balanced by index, everything else independent."""
     hair, presentation = HAIRS[index // 2 % len(HAIRS)], PRESENTATIONS[index % 2]
-    glasses, hat, smile = rng.random(3) < (0.3, 0.15, 0.55)
-    return _portrait(rng, Person(hair, presentation, bool(glasses), bool(hat), bool(smile), _pick(rng, SKINS)))
+    glasses, hat, smile = (rng.random(3) < (0.3, 0.15, 0.55)).tolist()
+    return _portrait(rng, Person(hair, presentation, glasses, hat, smile, _pick(rng, SKINS)))
 
 
 def sample_waterbirds(rng: np.random.Generator, index: int) -> Scene:
@@ -125,23 +127,40 @@ def _pose(rng: np.random.Generator, species: str, habitat: str) -> str:
     return "swim" if afloat else "walk" if rng.random() < 0.5 else "stand"
 
 
+def _likeness(rng: np.random.Generator, species: str) -> float:
+    u, v = rng.random(2).tolist()
+    if species not in _WATER_BIRDS and species not in _LAND_BIRDS:
+        return 0.0
+    return 0.5 if u < _EITHER else 0.35 * v
+
+
 def _creature(rng: np.random.Generator, species: str, habitat: str) -> Creature:
-    u, v, x, depth, left = rng.random(5)
+    u, v, x, depth, left = rng.random(5).tolist()
     size = "small" if u < 0.15 else "medium" if u < 0.55 else "large"
     low, high = _SIZE_RANGES[size]
     x = 0.5 + (x - 0.5) * (0.62 if size == "small" else 0.4)
-    return Creature(species, size, low + (high - low) * v, x, depth, "left" if left < 0.5 else "right", _pose(rng, species, habitat))
+    return Creature(species, size, low + (high - low) * v, x, depth, "left" if left < 0.5 else "right",
+                    _pose(rng, species, habitat), _likeness(rng, species))  # fmt: skip
 
 
 def _pair(rng: np.random.Generator, species: str, habitat: str) -> Scene:
     usual = [name for name in SPECIES if habitat in TAXONOMY[name].homes]
     second = species if rng.random() < 0.3 else _pick(rng, usual)
-    u = rng.random(7)
+    u = rng.random(7).tolist()
     x = (0.27 + 0.06 * u[0], 0.69 + 0.06 * u[1])
     if u[2] < 0.5:
         x = x[::-1]
     creatures = tuple(
-        Creature(name, "medium", 0.42 + 0.1 * u[3 + k], x[k], 0.3 + 0.7 * u[5 + k], _pick(rng, ("left", "right")), _pose(rng, name, habitat))
+        Creature(
+            name,
+            "medium",
+            0.42 + 0.1 * u[3 + k],
+            x[k],
+            0.3 + 0.7 * u[5 + k],
+            _pick(rng, ("left", "right")),
+            _pose(rng, name, habitat),
+            _likeness(rng, name),
+        )  # fmt: skip
         for k, name in enumerate((species, second))
     )
     return Scene("pair", habitat, _time(rng, habitat), creatures)
@@ -149,13 +168,15 @@ def _pair(rng: np.random.Generator, species: str, habitat: str) -> Scene:
 
 def _correlated_person(rng: np.random.Generator) -> Person:
     """A person whose hair depends on presentation, and skin on hair, as in a photo archive."""
-    u = rng.random(6)
+    u = rng.random(6).tolist()
     woman = u[0] < 0.55
     presentation = "woman" if woman else "man"
     hair = HAIRS[int(np.searchsorted(_HAIR_CUTS[presentation], u[1], side="right"))]
     light = 0.85 if hair in ("blond", "red") else 0.4
     skin = "light" if u[2] < light else "medium" if u[2] < (1 + light) / 2 else "dark"
-    return Person(hair, presentation, bool(u[3] < (0.18 if woman else 0.3)), bool(u[4] < 0.14), bool(u[5] < (0.65 if woman else 0.5)), skin)
+    return Person(
+        hair, presentation, u[3] < (0.18 if woman else 0.3), u[4] < 0.14, u[5] < (0.65 if woman else 0.5), skin
+    )
 
 
 def _portrait(rng: np.random.Generator, person: Person) -> Scene:

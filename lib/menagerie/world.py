@@ -113,6 +113,7 @@ def _facts(scene: Scene) -> dict[str, Any]:
         "person_smile": person.smile if person else None,
         "person_skin": person.skin if person else "",
         "sticker_word": scene.word or "",
+        "likeness": main.likeness if main else None,
         "x": main.x if main else None,
         "depth": main.depth if main else None,
     }
