@@ -1,0 +1,270 @@
+"""Features against known facts: what no photo archive allows, and the Menagerie does.
+
+Where every fact about every picture is known, "this feature means one thing" can be checked: some one fact should tell
+the pictures that activate it from those that do not. All tables are `(F, C)`: every feature against every fact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.metrics.columns import ColumnBlock, check_matrix, sorted_columns, transposed_csr
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Yes-or-no facts about N images: `names` such as "species=owl", and `truth` `(N, C)` bool."""
+
+    names: list[str]
+    truth: Tensor
+
+    @property
+    def share(self) -> Tensor:
+        """`(C,)` share of the images of which each fact is true."""
+        return self.truth.double().mean(0).float()
+
+
+def known_facts(table: pd.DataFrame, min_support: int = 20, max_levels: int = 256) -> Facts:
+    """One yes-or-no fact for each value of each categorical, boolean or small-integer column of a facts table.
+
+    A fact must be true of at least `min_support` images and false of as many. Missing values and empty strings are no
+    fact; columns of real numbers, and with more than `max_levels` values, are left out; of facts that are true of
+    exactly the same images the first is kept. Raises ValueError when nothing remains.
+    """
+    names, columns, seen = [], [], set()
+    for column in table.columns:
+        values = table[column]
+        kind = values.dtype.kind
+        if kind in "fcmM" or (kind in "iu" and values.nunique() > 32) or values.nunique() > max_levels:
+            continue
+        for level, support in values[values.notna() & (values.astype(str) != "")].value_counts().sort_index().items():
+            if kind == "b" and not level:
+                continue  # "not X" says the same as "X"
+            truth = (values == level).to_numpy(dtype=bool)
+            if min_support <= support <= len(table) - min_support and truth.tobytes() not in seen:
+                seen.add(truth.tobytes())
+                names.append(f"{column}={level}" if kind != "b" else str(column))
+                columns.append(truth)
+    if not names:
+        raise ValueError(f"no column of the facts table has a value shared by {min_support} images or more.")
+    return Facts(names, torch.from_numpy(np.stack(columns, axis=1)))
+
+
+def oracle_embeddings(table: pd.DataFrame, min_support: int = 1) -> Tensor:
+    """Image embeddings `(N, C)` that know the truth: one-hot facts, centred, for use as E in the Monosemanticity Score.
+
+    The cosine of two images is then about 0 for unrelated ones and nears 1 the more (and the rarer) facts they share.
+    """
+    truth = known_facts(table, min_support).truth.float()
+    return truth - truth.mean(0)
+
+
+@torch.no_grad()
+def auc(activations: Tensor, facts: Facts) -> Tensor:
+    """Area under the ROC curve, `(F, C)`: does an image with the fact activate the feature more than one without?
+
+    activations: `(N, F)` dense or CSR. Ties count one half, exactly (average ranks); the sums are one sparse product of
+    ranks and facts, so thousands of features meet hundreds of facts in seconds.
+    """
+    truth = _checked(activations, facts).double()
+    n_images, positives = len(truth), truth.sum(0)  # (C,)
+    tables = []
+    for block in sorted_columns(activations):
+        ranks, zero_rank = _average_ranks(block, n_images)
+        above_zero = _by_feature(block, ranks - zero_rank[block.feature], n_images) @ truth  # (f, C)
+        rank_sums = above_zero + zero_rank[:, None] * positives
+        tables.append((rank_sums - positives * (positives + 1) / 2) / (positives * (n_images - positives)))
+    return torch.cat(tables).float()
+
+
+@torch.no_grad()
+def best_f1(activations: Tensor, facts: Facts, cells: int = 1 << 24) -> Tensor:
+    """F1 of "activation >= t" as a detector of each fact, at the best threshold t for each pair: `(F, C)`.
+
+    Every threshold that tells two activations apart is tried, down to the one that calls every image positive.
+    `cells` bounds the working memory, in numbers.
+    """
+    truth = _checked(activations, facts).to(torch.int32)
+    n_images, positives = len(truth), truth.sum(0)
+    everything = 2 * positives / (n_images + positives)  # (C,)
+    tables = []
+    for block in sorted_columns(activations, entries=max(n_images, cells // truth.shape[1])):
+        found = truth[block.image].cumsum(0)  # (nnz, C); true positives up to here, the features before included
+        first = block.counts.cumsum(0) - block.counts
+        before = torch.cat([torch.zeros_like(found[:1]), found])[first]  # (f, C)
+        place = torch.arange(len(block.value), device=truth.device) - first[block.feature] + 1
+        last = _last_of_tie(block)
+        # a threshold below zero also takes the images that are not stored, which sorting here cannot place
+        last &= (block.value > 0) | (block.counts[block.feature] == n_images)
+        f1 = 2 * (found - before[block.feature]) / (place[:, None] + positives)
+        best = everything.expand(block.width, -1).clone()
+        index = block.feature[last, None].expand(-1, truth.shape[1])
+        tables.append(best.scatter_reduce_(0, index, f1[last], "amax"))
+    return torch.cat(tables)
+
+
+@torch.no_grad()
+def mutual_information(activations: Tensor, facts: Facts) -> Tensor:
+    """Bits that "active or not" (above zero) tells about each fact, `(F, C)`.
+
+    The plug-in estimate less its chance level 1 / (2 N ln 2), the Miller-Madow correction for a 2 x 2 table, and not
+    below 0: no permutations are drawn.
+    """
+    truth = _checked(activations, facts).double()
+    n_images, positives = len(truth), truth.sum(0)
+    if activations.layout == torch.strided:
+        active = (activations > 0).double().t()
+    else:
+        columns = transposed_csr(activations)
+        parts = columns.crow_indices(), columns.col_indices(), (columns.values() > 0).double()
+        active = torch.sparse_csr_tensor(*parts, columns.shape, check_invariants=False)
+    both = active @ truth  # (F, C) images active with the fact
+    on = (active @ truth.new_ones(n_images, 1)).squeeze(1)[:, None]  # (F, 1)
+    cells = (both, on - both, positives - both, n_images - on - positives + both)
+    entropy = _entropy_terms(torch.stack(cells) / n_images).sum(0)
+    sides = sum(_entropy_terms(side / n_images) for side in (on, n_images - on, positives, n_images - positives))
+    chance = 1 / (2 * n_images * np.log(2))
+    return (sides - entropy - chance).clamp_min(0).float()
+
+
+def purity(top_images: Tensor, facts: Facts, above_chance: bool = True) -> Tensor:
+    """Share of a feature's top images of which the fact is true, `(F, C)`; NaN for a feature without top images.
+
+    top_images: `(F, k)` indices, -1 for none. `above_chance` rescales (share - base) / (1 - base), so that 0 is what
+    images drawn at random give and 1 is all of them: a fact true of most images is then no easy match.
+    """
+    shown = top_images >= 0
+    truth = facts.truth.to(top_images.device)
+    tables = []
+    for rows, valid in zip(top_images.split(4096), shown.split(4096), strict=True):
+        hits = (truth[rows.clamp_min(0)] & valid[..., None]).sum(1)  # (f, C)
+        tables.append(hits / valid.sum(1, keepdim=True))
+    share = torch.cat(tables)
+    base = facts.share.to(share.device)
+    return (share - base) / (1 - base) if above_chance else share
+
+
+def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.DataFrame:
+    """Each feature's best fact by AUC, one row a feature.
+
+    Columns: fact, auc, f1, purity, purity_above_chance, information (bits), share (of all images with the fact).
+    A feature that never tells two images apart has no best fact: its row holds None and NaN.
+    """
+    import pandas as pd
+
+    table = auc(activations, facts)
+    best_auc, best = table.max(1)
+    pick = (torch.arange(len(best), device=best.device), best)
+    information = mutual_information(activations, facts)[pick]
+    columns = {
+        "auc": best_auc,
+        "f1": best_f1(activations, facts)[pick],
+        "purity": purity(top_images, facts, above_chance=False)[pick],
+        "purity_above_chance": purity(top_images, facts)[pick],
+        "information": information,
+        "share": facts.share.to(best.device)[best],
+    }
+    frame = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+    frame.insert(0, "fact", [facts.names[i] for i in best.tolist()])
+    dead = ((table == 0.5).all(1)).cpu().numpy()
+    frame["fact"] = frame["fact"].astype(object).where(~dead, None)
+    frame.loc[dead, list(columns)] = float("nan")
+    return frame
+
+
+def agreement_by_difference(
+    score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """Of two features, is the one with the higher score also nearer the truth? By bins of the score's difference.
+
+    The known-facts counterpart of the paper's user study (arXiv 2504.02821, appendix C). score, truth: `(F,)`; features
+    where either is NaN are left out. All pairs count, ties in the truth one half. One row per bin `[edges[b],
+    edges[b + 1])`: low, high, pairs, agreement and its 95 % interval, from resampling features (pairs share features).
+    """
+    import pandas as pd
+
+    known = ~(score.isnan() | truth.isnan())
+    score, truth = score[known].double().cpu(), truth[known].double().cpu()
+    i, j = torch.triu_indices(len(score), len(score), 1)
+    difference = score[i] - score[j]
+    agrees = ((torch.sign(difference) * torch.sign(truth[i] - truth[j])) + 1) / 2
+    bins = torch.bucketize(difference.abs(), torch.tensor(edges, dtype=torch.double), right=True) - 1
+    inside = (bins >= 0) & (bins < len(edges) - 1) & (difference != 0)
+    i, j, agrees, bins = i[inside], j[inside], agrees[inside], bins[inside]
+
+    def shares(weight: Tensor) -> Tensor:
+        pair_weight = weight[i] * weight[j]
+        sums = torch.zeros(2, len(edges) - 1, dtype=torch.double)
+        sums[0].index_add_(0, bins, pair_weight * agrees)
+        sums[1].index_add_(0, bins, pair_weight)
+        return sums[0] / sums[1]
+
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(len(score), (n_bootstrap, len(score)), generator=generator) if len(score) else None
+    resampled = [shares(draw.bincount(minlength=len(score)).double()) for draw in draws] if draws is not None else []
+    bounds = torch.stack(resampled).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.double), dim=0)
+    return pd.DataFrame(
+        {
+            "low": edges[:-1],
+            "high": edges[1:],
+            "pairs": bins.bincount(minlength=len(edges) - 1).numpy(),
+            "agreement": shares(torch.ones(len(score), dtype=torch.double)).numpy(),
+            "lower": bounds[0].numpy(),
+            "upper": bounds[1].numpy(),
+        }
+    )
+
+
+def _checked(activations: Tensor, facts: Facts) -> Tensor:
+    check_matrix(activations)
+    if len(facts.truth) != len(activations):
+        raise ValueError(f"the facts are about {len(facts.truth)} images, the activations about {len(activations)}.")
+    return facts.truth.to(activations.device)
+
+
+def _last_of_tie(block: ColumnBlock) -> Tensor:
+    """`(nnz,)` bool: the entry after this one has another value or belongs to another feature."""
+    last = torch.ones_like(block.feature, dtype=torch.bool)
+    last[:-1] = (block.value[1:] != block.value[:-1]) | (block.feature[1:] != block.feature[:-1])
+    return last
+
+
+def _average_ranks(block: ColumnBlock, n_images: int) -> tuple[Tensor, Tensor]:
+    """Ascending 1-based ranks of the stored entries `(nnz,)` among all images, and of a zero `(f,)`; ties averaged."""
+    device = block.value.device
+    first = block.counts.cumsum(0) - block.counts
+    positive = torch.zeros_like(block.counts).index_add_(0, block.feature, (block.value > 0).long())
+    negative = torch.zeros_like(block.counts).index_add_(0, block.feature, (block.value < 0).long())
+    zeros = n_images - positive - negative
+    zero_rank = negative + (zeros + 1) / 2
+
+    last = _last_of_tie(block)
+    tie = torch.cat([torch.zeros(1, dtype=torch.long, device=device), last.long().cumsum(0)[:-1]])[: len(last)]
+    place = torch.arange(len(last), device=device) - first[block.feature]  # 0-based from the largest stored value
+    ends = place[last]
+    sizes = tie.bincount(minlength=len(ends))
+    middle = (ends - (sizes - 1) / 2)[tie]  # mean place of the tie
+    unstored = n_images - block.counts[block.feature]
+    ranks = n_images - middle - torch.where(block.value < 0, unstored, 0)
+    return torch.where(block.value == 0, zero_rank[block.feature], ranks).double(), zero_rank.double()
+
+
+def _by_feature(block: ColumnBlock, values: Tensor, n_images: int) -> Tensor:
+    """The block's entries as an `(f, N)` CSR matrix that holds `values` in place of the activations."""
+    bounds = torch.cat([torch.zeros_like(block.counts[:1]), block.counts.cumsum(0)])
+    order = (block.feature * n_images + block.image).argsort()
+    size = (block.width, n_images)
+    return torch.sparse_csr_tensor(bounds, block.image[order], values[order], size, check_invariants=False)
+
+
+def _entropy_terms(p: Tensor) -> Tensor:
+    """-p log2 p, 0 at 0."""
+    return -torch.xlogy(p, p) / np.log(2)
