@@ -124,7 +124,9 @@ class Features {
     this.count = arrays.alive.length;
     this.stored = new Details(arrays, sprites, arrays.max);
     this.fetched = new Map();
-    this.text = Array.from({ length: this.count }, (_, feature) => this.searchText(feature));
+    const all = (describe) => Array.from({ length: this.count }, (_, feature) => describe(feature));
+    this.firstName = all((feature) => this.names(feature)[0]?.name);
+    this.text = all((feature) => this.searchText(feature));
   }
 
   static async load(model) {
@@ -149,7 +151,7 @@ class Features {
 
   title(feature) {
     if (!this.alive(feature)) return "dead feature";
-    return this.names(feature)[0]?.name ?? `feature ${feature}`;
+    return this.firstName[feature] ?? `feature ${feature}`;
   }
 
   neighbours(feature) {
@@ -178,11 +180,11 @@ class Features {
   comparison(sort, down) {
     const sign = down ? -1 : 1;
     if (sort === "index") return (a, b) => sign * (a - b);
-    const key = sort === "name" ? (feature) => this.names(feature)[0]?.name : (feature) => this.arrays[sort][feature];
-    const missing = (feature) => !this.alive(feature) || key(feature) === undefined || Number.isNaN(key(feature));
+    const key = sort === "name" ? this.firstName : this.arrays[sort];
+    const missing = (feature) => !this.alive(feature) || key[feature] === undefined || Number.isNaN(key[feature]);
     return (a, b) => {
       if (missing(a) || missing(b)) return missing(a) - missing(b) || a - b;
-      const [left, right] = [key(a), key(b)];
+      const [left, right] = [key[a], key[b]];
       return (left < right ? -sign : left > right ? sign : 0) || a - b;
     };
   }

@@ -61,6 +61,7 @@ class FeatureList {
     this.resize.observe(this.node);
   }
 
+  /** Another selection or order of features, from its beginning. */
   show(order, state) {
     this.order = order;
     this.state = state;
@@ -69,7 +70,7 @@ class FeatureList {
     this.space.style.height = `${order.length * ROW_HEIGHT}px`;
     this.empty.hidden = order.length > 0;
     this.empty.textContent = state.query ? `No feature matches “${state.query}”.` : "No such feature.";
-    this.mark(state.feature);
+    this.node.scrollTop = 0;
     this.draw();
   }
 
@@ -79,10 +80,6 @@ class FeatureList {
     const place = this.order.indexOf(feature);
     if (place >= 0) this.reveal(place);
     this.draw();
-    const option = this.rows.get(place);
-    this.rows.forEach((node) => node.setAttribute("aria-selected", node === option));
-    if (option) this.node.setAttribute("aria-activedescendant", option.id);
-    else this.node.removeAttribute("aria-activedescendant");
   }
 
   reveal(place) {
@@ -107,6 +104,8 @@ class FeatureList {
       this.rows.set(place, node);
       this.space.append(node);
     }
+    this.rows.forEach((node) => node.setAttribute("aria-selected", Number(node.dataset.feature) === this.state.feature));
+    this.node.setAttribute("aria-activedescendant", this.space.querySelector('[aria-selected="true"]')?.id ?? "");
   }
 
   row(place) {
@@ -121,7 +120,6 @@ class FeatureList {
         id: `${this.id}-option-${feature}`,
         style: `top: ${place * ROW_HEIGHT}px`,
         "data-feature": feature,
-        "aria-selected": feature === this.state.feature,
         "aria-setsize": this.order.length,
         "aria-posinset": place + 1,
       },

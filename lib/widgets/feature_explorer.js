@@ -172,8 +172,8 @@ class Heading {
   }
 
   travelled(visits, place) {
-    this.back.disabled = place <= 0;
-    this.forward.disabled = place >= visits - 1;
+    this.back.ariaDisabled = place <= 0; // not `disabled`, which would take the focus away
+    this.forward.ariaDisabled = place >= visits - 1;
   }
 }
 
