@@ -57,7 +57,7 @@ def quadruped(b: Brush, t: Traits, pose: str) -> None:
     for x, step in near:
         _leg(b, t, x, cy, step, rgb(t["coat"]))
     mask = b.mask(b.blob(body, t["coat"]))
-    b.inside(mask, [b.disc(0.45, cy + g * 0.8, length * 0.3, g * 0.32)], t["second"])
+    b.inside(mask, [b.disc(0.45, cy + g * 0.8, length * 0.42, g * 0.4)], shade(rgb(t["coat"]), 1.18))
     _pattern(b, t, mask, x0, x1, cy, g)
     for x, step in near:
         _thigh(b, t, x, cy, step)

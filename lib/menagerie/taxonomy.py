@@ -85,7 +85,7 @@ TREE: dict[str, Any] = {
                     },
                     "Suidae": {"Sus": {"pig": {"latin": "Sus scrofa", "color": "pink", "coat": "#f2a9ad", "second": "#f7c6c5", "girth": 0.27, "leg": 0.2, "thick": 1.1, "snout": "#e58a92", "tail": "curl", "hoof": "#a96e70", "home": ("meadow", "swamp"), "big": 0.9}}},
                     "Camelidae": {"Camelus": {"camel": {"latin": "Camelus dromedarius", "color": "brown", "coat": "#cfa068", "second": "#e9cfa0", "hump": True, "neck": 0.34, "girth": 0.19, "leg": 0.44, "tail": "tuft", "tail_tip": "#7d5a33", "home": ("desert",), "big": 1.1}}},
-                    "Giraffidae": {"Giraffa": {"giraffe": {"latin": "Giraffa camelopardalis", "color": "yellow", "coat": "#efc567", "second": "#fae8bd", "pattern": "blotched", "third": "#a4602a", "neck": 0.62, "girth": 0.13, "leg": 0.42, "length": 0.36, "horns": "knobs", "tail": "tuft", "tail_tip": "#5d3a1e", "home": ("desert", "meadow"), "big": 1.25}}},
+                    "Giraffidae": {"Giraffa": {"giraffe": {"latin": "Giraffa camelopardalis", "color": "yellow", "coat": "#efc567", "second": "#fae8bd", "pattern": "blotched", "third": "#a4602a", "neck": 0.5, "girth": 0.13, "leg": 0.37, "length": 0.36, "horns": "knobs", "tail": "tuft", "tail_tip": "#5d3a1e", "home": ("desert", "meadow"), "big": 1.25}}},
                     "Delphinidae": {"plan": "dolphin", "Tursiops": {"dolphin": {"latin": "Tursiops truncatus", "color": "gray", "coat": "#6f8ea6", "second": "#e4edf2", "home": ("water", "beach"), "floats": True}}},
                 },
                 "Perissodactyla": {"Equidae": {"leg": 0.42, "neck": 0.3, "girth": 0.19, "muzzle": 0.17, "ears": "leaf", "tail": "hair", "hoof": "#332c28", "thick": 0.85,
