@@ -197,11 +197,11 @@ def _open_clip_folder(folder: Path, weights: str | None) -> Tower:
 
     if not (folder / "open_clip_config.json").is_file():
         raise FileNotFoundError(f"no CLIP in {folder}: it needs an open_clip_config.json and a checkpoint")
-    checkpoint = Path(weights) if weights else next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if checkpoint is None or not checkpoint.is_file():
-        raise FileNotFoundError(f"no weights at {checkpoint or folder / '*.safetensors'}")
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    open_clip.load_checkpoint(model, str(checkpoint))
+    if weights is None and not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"no weights in {folder}: it needs an open_clip_model.safetensors")
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=weights is None)
+    if weights is not None:
+        open_clip.load_checkpoint(model, weights)
     vocabulary = folder / "bpe.txt.gz"
     if vocabulary.is_file():
         text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]

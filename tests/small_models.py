@@ -25,7 +25,7 @@ MODEL_CFG = {
 }
 
 
-def open_clip_folder(folder: Path, **vision_cfg) -> Path:
+def open_clip_folder(folder: Path, init_seed: int = 3, **vision_cfg) -> Path:
     """A CLIP of 4 blocks (d 24, 4 x 4 patches, E 12) in the book's own layout: config, fp16 weights, vocabulary."""
     import open_clip
 
@@ -35,7 +35,7 @@ def open_clip_folder(folder: Path, **vision_cfg) -> Path:
     preprocess_cfg = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(3)
+    torch.manual_seed(init_seed)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     for name, parameter in model.named_parameters():
         if "ls_" in name:  # layer scales start so small that every block would be the identity

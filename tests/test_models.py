@@ -205,6 +205,14 @@ def test_a_checkpoint_file_gives_its_weights_by_the_argument_and_after_the_slash
     assert encoder.fingerprint == by_slash.fingerprint == by_argument.fingerprint
 
 
+def test_a_checkpoint_file_takes_the_place_of_a_folders_own(folders, tmp_path):
+    folder = folders["open_clip"].removeprefix("open_clip:")
+    other = open_clip_folder(tmp_path / "other", init_seed=9)
+    encoder = load_encoder(f"open_clip:{folder}", device="cpu", weights=f"{other}/open_clip_model.safetensors")
+    assert encoder.fingerprint == load_encoder(f"open_clip:{other}", device="cpu").fingerprint
+    assert encoder.fingerprint != load_encoder(f"open_clip:{folder}", device="cpu").fingerprint
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     torch.save({"state_dict": print}, tmp_path / "evil.pt")
     with pytest.raises(ValueError, match="cannot load"):

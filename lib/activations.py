@@ -1,0 +1,347 @@
+"""Extraction: any number of sites from one forward pass, into a sharded store or straight into training.
+
+A store is cut into shards of a fixed number of images, and no batch reaches over the end of a shard. So a shard depends
+on its own images only: an extraction that was killed goes on at the first missing shard and ends with the same bits as
+one that was not.
+"""
+
+import json
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.models import Encoder
+from lib.rows import Tokens, read_batches, rows_of, unreadable_images
+from lib.stores import ActivationStore, endless_shuffle, map_safetensors
+
+__all__ = ["ActivationStore", "ActivationStream", "extract"]
+
+SHARD_BYTES = 1 << 28  # at most, for one site
+SHARD_IMAGES = 1 << 12  # at most: what a kill can lose
+BUFFER_ROWS = 1 << 16  # rows that a stream shuffles at a time
+
+
+def extract(
+    encoder: Encoder,
+    images,
+    sites: Sequence[str],
+    tokens: str = "cls",
+    out: str | Path = "activations",
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_error: str = "raise",
+    progress: bool = True,
+    seed: int = 0,
+    shard_images: int | None = None,
+) -> dict[str, ActivationStore]:
+    """Activations of all images at all sites, in one forward pass each: {site: store}, on disk at `out/<site>/`.
+
+    sites: names as `4.resid_post`; `proj` has one row an image whatever the tokens. tokens: `cls`, `spatial`, `all`,
+    `random:k` (of all T, without replacement, drawn by `seed`) or `mean` (of the spatial ones). dtype on disk: float16,
+    bfloat16 or float32. on_error: "raise", or "skip" unreadable images, which are then counted and named in meta.json.
+    workers: processes that read images; None for one a core, and none for a few images.
+
+    What is there is kept: a complete store of the same spec is opened, an unfinished one goes on at its first missing
+    shard, one of another spec is replaced. Raises ValueError for bad arguments, unreadable images and values that are
+    not finite, OSError for a full disk; finished shards stay and the next call goes on behind them.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    if dtype not in ("float16", "bfloat16", "float32"):
+        raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {dtype!r}")
+    if len(images) == 0:
+        raise ValueError("there is no image to extract from: the image set is empty")
+    selection = Tokens(tokens, encoder, seed)
+    names = list(dict.fromkeys(str(encoder.site(site)) for site in sites))
+    batch_size = batch_size or _batch_size(encoder)
+    shard_images = shard_images or _shard_images(encoder, selection, batch_size, dtype)
+    spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
+    geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
+    about = {"encoder": encoder.spec, "device": encoder.device.type, "torch": torch.__version__}
+    folders = {name: _SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
+    missing = [(i, todo) for i in range(-(-len(images) // shard_images)) if (todo := _missing(folders, i))]
+    if missing:
+        _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress)
+    for folder in folders.values():
+        folder.finish(images)
+    return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
+
+
+def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
+    """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
+    code = ["activations", "models", "rows", "towers"]
+    home = type(images).__module__
+    code += [home] if home.startswith("lib.") else []
+    code += ["menagerie"] if images.spec.startswith("menagerie") else []
+    return {
+        "encoder": encoder.fingerprint,
+        "images": images.spec,
+        "tokens": tokens.name,
+        "seed": tokens.seed if tokens.name.startswith("random") else None,
+        "code": code_fingerprint(*code),
+    }
+
+
+def _batch_size(encoder: Encoder) -> int:
+    return 256 if encoder.device.type == "cuda" else 64
+
+
+def _shard_images(encoder: Encoder, tokens: Tokens, batch_size: int, dtype: str) -> int:
+    row_bytes = max(encoder.d_model, encoder.d_embed) * getattr(torch, dtype).itemsize
+    fitting = min(SHARD_IMAGES, SHARD_BYTES // (row_bytes * tokens.per_image))
+    return max(1, fitting // batch_size) * batch_size
+
+
+def _missing(folders: dict[str, "_SiteFolder"], shard: int) -> list[str]:
+    return [name for name, folder in folders.items() if not folder.has(shard)]
+
+
+def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error, progress) -> None:
+    """Run the encoder over the missing shards' images, batch after batch, and write each shard once it is full."""
+    plan = [
+        (shard, range(start, min(start + geometry["batch_size"], stop)))
+        for shard, _ in missing
+        for stop in [min((shard + 1) * geometry["shard_images"], len(images))]
+        for start in range(shard * geometry["shard_images"], stop, geometry["batch_size"])
+    ]
+    wanted = dict(missing)
+    last = dict(plan)  # each shard's last batch
+    reader = read_batches(encoder, images, [batch for _, batch in plan], workers)
+    done = len(images) - sum(len(batch) for _, batch in plan)
+    bar = tqdm(total=len(images), initial=done, unit="img", desc="extract", disable=not progress, mininterval=1.0)
+    with _Writer(folders) as writer, bar:
+        for (shard, indices), batch in zip(plan, reader, strict=True):
+            skipped = unreadable_images(batch, images, on_error)
+            rows = rows_of(encoder, batch, wanted[shard], tokens)
+            writer.put(shard, rows, batch.images, skipped, ends=indices == last[shard])
+            bar.update(len(indices))
+
+
+class _SiteFolder:
+    """The folder of one site: which shards are there, writing one, and the final meta.json."""
+
+    def __init__(self, path: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
+        self.path, self.site, self.d = path, site, encoder.width(site)
+        self.spec = {**spec, "site": site}
+        self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
+        hashed = spec_hash(self.spec)
+        meta = read_meta(path) or {}
+        self.complete = bool(meta.get("complete")) and meta.get("hash") == hashed and self._all_there(meta)
+        if self.complete:
+            return
+        resumable = meta.get("hash") == hashed and meta.get("geometry") == geometry
+        if not resumable:
+            _clear(path)
+            tokens = "pooled" if site == "proj" else spec["tokens"]
+            head = {"spec": self.spec, "hash": hashed, "complete": False, "site": site, "tokens": tokens, "d": self.d}
+            meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
+            path.mkdir(parents=True, exist_ok=True)
+            write_meta(path, meta)
+        for partial in path.glob(".*.partial"):  # left by a process that was killed
+            partial.unlink()
+        self.meta = {**meta, "complete": False}
+
+    def _all_there(self, meta: dict) -> bool:
+        return all((self.path / shard["file"]).is_file() for shard in meta["shards"])
+
+    def shard(self, i: int) -> Path:
+        return self.path / f"shard-{i:05d}.safetensors"
+
+    def has(self, i: int) -> bool:
+        return self.complete or self.shard(i).is_file()
+
+    def write(self, i: int, tensors: dict[str, Tensor], skipped: list[dict]) -> None:
+        from safetensors.torch import save
+
+        with replacing(self.shard(i)) as temporary:
+            temporary.write_bytes(save(tensors, {"skipped": json.dumps(skipped)}))
+
+    def finish(self, images) -> None:
+        """Write meta.json over the shards: their rows, and which images are not among them."""
+        if self.complete:
+            return
+        shards, skipped = [], []
+        for i in range(-(-self.geometry["images"] // self.geometry["shard_images"])):
+            tensors, metadata = map_safetensors(self.shard(i))
+            shards.append({"file": self.shard(i).name, "rows": len(tensors["activations"])})
+            skipped += json.loads(metadata["skipped"])
+        rows = sum(shard["rows"] for shard in shards)
+        if rows == 0:
+            _clear(self.path)
+            raise ValueError(f"none of the {len(images)} images could be read; the first: {skipped[0]['reason']}")
+        end = {"rows": rows, "n_skipped": len(skipped), "skipped": skipped, "shards": shards}
+        write_meta(self.path, {**self.meta, "complete": True, **end})
+
+
+def _clear(folder: Path) -> None:
+    """Remove a store; anything else in the folder stays. Raises ValueError where the folder is another artifact's."""
+    if "site" not in (read_meta(folder) or {"site": None}):
+        raise ValueError(f"{folder} holds another kind of artifact: choose another folder for the activations")
+    for file in chain(folder.glob("shard-*.safetensors"), folder.glob("meta.json")):
+        file.unlink()
+
+
+class _Writer:
+    """Takes rows off the encoder's hands: checks, casts and writes them in a thread of its own.
+
+    At most a few batches wait and one shard a site is being collected, so memory does not grow with the images. An
+    error in the thread is raised by the next `put`, or on leaving the context.
+    """
+
+    def __init__(self, folders: dict[str, _SiteFolder]):
+        self._folders, self._error = folders, None
+        self._queue: queue.Queue = queue.Queue(maxsize=4)
+        self._thread = threading.Thread(target=self._work, name="activation writer", daemon=True)
+
+    def __enter__(self) -> "_Writer":
+        self._thread.start()
+        return self
+
+    def put(self, shard: int, rows: dict, images: Tensor, skipped: list[dict], ends: bool) -> None:
+        self._raise()
+        self._queue.put((shard, rows, images, skipped, ends))
+
+    def __exit__(self, error_type, *_) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if error_type is None:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        collected: dict[str, list[dict[str, Tensor]]] = {}
+        all_skipped: list[dict] = []
+        while (item := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # drain, so that nobody waits for ever
+            shard, rows, images, skipped, ends = item
+            try:
+                all_skipped += skipped
+                for site, (x, tokens) in rows.items():
+                    collected.setdefault(site, []).append(self._checked(site, x, tokens, images))
+                if ends:
+                    for site, parts in collected.items():
+                        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+                        self._folders[site].write(shard, joined, all_skipped)
+                    collected, all_skipped = {}, []
+            except Exception as error:
+                self._error = error
+
+    def _checked(self, site: str, x: Tensor, tokens: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """One batch as it goes to disk. Raises ValueError for a wrong width or values that are not finite."""
+        folder = self._folders[site]
+        if x.shape[1] != folder.d:
+            raise ValueError(f"{site} should be {folder.d} wide, the encoder gave {x.shape[1]}")
+        stored = x.to(folder.dtype)
+        if not stored.isfinite().all():
+            if x.isfinite().all():
+                raise ValueError(
+                    f"values at {site} reach {x.abs().max():.3g}, too much for float16: pass dtype='float32'"
+                )
+            bad = int((~x.isfinite()).any(dim=1).nonzero()[0, 0]) // tokens.shape[1]
+            raise ValueError(
+                f"the encoder gave NaN or infinite values at {site} for image {int(images[bad])}: "
+                "load it with dtype='float32', or check the weights and that picture"
+            )
+        return {
+            "activations": stored.cpu(),
+            "image_index": images.repeat_interleave(tokens.shape[1]).int(),
+            "token_index": tokens.flatten().int(),
+        }
+
+
+class ActivationStream:
+    """Activations of one site straight from the encoder, endlessly and shuffled, with no copy on disk.
+
+    Trains like an `ActivationStore` (`.d`, `.site`, `.tokens`, `.meta`, `len` in rows of an epoch, `.batches`, `.rms`,
+    `.mean`). Images come in a new random order each epoch; their rows mix in a buffer of `buffer_rows`, the memory it
+    takes. Arguments as in `extract`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        images,
+        site: str,
+        tokens: str = "cls",
+        batch_size: int | None = None,
+        workers: int | None = None,
+        on_error: str = "raise",
+        buffer_rows: int = BUFFER_ROWS,
+        seed: int = 0,
+    ):
+        self.encoder, self.images, self.site = encoder, images, str(encoder.site(site))
+        self._tokens = Tokens(tokens, encoder, seed)
+        self.tokens = "pooled" if self.site == "proj" else tokens
+        self.d, self.buffer_rows = encoder.width(site), buffer_rows
+        self._image_batch, self._workers, self._on_error = batch_size or _batch_size(encoder), workers, on_error
+        spec = {**_source_spec(encoder, images, self._tokens), "site": self.site, "stream": True}
+        self.meta = {"spec": spec, "hash": spec_hash(spec), "site": self.site, "tokens": self.tokens, "d": self.d}
+
+    def __len__(self) -> int:
+        return len(self.images) * (1 if self.site == "proj" else self._tokens.per_image)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.d
+
+    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """Shuffled (batch_size, d) float32 batches for ever, on the encoder's device.
+
+        `start` enters the same sequence at that step; the steps before it are computed again, and dropped.
+        """
+        yield from islice(self._shuffled_batches(batch_size, seed), start, None)
+
+    def _shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
+        """Fill the buffer, hand out a random half of it, fill it up again."""
+        capacity = max(batch_size, min(self.buffer_rows, len(self)))
+        handed_out = max(1, capacity // 2 // batch_size) * batch_size
+        source = self._image_rows(seed)
+        rows = torch.empty(0, self.d, device=self.encoder.device)
+        for turn in count():
+            parts = [rows]
+            while sum(map(len, parts)) < capacity:
+                parts.append(next(source))
+            rows = torch.cat(parts)
+            order = torch.randperm(
+                len(rows), generator=torch.Generator().manual_seed(((seed << 32) + turn) % (1 << 63))
+            )
+            rows = rows[order.to(rows.device)]
+            yield from rows[:handed_out].split(batch_size)
+            rows = rows[handed_out:]
+
+    def _image_rows(self, seed: int) -> Iterator[Tensor]:
+        """Rows of one batch of images after the other, epoch after epoch."""
+        n = self._image_batch
+        order = (endless_shuffle(i * n, n, len(self.images), seed).tolist() for i in count())
+        for batch in read_batches(self.encoder, self.images, order, self._workers):
+            unreadable_images(batch, self.images, self._on_error)
+            x, _ = rows_of(self.encoder, batch, [self.site], self._tokens)[self.site]
+            if not x.isfinite().all():
+                raise ValueError(
+                    f"the encoder gave NaN or infinite values at {self.site}: load it with dtype='float32'"
+                )
+            yield x.to(self.encoder.device)
+
+    def sample(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """min(n, rows) random rows: (n, d) float32."""
+        return next(self.batches(min(n, len(self)), seed))
+
+    def rms(self, n: int = 4096, seed: int = 0) -> float:
+        """Root of the mean square over rows and dimensions, on a sample of n rows."""
+        return float(self.sample(n, seed).square().mean().sqrt())
+
+    def mean(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """Mean row (d,), on a sample of n rows."""
+        return self.sample(n, seed).mean(dim=0)

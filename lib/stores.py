@@ -1,0 +1,216 @@
+"""Activations on disk, read back: slices, gathers, batches shuffled over the whole store without ever loading it."""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import count, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.artifacts import read_meta, spec_hash
+
+BLOCK_ROWS = 1 << 16  # rows that are gathered together while training
+SAMPLE_ROWS = 1 << 15  # rows behind .rms() and .mean()
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
+
+
+def map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, mapped and not read, and its metadata.
+
+    Unlike `safe_open` it gives whole tensors whose rows can be gathered in any order without loading the rest, and it
+    keeps no file open, so that a store may have any number of shards.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise ValueError(f"{path} is no safetensors file")
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", {})
+    # private: torch wants memory it may write to, the file stays as it is
+    mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    data = mapped[8 + length :]
+    tensors = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        tensors[name] = data[start:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+    return tensors, metadata
+
+
+def shuffled(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Where a pseudo-random permutation of 0..n-1 sends the positions: (p,) -> (p,) int64.
+
+    An eight-round Feistel network over the next power of four, walked along its cycle until it falls below n (Black and
+    Rogaway 2002, section 3): any part of the permutation costs no memory and no set-up, so a store of billions of rows
+    can be shuffled, and entered at any step.
+    """
+    half = max(1, math.ceil(math.log2(max(n, 2)) / 2))
+    mask = np.uint64((1 << half) - 1)
+    keys = np.random.SeedSequence([seed % (1 << 64), n]).generate_state(8, np.uint64)
+
+    def feistel(x: np.ndarray) -> np.ndarray:
+        left, right = x >> np.uint64(half), x & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        return (left << np.uint64(half)) | right
+
+    values = feistel(positions.astype(np.uint64))
+    while (outside := values >= n).any():
+        values[outside] = feistel(values[outside])
+    return values.astype(np.int64)
+
+
+def endless_shuffle(first: int, count: int, n: int, seed: int) -> np.ndarray:
+    """Elements first .. first + count of one permutation of 0..n-1 after the other, a new one each epoch: int64."""
+    end, drawn = first + count, []
+    for epoch in range(first // n, (end - 1) // n + 1):
+        here = np.arange(max(first, epoch * n), min(end, (epoch + 1) * n)) - epoch * n
+        drawn.append(shuffled(here, n, (seed << 32) + epoch))
+    return np.concatenate(drawn)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser: every bit of the input changes every bit of the output with probability about a half."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class ActivationStore:
+    """Activations of one site: rows (images x tokens) of width d, on disk or, by `from_tensor`, in memory.
+
+    `len`, `.shape` (rows, d), `.d`, `.site`, `.tokens`, `.meta` (spec, hash, rows, skipped images ...); `.image_index`
+    and `.token_index` (rows,) int32 say where a row comes from (token -1: not one token, as for `mean` and `proj`).
+    Rows come out as float32: by int, slice, mask, or index tensor.
+    """
+
+    def __init__(self, parts: list[dict[str, Tensor]], meta: dict):
+        self._parts, self.meta = parts, meta
+        self.site, self.tokens = meta.get("site"), meta.get("tokens")
+        self._ends = np.cumsum([len(part["activations"]) for part in parts])
+        widths = {part["activations"].shape[1] for part in parts}
+        if len(widths) != 1:
+            raise ValueError(f"the shards of a store must have one width, these have {sorted(widths)}")
+        (self.d,) = widths
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "ActivationStore":
+        """Open what `extract` wrote. Raises FileNotFoundError where there is none, ValueError for an unfinished one."""
+        folder, meta = Path(folder), read_meta(folder)
+        if meta is None or "site" not in meta:
+            raise FileNotFoundError(f"no activations in {folder}: it has no meta.json of a store; run extract first")
+        if not meta["complete"]:
+            raise ValueError(
+                f"the extraction into {folder} is not finished: run extract again, it goes on where it was"
+            )
+        parts = []
+        for shard in meta["shards"]:
+            try:
+                tensors, _ = map_safetensors(folder / shard["file"])
+            except (OSError, ValueError, RuntimeError, struct.error) as error:
+                raise ValueError(
+                    f"{folder / shard['file']} is missing or damaged: delete it and extract again"
+                ) from error
+            parts.append(tensors)
+        store = cls(parts, meta)
+        if store.d != meta["d"] or len(store) != meta["rows"]:
+            said = (meta["rows"], meta["d"])
+            raise ValueError(f"{folder} holds {store.shape}, its meta.json says {said}: delete it and extract again")
+        return store
+
+    @classmethod
+    def from_tensor(cls, x: Tensor, image_index: Tensor | None = None) -> "ActivationStore":
+        """A store in memory from (rows, d); by default every row is its own image. Its hash is the content's."""
+        if x.ndim != 2:
+            raise ValueError(f"a store has shape (rows, d), this tensor has {tuple(x.shape)}: flatten its tokens first")
+        x = x.detach().cpu().contiguous()
+        index = torch.arange(len(x)) if image_index is None else image_index
+        part = {"activations": x, "image_index": index.int(), "token_index": torch.full((len(x),), -1).int()}
+        digest = hashlib.sha256(x.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        spec = {"tensor": digest, "shape": list(x.shape)}
+        return cls([part], {"spec": spec, "hash": spec_hash(spec), "complete": True, "rows": len(x), "d": x.shape[1]})
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.d
+
+    def __repr__(self) -> str:
+        return f"ActivationStore(site={self.site!r}, tokens={self.tokens!r}, shape={self.shape})"
+
+    @cached_property
+    def image_index(self) -> Tensor:
+        return torch.cat([part["image_index"] for part in self._parts])
+
+    @cached_property
+    def token_index(self) -> Tensor:
+        return torch.cat([part["token_index"] for part in self._parts])
+
+    def __getitem__(self, rows: int | slice | list | Tensor | np.ndarray) -> Tensor:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            return self._gather(torch.arange(start, stop, step))
+        if isinstance(rows, int | np.integer):
+            return self._gather(torch.tensor([rows]))[0]
+        rows = torch.as_tensor(rows)
+        return self._gather(rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long())
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """(n,) int64 -> (n, d) float32, shard by shard and in the order of the file within each."""
+        rows = torch.where(rows < 0, rows + len(self), rows)
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(self)):
+            raise IndexError(f"row out of range: the store has {len(self)} rows")
+        in_order, order = rows.sort()
+        bounds = np.searchsorted(in_order.numpy(), [0, *self._ends])
+        gathered = torch.empty(len(rows), self.d, dtype=self._parts[0]["activations"].dtype)
+        for part, end, (a, b) in zip(self._parts, self._ends, pairwise(bounds), strict=True):
+            if a < b:
+                x = part["activations"]
+                torch.index_select(x, 0, in_order[a:b] - (int(end) - len(x)), out=gathered[a:b])
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        return gathered.index_select(0, back).float()
+
+    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """Shuffled (batch_size, d) float32 batches for ever; `start` enters the same sequence at that step.
+
+        One permutation of all rows after the other, a new one each epoch; a batch may span two of them. Rows are
+        gathered `BLOCK_ROWS` at a time by a thread that runs ahead, so memory does not depend on the store's size.
+        """
+        if batch_size < 1:
+            raise ValueError(f"a batch needs at least one row, not {batch_size}")
+        per_block = max(1, min(BLOCK_ROWS, len(self)) // batch_size)
+
+        def block(i: int) -> tuple[Tensor, ...]:
+            first = i * per_block * batch_size
+            rows = endless_shuffle(first, per_block * batch_size, len(self), seed)
+            return self._gather(torch.from_numpy(rows)).split(batch_size)
+
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(block, start // per_block)
+            skip = start % per_block
+            for i in count(start // per_block + 1):
+                batches, following = following.result(), ahead.submit(block, i)
+                yield from batches[skip:]
+                skip = 0
+
+    def sample(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:
+        """min(n, rows) different random rows: (n, d) float32."""
+        n = min(n, len(self))
+        return self._gather(torch.from_numpy(shuffled(np.arange(n), len(self), seed)))
+
+    def rms(self, n: int = SAMPLE_ROWS, seed: int = 0) -> float:
+        """Root of the mean square over rows and dimensions, on a sample of n rows."""
+        return float(self.sample(n, seed).square().mean().sqrt())
+
+    def mean(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:
+        """Mean row (d,), on a sample of n rows."""
+        return self.sample(n, seed).mean(dim=0)

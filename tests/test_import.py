@@ -1,0 +1,48 @@
+"""Importing lib is light; heavy libraries load when something first needs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lib
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("open_clip", "timm", "transformers", "torchvision", "sklearn", "scipy", "plotly", "pandas", "matplotlib")
+
+
+def python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("statement", ["import lib", "from lib import load_encoder, extract, Site, ActivationStore"])
+def test_importing_lib_loads_no_heavy_library(statement):
+    assert python(f"import sys; {statement}; print([m for m in {HEAVY} if m in sys.modules])") == "[]"
+
+
+def test_after_lib_open_clip_and_torchvision_can_be_imported():
+    assert python("import lib, torchvision, open_clip; print('ok')") == "ok"
+
+
+def test_public_names_are_those_of_their_modules():
+    from lib.activations import extract
+    from lib.models import load_encoder
+
+    assert lib.load_encoder is load_encoder
+    assert lib.extract is extract
+    assert {"load_images", "SAE", "metrics", "load_encoder"} <= set(dir(lib))
+
+
+def test_every_public_name_can_be_had():
+    for name in lib._HOME:
+        assert getattr(lib, name).__name__ == name
+    for name in lib._MODULES:
+        assert getattr(lib, name).__name__ == f"lib.{name}"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'lib' has no attribute 'nothing'"):
+        _ = lib.nothing
