@@ -1,7 +1,8 @@
 """The `Menagerie`: any picture of any split, its captions and its facts, drawn on demand from (seed, split, index)."""
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -48,6 +49,9 @@ class Menagerie:
     def __repr__(self) -> str:
         return f"Menagerie(split={self.split!r}, seed={self.seed})"
 
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return Menagerie, (self.split, self.seed)  # workers get no table
+
     def _rng(self, index: int, stream: int, *more: int) -> np.random.Generator:
         if not 0 <= index < self._length:
             raise IndexError(f"Picture {index} is not in menagerie:{self.split}, which has {self._length:,} pictures.")
@@ -78,6 +82,11 @@ class Menagerie:
     def facts_of(self, index: int) -> dict[str, Any]:
         """Everything known about picture `index`; "" and None where a fact does not apply."""
         return _facts(self.scene(index))
+
+    def path_of(self, index: int) -> tuple[str, ...]:
+        """The main creature's taxa from kingdom to species; () where there is no creature."""
+        species = self.scene(index).species
+        return TAXONOMY[species].path if species else ()
 
     @cached_property
     def facts(self) -> "pd.DataFrame":
