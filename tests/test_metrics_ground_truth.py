@@ -71,7 +71,7 @@ def test_mutual_information_equals_scikit_learn_less_its_chance_level(matrix):
 def test_blocks_do_not_change_the_result(monkeypatch):
     facts, codes = random_facts(), sparse_matrix().to_sparse_csr()
     whole = ground_truth.auc(codes, facts)
-    from lib.metrics import columns
+    from lib import columns
 
     monkeypatch.setattr(ground_truth, "sorted_columns", lambda a: columns.sorted_columns(a, entries=10))
     torch.testing.assert_close(ground_truth.auc(codes, facts), whole)

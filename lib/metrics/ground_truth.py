@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics.columns import ColumnBlock, check_matrix, sorted_columns, transposed_csr
+from lib.columns import ColumnBlock, check_matrix, csr, sorted_columns, transposed_csr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,8 +124,7 @@ def mutual_information(activations: Tensor, facts: Facts) -> Tensor:
         active = (activations > 0).double().t()
     else:
         columns = transposed_csr(activations)
-        parts = columns.crow_indices(), columns.col_indices(), (columns.values() > 0).double()
-        active = torch.sparse_csr_tensor(*parts, columns.shape, check_invariants=False)
+        active = csr(columns.crow_indices(), columns.col_indices(), (columns.values() > 0).double(), columns.shape)
     both = active @ truth  # (F, C) images active with the fact
     on = (active @ truth.new_ones(n_images, 1)).squeeze(1)[:, None]  # (F, 1)
     cells = (both, on - both, positives - both, n_images - on - positives + both)
@@ -261,8 +260,7 @@ def _by_feature(block: ColumnBlock, values: Tensor, n_images: int) -> Tensor:
     """The block's entries as an `(f, N)` CSR matrix that holds `values` in place of the activations."""
     bounds = torch.cat([torch.zeros_like(block.counts[:1]), block.counts.cumsum(0)])
     order = (block.feature * n_images + block.image).argsort()
-    size = (block.width, n_images)
-    return torch.sparse_csr_tensor(bounds, block.image[order], values[order], size, check_invariants=False)
+    return csr(bounds, block.image[order], values[order], (block.width, n_images))
 
 
 def _entropy_terms(p: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.metrics.columns import check_matrix, transposed_csr
+from lib.columns import check_matrix, csr, transposed_csr
 
 # Pairs are what is left of S1^2 after S2 is taken off. Where less than this share is left, float32 would show.
 _WELL_CONDITIONED = 0.25
@@ -95,8 +95,8 @@ def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
     for start in range(0, n_features, width):
         stop = min(start + width, n_features)
         some, here = slice(start, stop), slice(int(offsets[start]), int(offsets[stop]))
-        bounds, size = offsets[start : stop + 1] - offsets[start], (stop - start, n_images)
-        rows = torch.sparse_csr_tensor(bounds, images[here], weights[here], size, check_invariants=False)
+        bounds = offsets[start : stop + 1] - offsets[start]
+        rows = csr(bounds, images[here], weights[here], (stop - start, n_images))
         direction = rows @ unit  # (width, E)
         if elsewhere[some].any():
             direction += torch.outer(elsewhere[some], unit.sum(0))

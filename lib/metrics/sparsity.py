@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib.metrics.columns import check_matrix
+from lib.columns import check_matrix
 
 
 def sparsity(codes: Tensor, kinds: Sequence[str] | None = None) -> dict:

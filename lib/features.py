@@ -1,0 +1,327 @@
+"""What features do on a set of images: sparse codes, top images, patch maps, names in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.columns import csr, sorted_columns, transposed_csr
+from lib.models import Encoder
+from lib.rows import Tokens, read_batches, unreadable_images
+from lib.sae import SAE
+
+MAX_CODES = 1 << 25  # dense codes held at once; more tokens are encoded in turn
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """The features of one SAE on N images: F features, k top images each, an (h, w) grid of patches.
+
+    An image's code is that of its CLS token, or the largest over its selected tokens. A feature is active where its
+    code is above zero. `patch_maps` hold the SAE's codes of every patch of the top images at the same site; they are
+    (F, k, 0, 0) where the site has no patches (`proj`).
+    """
+
+    site: str
+    tokens: str
+    images_spec: str
+    codes: Tensor  # (N, F) sparse CSR, one row an image
+    top_images: Tensor  # (F, k) int64, most active first; -1 where fewer than k are active
+    top_values: Tensor  # (F, k)
+    patch_maps: Tensor  # (F, k, h, w) float16
+
+    @classmethod
+    def compute(
+        cls,
+        encoder: Encoder,
+        sae: SAE,
+        images,
+        site: str,
+        tokens: str = "cls",
+        top: int = 16,
+        out: str | Path | None = None,
+        batch_size: int = 64,
+        workers: int | None = None,
+        on_error: str = "raise",
+        progress: bool = True,
+    ) -> FeatureTable:
+        """Run all images through encoder and SAE once; memory grows with the active codes and F x k patch maps only.
+
+        `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead.
+        tokens, workers, on_error: as in `extract`; an image that is skipped has an empty row of codes.
+        Raises ValueError for bad arguments, an SAE of another width, or an unreadable image.
+        """
+        site = str(encoder.site(site))
+        if sae.d != encoder.width(site):
+            raise ValueError(f"this SAE reads vectors of width {sae.d}, but {site} is {encoder.width(site)} wide.")
+        if len(images) == 0 or top < 1:
+            raise ValueError(
+                f"a feature table needs at least one image and one top image, got {len(images)} and {top}."
+            )
+        spec = _spec(encoder, sae, images, site, tokens, top)
+        if out is not None and (read_meta(out) or {}).get("hash") == spec_hash(spec):
+            return cls.load(out)
+        pass_ = _OnePass(encoder, sae, site, tokens, len(images), top)
+        batches = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
+        reader = tqdm(read_batches(encoder, images, batches, workers), "features", len(batches), disable=not progress)
+        for batch in reader:
+            unreadable_images(batch, images, on_error)
+            if batch.pixels is not None:
+                pass_.add(batch.pixels, batch.images)
+        table = cls(site, tokens, images.spec, pass_.codes(), pass_.top_images, pass_.top_values, pass_.patch_maps)
+        if out is not None:
+            table.save(out, spec)
+        return table
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self.codes.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the patch maps."""
+        return tuple(self.patch_maps.shape[2:])
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        return transposed_csr(self.codes)
+
+    @cached_property
+    def _active(self) -> Tensor:
+        return self._columns.crow_indices().diff()  # (F,) images
+
+    @property
+    def frequency(self) -> Tensor:
+        """(F,) share of the images on which each feature is active."""
+        return self._active / self.codes.shape[0]
+
+    @property
+    def alive(self) -> Tensor:
+        """(F,) bool: active on at least one image."""
+        return self._active > 0
+
+    @cached_property
+    def mean_active(self) -> Tensor:
+        """(F,) mean code over the images on which it is active; 0 for a dead feature."""
+        sums = torch.zeros(self.n_features, dtype=torch.double)
+        sums.index_add_(0, self.codes.col_indices(), self.codes.values().double())
+        return (sums / self._active.clamp_min(1)).float()
+
+    @property
+    def max(self) -> Tensor:
+        """(F,) largest code; 0 for a dead feature."""
+        return self.top_values[:, 0]
+
+    def activations(self, feature: int) -> tuple[Tensor, Tensor]:
+        """Images (n,) on which a feature is active, and its codes (n,) there, weakest first."""
+        start, stop = self._columns.crow_indices()[feature : feature + 2].tolist()
+        values, order = self._columns.values()[start:stop].sort(stable=True)
+        return self._columns.col_indices()[start:stop][order], values
+
+    def histogram(self, feature: int, bins: int = 20) -> tuple[Tensor, Tensor]:
+        """Counts (bins,) of a feature's codes above zero, and the bins' edges (bins + 1,)."""
+        _, values = self.activations(feature)
+        edges = torch.linspace(0, float(self.max[feature]) or 1.0, bins + 1)
+        place = torch.bucketize(values, edges[1:-1], right=True)
+        return place.bincount(minlength=bins), edges
+
+    def quantile_images(self, feature: int, q: Sequence[float] = (0.25, 0.5, 0.75, 0.95), n: int = 4) -> Tensor:
+        """(len(q), n) images nearest in rank to each quantile of the codes above zero; -1 for want of more."""
+        images, _ = self.activations(feature)
+        examples = torch.full((len(q), n), -1)
+        for row, share in zip(examples, q, strict=True):
+            first = round(share * (len(images) - 1) - (n - 1) / 2)
+            first = min(max(first, 0), max(len(images) - n, 0))
+            some = images[first : first + n]
+            row[: len(some)] = some
+        return examples
+
+    def neighbours(self, sae: SAE, k: int = 6) -> tuple[Tensor, Tensor]:
+        """The k features with the most similar decoder directions: indices (F, k) and cosines (F, k), nearest first."""
+        unit = F.normalize(sae.W_dec.detach().cpu(), dim=1)  # (F, d)
+        found = []
+        for start, rows in zip(range(0, len(unit), 4096), unit.split(4096), strict=True):
+            cosine = rows @ unit.t()
+            own = torch.arange(len(rows))
+            cosine[own, own + start] = -torch.inf
+            found.append(cosine.topk(min(k, len(unit) - 1), dim=1))
+        return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+
+    @torch.no_grad()
+    def names(
+        self,
+        vocabulary: Sequence[str],
+        encoder: Encoder,
+        image_embeddings: Tensor,
+        k: int = 3,
+        templates: Sequence[str] = ("a photo of a {}",),
+    ) -> list[list[tuple[str, float]]]:
+        """Each feature's k best words with their scores, best first; none for a dead feature.
+
+        image_embeddings: (N, E) of the table's images by the same encoder. The score is the cosine between the word's
+        text embedding (mean over the templates) and the feature's mean image embedding, weighted by its codes; images
+        and words are each centred first, so that what all pictures, or all words, share names nothing.
+        """
+        if len(image_embeddings) != self.codes.shape[0]:
+            raise ValueError(f"image_embeddings must have a row for each of the {self.codes.shape[0]} images.")
+        unit = F.normalize(image_embeddings.float().cpu(), dim=1)
+        pictures = F.normalize(self._columns @ (unit - unit.mean(0)), dim=1)  # (F, E)
+        texts = sum(encoder.embed_texts([template.format(word) for word in vocabulary]) for template in templates)
+        words = F.normalize(texts.float().cpu(), dim=1)  # (V, E)
+        scores = pictures @ F.normalize(words - words.mean(0), dim=1).t()
+        best = scores.topk(min(k, len(vocabulary)), dim=1)
+        return [
+            [(vocabulary[i], s) for i, s in zip(places, values, strict=True)] if alive else []
+            for places, values, alive in zip(
+                best.indices.tolist(), best.values.tolist(), self.alive.tolist(), strict=True
+            )
+        ]
+
+    def save(self, folder: str | Path, spec: dict | None = None) -> None:
+        """Write the table as a complete artifact, `features.safetensors` and `meta.json`, in one step."""
+        tensors = {
+            "code_offsets": self.codes.crow_indices(),
+            "code_features": self.codes.col_indices().int(),
+            "code_values": self.codes.values(),
+            "top_images": self.top_images,
+            "top_values": self.top_values,
+            "patch_maps": self.patch_maps,
+        }
+        spec = spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec}
+        meta = {"site": self.site, "tokens": self.tokens, "images": self.images_spec, "n_features": self.n_features}
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "features.safetensors"
+            )
+            write_meta(temporary, {"spec": spec, "hash": spec_hash(spec), "complete": True, **meta})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> FeatureTable:
+        """Read what `save` wrote; raises FileNotFoundError where there is no complete table."""
+        meta = read_meta(folder) or {}
+        if not (meta.get("complete") and (Path(folder) / "features.safetensors").is_file()):
+            raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
+        tensors = load_file(Path(folder) / "features.safetensors")
+        offsets, features = tensors["code_offsets"], tensors["code_features"].long()
+        codes = csr(offsets, features, tensors["code_values"], (len(offsets) - 1, meta["n_features"]))
+        rest = (tensors[name] for name in ("top_images", "top_values", "patch_maps"))
+        return cls(meta["site"], meta["tokens"], meta["images"], codes, *rest)
+
+
+def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
+    """Each feature's k most active images: indices (F, k), most active first and -1 for none, and values (F, k).
+
+    codes: (N, F) dense or CSR; only values above zero count, and the earlier of two equal images comes first.
+    """
+    indices = torch.full((codes.shape[1], k), -1, device=codes.device)
+    values = torch.zeros(codes.shape[1], k, dtype=codes.dtype, device=codes.device)
+    for block in sorted_columns(codes):
+        place = torch.arange(len(block.value), device=codes.device)
+        place -= (block.counts.cumsum(0) - block.counts)[block.feature]
+        kept = (place < k) & (block.value > 0)
+        slot = block.feature[kept] + block.start, place[kept]
+        indices[slot], values[slot] = block.image[kept], block.value[kept]
+    return indices, values
+
+
+class _OnePass:
+    """What is kept while the images stream by: all active codes, and each feature's best k images with patch maps."""
+
+    def __init__(self, encoder: Encoder, sae: SAE, site: str, tokens: str, n_images: int, top: int) -> None:
+        self.encoder, self.sae, self.site = encoder, sae, site
+        self._tokens = Tokens(tokens, encoder)
+        self._patches = encoder.positions("spatial")
+        self._counts = torch.zeros(n_images, dtype=torch.long)
+        self._features, self._values = [torch.empty(0, dtype=torch.long)], [torch.empty(0)]
+        grid = (0, 0) if site == "proj" else encoder.grid
+        self.top_images = torch.full((sae.n_features, top), -1)
+        self.top_values = torch.zeros(sae.n_features, top)
+        self.patch_maps = torch.zeros(sae.n_features, top, *grid, dtype=torch.float16)
+
+    @torch.no_grad()
+    def add(self, pixels: Tensor, images: Tensor) -> None:
+        """Take in a batch of images (B, 3, H, W) and their ascending indices (B,)."""
+        values = self.encoder.run(pixels.to(self.encoder.device), [self.site])[self.site]  # (B, T, d) or (B, E)
+        values = values.to(self.sae.W_enc.device)
+        rows, _ = self._tokens(values, images)
+        rows = rows.view(len(images), -1, self.sae.d)
+        codes = torch.cat([self.sae.encode(part).amax(1) for part in self._parts(rows)]).cpu()  # (B, F)
+        if not codes.isfinite().all():
+            raise ValueError(f"codes at {self.site} are not finite: load the encoder with dtype='float32'.")
+        row, feature = (codes > 0).nonzero().unbind(1)
+        self._counts[images] = row.bincount(minlength=len(images))
+        self._features.append(feature)
+        self._values.append(codes[row, feature])
+        self._merge(codes, images, values[:, self._patches] if values.ndim == 3 else None)
+
+    def codes(self) -> Tensor:
+        """(N, F) CSR of all images so far."""
+        offsets = torch.cat([torch.zeros(1, dtype=torch.long), self._counts.cumsum(0)])
+        size = (len(self._counts), self.sae.n_features)
+        return csr(offsets, torch.cat(self._features), torch.cat(self._values), size)
+
+    def _parts(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Tokens (B, t, d) in parts of as many images as can be encoded at once."""
+        return tokens.split(max(1, MAX_CODES // (tokens.shape[1] * self.sae.n_features)))
+
+    def _merge(self, codes: Tensor, images: Tensor, patches: Tensor | None) -> None:
+        """Let the batch's images into the top k of the features they activate more than the weakest there."""
+        top = self.top_values.shape[1]
+        moved = (codes.amax(0) > self.top_values[:, -1]).nonzero().squeeze(1)
+        merged = torch.cat([self.top_values[moved], codes[:, moved].t()], dim=1)  # (m, k + B)
+        values, order = (part[:, :top] for part in merged.sort(dim=1, descending=True, stable=True))
+        entering = order >= top
+        stays = order.clamp_max(top - 1)
+        self.top_values[moved] = values
+        self.top_images[moved] = torch.where(
+            entering, images[(order - top).clamp_min(0)], self.top_images[moved].gather(1, stays)
+        )
+        if patches is None:
+            return
+        maps = self.patch_maps[moved].take_along_dim(stays[:, :, None, None], dim=1)
+        feature, slot = entering.nonzero().unbind(1)
+        maps[feature, slot] = self._maps(patches, order[feature, slot] - top, moved[feature]).view(-1, *maps.shape[2:])
+        self.patch_maps[moved] = maps
+
+    def _maps(self, patches: Tensor, image: Tensor, feature: Tensor) -> Tensor:
+        """Codes (n, h * w) float16 of the patches (B, h * w, d) of each of n pairs of image and feature."""
+        maps = torch.zeros(len(image), patches.shape[1], dtype=torch.float16)
+        start = 0
+        for part in self._parts(patches):
+            pairs = ((image >= start) & (image < start + len(part))).nonzero().squeeze(1)
+            if len(pairs):
+                codes = self.sae.encode(part)  # (b, h * w, F)
+                where = (image[pairs] - start).to(codes.device), feature[pairs].to(codes.device)
+                maps[pairs] = codes.transpose(1, 2)[where].clamp_max(torch.finfo(torch.float16).max).half().cpu()
+            start += len(part)
+        return maps
+
+
+def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) -> dict:
+    """Everything a table depends on: the pictures, both models' weights, and the code in between."""
+    weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    drawn = ["menagerie"] if images.spec.startswith("menagerie") else []
+    return {
+        "encoder": encoder.fingerprint,
+        "sae": weights.hexdigest()[:16],
+        "images": images.spec,
+        "site": site,
+        "tokens": tokens,
+        "top": top,
+        "code": code_fingerprint("features", "models", "rows", "towers", "sae", *drawn),
+    }
