@@ -11,7 +11,6 @@ import anywidget
 import numpy as np
 import traitlets
 
-from lib.metrics.columns import transposed_csr
 from lib.widgets.packing import pack, quantise, sprite_sheets
 
 HERE = Path(__file__).parent
@@ -64,7 +63,6 @@ class FeatureExplorer(anywidget.AnyWidget):
         super().__init__()
         _check(table, images, sae, {"scores": scores, "names": names, "facts": facts}, max_pictures)
         self._table, self._images, self._thumbnail = table, images, thumbnail
-        self._active = _by_feature(table.codes)
         scores = None if scores is None else np.asarray(scores, dtype=np.float32)
         chosen = _best(table, scores, max_features)
         pool = _picture_pool(_numpy(table.top_images)[chosen, :PICTURES], max_pictures)
@@ -158,21 +156,6 @@ def _check(table, images, sae, per_feature: dict[str, Sequence | None], max_pict
 
 def _numpy(values) -> np.ndarray:
     return values.numpy() if hasattr(values, "numpy") else np.asarray(values)
-
-
-def _by_feature(codes):
-    """A look-up from a feature to `(images (n,), codes (n,))` where it is active, from sparse codes (N, F)."""
-    columns = transposed_csr(codes)
-    starts, images, values = (
-        _numpy(part) for part in (columns.crow_indices(), columns.col_indices(), columns.values())
-    )
-
-    def active(feature: int) -> tuple[np.ndarray, np.ndarray]:
-        span = slice(starts[feature], starts[feature + 1])
-        positive = values[span] > 0
-        return images[span][positive], values[span][positive].astype(np.float32)
-
-    return active
 
 
 def _best(table, scores: np.ndarray | None, count: int) -> np.ndarray:
