@@ -2,28 +2,62 @@
 
 import numpy as np
 
+from .habitats import HABITATS
 from .people import HAIRS
 from .scenes import Creature, Scene
-from .taxonomy import HABITAT_NAMES, SPECIES, TAXONOMY
+from .taxonomy import SPECIES, TAXONOMY
 
 PLACES: dict[str, tuple[str, ...]] = {  # where
-    "water": ("on the water", "in the water"), "forest": ("in the forest", "in a forest"), "snow": ("in the snow",),
-    "desert": ("in the desert",), "meadow": ("in a meadow", "in the meadow"), "city": ("in the city", "in a city"),
-    "night": ("at night", "in the night"), "mountain": ("in the mountains", "on a mountain"),
-    "beach": ("on the beach", "on a beach"), "swamp": ("in a swamp", "in the swamp"),
-}  # fmt: skip
+    "water": ("on the water", "in the water"),
+    "forest": ("in the forest", "in a forest"),
+    "snow": ("in the snow",),
+    "desert": ("in the desert",),
+    "meadow": ("in a meadow", "in the meadow"),
+    "city": ("in the city", "in a city"),
+    "night": ("at night", "in the night"),
+    "mountain": ("in the mountains", "on a mountain"),
+    "beach": ("on the beach", "on a beach"),
+    "swamp": ("in a swamp", "in the swamp"),
+}
 NOUNS: dict[str, str] = {  # what
-    "water": "the water", "forest": "a forest", "snow": "the snow", "desert": "a desert", "meadow": "a meadow", "city": "a city",
-    "night": "the night", "mountain": "a mountain", "beach": "a beach", "swamp": "a swamp",
-}  # fmt: skip
+    "water": "the water",
+    "forest": "a forest",
+    "snow": "the snow",
+    "desert": "a desert",
+    "meadow": "a meadow",
+    "city": "a city",
+    "night": "the night",
+    "mountain": "a mountain",
+    "beach": "a beach",
+    "swamp": "a swamp",
+}
 GROUPS: dict[str, str] = {
-    "Mammalia": "mammal", "Reptilia": "reptile", "Amphibia": "amphibian", "Actinopterygii": "fish", "Chondrichthyes": "fish",
-    "Insecta": "insect", "Arachnida": "arachnid", "Malacostraca": "crustacean", "Gastropoda": "mollusc", "Cephalopoda": "mollusc",
-    "Scyphozoa": "sea animal", "Asteroidea": "sea animal", "Magnoliopsida": "flower", "Liliopsida": "flower", "Agaricomycetes": "fungus",
-}  # fmt: skip
+    "Mammalia": "mammal",
+    "Reptilia": "reptile",
+    "Amphibia": "amphibian",
+    "Actinopterygii": "fish",
+    "Chondrichthyes": "fish",
+    "Insecta": "insect",
+    "Arachnida": "arachnid",
+    "Malacostraca": "crustacean",
+    "Gastropoda": "mollusc",
+    "Cephalopoda": "mollusc",
+    "Scyphozoa": "sea animal",
+    "Asteroidea": "sea animal",
+    "Magnoliopsida": "flower",
+    "Liliopsida": "flower",
+    "Agaricomycetes": "fungus",
+}
 _PLURALS = {
-    "wolf": "wolves", "goose": "geese", "fox": "foxes", "dragonfly": "dragonflies", "octopus": "octopuses", "ostrich": "ostriches",
-} | {name: name for name in ("deer", "sheep", "trout", "goldfish", "clownfish", "starfish", "jellyfish", "grouse", "quail")}  # fmt: skip
+    "wolf": "wolves",
+    "goose": "geese",
+    "fox": "foxes",
+    "dragonfly": "dragonflies",
+    "octopus": "octopuses",
+} | {
+    name: name
+    for name in ("deer", "sheep", "trout", "goldfish", "clownfish", "starfish", "jellyfish", "grouse", "quail")
+}
 
 _PHOTO = (
     "a photo of {}",
@@ -153,9 +187,11 @@ def _person_caption(scene: Scene, rng: np.random.Generator) -> str:
     hair, smiling = rng.random() < 0.7, person.smile and rng.random() < 0.4
     details = [f"{person.hair} hair"] if hair else []
     for present, text, chance in (
-        (person.glasses, "glasses", 0.6), (person.hat, "a hat", 0.6),
-        (person.smile and not smiling, "a smile", 0.25), (True, f"{person.skin} skin", 0.2),
-    ):  # fmt: skip
+        (person.glasses, "glasses", 0.6),
+        (person.hat, "a hat", 0.6),
+        (person.smile and not smiling, "a smile", 0.25),
+        (True, f"{person.skin} skin", 0.2),
+    ):
         if present and rng.random() < chance:
             details.append(text)
     if hair and rng.random() < 0.25:
@@ -172,7 +208,7 @@ def zero_shot_prompts(kind: str) -> dict[str, list[str]]:
     """Class name -> prompts, for kind "species", "habitat", "hair" or "waterbirds"."""
     prompts = {
         "species": {name: [t.format(article(name)) for t in TEMPLATES] for name in SPECIES},
-        "habitat": {name: [*(t.format(NOUNS[name]) for t in TEMPLATES), *PLACES[name]] for name in HABITAT_NAMES},
+        "habitat": {name: [*(t.format(NOUNS[name]) for t in TEMPLATES), *PLACES[name]] for name in HABITATS},
         "hair": {
             hair: [t.format(f"a {noun} with {hair} hair") for t in TEMPLATES for noun in ("person", "woman", "man")]
             for hair in HAIRS

@@ -1,6 +1,7 @@
 """Draw any species: picks the plan its traits name and gives the individual its own shade, tilt and pose."""
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,7 @@ def _between(
     for key in sorted(own.keys() | other.keys()):
         a, b = own.get(key), other.get(key)
         if isinstance(a, str) and isinstance(b, str) and a[0] == b[0] == "#":
-            mixed[key] = "#%02x%02x%02x" % tuple(round(p + (q - p) * share) for p, q in zip(rgb(a), rgb(b)))
+            mixed[key] = "#" + bytes(round(p + (q - p) * share) for p, q in zip(rgb(a), rgb(b), strict=True)).hex()
         elif isinstance(a, float) and isinstance(b, float):
             mixed[key] = a + (b - a) * share
         else:

@@ -1,6 +1,7 @@
 """Birds: one body plan for most, with neck, legs, bill, tail and crest as traits; owls and penguins stand upright."""
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from .creatures_brush import Brush, rgb, shade
 
@@ -18,8 +19,15 @@ def bird(b: Brush, t: Traits, pose: str) -> None:
         _legs(b, t, cx, cy + ry * 0.75, 0.97)
     lift = 0.32 if t.get("upright") else 0.06
     _tail(b, t, cx - rx * 0.75, cy + (0.08 if t.get("upright") else 0), rx)
-    body = [(cx - rx * 1.08, cy + ry * (0.1 + lift)), (cx - rx * 0.5, cy - ry * 0.8), (cx + rx * 0.35, cy - ry * (1 + lift * 0.4)),
-            (cx + rx * 0.95, cy - ry * (0.35 + lift)), (cx + rx * 0.9, cy + ry * 0.4), (cx + rx * 0.25, cy + ry), (cx - rx * 0.55, cy + ry * 0.8)]  # fmt: skip
+    body = [
+        (cx - rx * 1.08, cy + ry * (0.1 + lift)),
+        (cx - rx * 0.5, cy - ry * 0.8),
+        (cx + rx * 0.35, cy - ry * (1 + lift * 0.4)),
+        (cx + rx * 0.95, cy - ry * (0.35 + lift)),
+        (cx + rx * 0.9, cy + ry * 0.4),
+        (cx + rx * 0.25, cy + ry),
+        (cx - rx * 0.55, cy + ry * 0.8),
+    ]
     neck_base = (cx + rx * 0.62, cy - ry * 0.45)
     head = (cx + rx * (0.95 + 0.3 * (t["neck"] > 0.4)), max(0.1, cy - ry * 0.85 - 0.05 - 0.42 * t["neck"]))
     hr = 0.085 if t["neck"] > 0.4 else 0.115
@@ -73,7 +81,15 @@ def _tail(b: Brush, t: Traits, x: float, y: float, rx: float) -> None:
             )
         return
     drop = 0.22 if t.get("upright") else 0.02
-    b.blob([(x + 0.12, y - 0.05), (x - length, y + drop + length * 0.35 - 0.04), (x - length + 0.02, y + drop + length * 0.35 + 0.04), (x + 0.12, y + 0.09)], color)  # fmt: skip
+    b.blob(
+        [
+            (x + 0.12, y - 0.05),
+            (x - length, y + drop + length * 0.35 - 0.04),
+            (x - length + 0.02, y + drop + length * 0.35 + 0.04),
+            (x + 0.12, y + 0.09),
+        ],
+        color,
+    )
 
 
 def _neck(
@@ -106,7 +122,14 @@ def _neck(
 
 def _wing(b: Brush, t: Traits, x: float, y: float, rx: float, ry: float) -> None:
     tip = 0.3 if t.get("upright") else 0.05
-    wing = [(x + rx * 0.6, y - ry * 0.3), (x, y - ry * 0.55), (x - rx * 1.0, y + tip * 0.6), (x - rx * 1.12, y + tip), (x - rx * 0.2, y + ry * 0.6), (x + rx * 0.5, y + ry * 0.3)]  # fmt: skip
+    wing = [
+        (x + rx * 0.6, y - ry * 0.3),
+        (x, y - ry * 0.55),
+        (x - rx * 1.0, y + tip * 0.6),
+        (x - rx * 1.12, y + tip),
+        (x - rx * 0.2, y + ry * 0.6),
+        (x + rx * 0.5, y + ry * 0.3),
+    ]
     flat = b.blob(wing, t["second"])
     if t["third"] not in ("#3a3230", t["second"]):
         b.inside(b.mask(flat), [b.disc(x - rx * 1.05, y + tip, rx * 0.5, ry * 0.5)], t["third"])
@@ -185,7 +208,16 @@ def owl(b: Brush, t: Traits, pose: str) -> None:
     )
     mask = b.mask(body)
     b.inside(mask, [b.disc(0.5, 0.74, 0.19, 0.24)], t["second"])
-    rows = [(0.5 + dx, y) for y, offsets in ((0.58, (-0.1, 0, 0.1)), (0.68, (-0.13, -0.045, 0.045, 0.13)), (0.78, (-0.1, 0, 0.1)), (0.87, (-0.05, 0.05))) for dx in offsets]  # fmt: skip
+    rows = [
+        (0.5 + dx, y)
+        for y, offsets in (
+            (0.58, (-0.1, 0, 0.1)),
+            (0.68, (-0.13, -0.045, 0.045, 0.13)),
+            (0.78, (-0.1, 0, 0.1)),
+            (0.87, (-0.05, 0.05)),
+        )
+        for dx in offsets
+    ]
     b.inside(mask, [b.disc(x, y, 0.022, 0.03) for x, y in rows], t["coat"])
     for s in (-1, 1):
         b.blob(

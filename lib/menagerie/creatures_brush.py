@@ -4,7 +4,7 @@ Coordinates: x runs to where the creature looks, y runs down, both 0..1 over the
 Every shape gets an outline in a darker shade of its own colour.
 """
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
@@ -16,7 +16,7 @@ _MARGIN = 0.12  # of the layer's side, on each side: room for outlines, tilt and
 _CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 28, False)), np.sin(np.linspace(0, 2 * np.pi, 28, False))], 1)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _spline(n: int, closed: bool) -> np.ndarray:
     """(M, n) weights: control points -> points on a Catmull-Rom curve through them."""
     steps = 5
@@ -95,7 +95,7 @@ class Brush:
 
     def oval(
         self, x: float, y: float, rx: float, ry: float, color: str | Color, angle: float = 0.0, outline: bool = True
-    ) -> list[float]:  # noqa: E501
+    ) -> list[float]:
         """An ellipse about (x, y), turned by `angle` radians; returns its pixel outline for `mask`."""
         cos, sin = np.cos(angle), np.sin(angle)
         ring = _CIRCLE @ np.array([[rx * cos, rx * sin], [-ry * sin, ry * cos]]) + (x, y)

@@ -1,6 +1,7 @@
 """Fish, reptiles and frogs."""
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -182,7 +183,7 @@ def snake(b: Brush, t: Traits, pose: str) -> None:
     curve = b.curve(path, closed=False)
     width = np.interp(np.linspace(0, 1, len(curve)), [0, 0.25, 0.75, 1], [0.02, 0.12, 0.13, 0.1])
     for grow, color in ((0.02, shade(rgb(t["coat"]), 0.6)), (0.0, rgb(t["coat"]))):
-        for (x, y), w in zip(curve[::2], width[::2]):
+        for (x, y), w in zip(curve[::2], width[::2], strict=True):
             b.oval(x, y, w / 2 + grow, w / 2 + grow, color, outline=False)
     for k in range(6, len(curve) - 8, 6):
         (x, y), (ux, uy) = curve[k], curve[k + 1] - curve[k - 1]
@@ -292,5 +293,14 @@ def frog(b: Brush, t: Traits, pose: str) -> None:
     b.eye(0.76, 0.35, 0.042, "#f6d94e")
 
 
-PLANS = {"fish": fish, "puffer": puffer, "seahorse": seahorse, "shark": shark, "turtle": turtle, "snake": snake,
-         "lizard": lizard, "crocodile": crocodile, "frog": frog}  # fmt: skip
+PLANS = {
+    "fish": fish,
+    "puffer": puffer,
+    "seahorse": seahorse,
+    "shark": shark,
+    "turtle": turtle,
+    "snake": snake,
+    "lizard": lizard,
+    "crocodile": crocodile,
+    "frog": frog,
+}

@@ -1,6 +1,8 @@
 """Animals without a backbone, from bees to jellyfish."""
 
-from typing import Any, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -69,10 +71,7 @@ def butterfly(b: Brush, t: Traits, pose: str) -> None:
     close = 1.0 if pose == "stand" else 0.8
     edge = t["third"] if not t.get("tails") else shade(rgb(t["coat"]), 0.8)
     for s in (-1, 1):
-
-        def at(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-            return [(0.5 + s * dx * close, y) for dx, y in points]
-
+        at = partial(_across, s * close)
         hind = [(0.03, 0.52), (0.28, 0.5), (0.4, 0.64), (0.32, 0.86), (0.16, 0.88), (0.04, 0.66)]
         if t.get("tails"):
             hind = [
@@ -102,7 +101,12 @@ def butterfly(b: Brush, t: Traits, pose: str) -> None:
     b.oval(0.5, 0.29, 0.05, 0.05, "#3a2d2a" if not t.get("tails") else "#f4efe0")
 
 
-def _wing_marks(b: Brush, t: Traits, at: Any) -> None:
+def _across(width: float, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points given from the middle line outwards, on the side that the sign of `width` says."""
+    return [(0.5 + width * dx, y) for dx, y in points]
+
+
+def _wing_marks(b: Brush, t: Traits, at: Callable[[list[tuple[float, float]]], list[tuple[float, float]]]) -> None:
     if t["pattern"] == "veined":
         for x, y in ((0.3, 0.12), (0.42, 0.2), (0.42, 0.36)):
             b.stroke(at([(0.05, 0.47), (x, y)]), 0.018, t["third"])
@@ -141,11 +145,11 @@ def dragonfly(b: Brush, t: Traits, pose: str) -> None:
 def spider(b: Brush, t: Traits, pose: str) -> None:
     """A spider from the front: eight legs, four eyes."""
     for s in (-1, 1):
-        for knee, foot, low in (
-            ((0.26, 0.3), (0.36, 0.06), 0),
-            ((0.34, 0.4), (0.49, 0.34), 0),
-            ((0.34, 0.46), (0.49, 0.78), 1),
-            ((0.24, 0.56), (0.32, 0.96), 1),
+        for knee, foot in (
+            ((0.26, 0.3), (0.36, 0.06)),
+            ((0.34, 0.4), (0.49, 0.34)),
+            ((0.34, 0.46), (0.49, 0.78)),
+            ((0.24, 0.56), (0.32, 0.96)),
         ):
             b.stroke(
                 [(0.5 + s * 0.1, 0.5), (0.5 + s * knee[0], knee[1]), (0.5 + s * foot[0], foot[1])],
@@ -368,5 +372,17 @@ def starfish(b: Brush, t: Traits, pose: str) -> None:
     b.stroke([(0.45, 0.6), (0.5, 0.63), (0.55, 0.6)], 0.016, t["third"])
 
 
-PLANS = {"bee": bee, "ant": ant, "beetle": beetle, "butterfly": butterfly, "dragonfly": dragonfly, "spider": spider, "scorpion": scorpion,
-         "crab": crab, "snail": snail, "octopus": octopus, "jellyfish": jellyfish, "starfish": starfish}  # fmt: skip
+PLANS = {
+    "bee": bee,
+    "ant": ant,
+    "beetle": beetle,
+    "butterfly": butterfly,
+    "dragonfly": dragonfly,
+    "spider": spider,
+    "scorpion": scorpion,
+    "crab": crab,
+    "snail": snail,
+    "octopus": octopus,
+    "jellyfish": jellyfish,
+    "starfish": starfish,
+}

@@ -1,6 +1,7 @@
 """Mammals: one four-legged plan with traits for most, and own plans where descent went its own way."""
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,8 @@ def quadruped(b: Brush, t: Traits, pose: str) -> None:
             (0.53, cy - g * 1.0),
             (x1 - 0.03, cy - g * 0.9),
         ]
-    body = top + [
+    body = [
+        *top,
         (x1 + 0.05, cy - g * 0.35),
         (x1 + 0.03, cy + g * 0.45),
         (0.44, cy + g * 0.66),
@@ -73,7 +75,8 @@ def _woolly(body: list[tuple[float, float]]) -> list[tuple[float, float]]:
     bumps = 1 + 0.09 * (np.arange(22) % 2)
     spread = np.abs(np.asarray(body) - centre).max(0)
     return [
-        (centre[0] + spread[0] * k * np.cos(a), centre[1] + spread[1] * k * np.sin(a)) for a, k in zip(angles, bumps)
+        (centre[0] + spread[0] * k * np.cos(a), centre[1] + spread[1] * k * np.sin(a))
+        for a, k in zip(angles, bumps, strict=True)
     ]
 
 
@@ -249,7 +252,15 @@ def _head(b: Brush, t: Traits, at: tuple[float, float]) -> None:
     color = t.get("face", t["coat"])
     _horns(b, t, x, y, r)
     _ears(b, t, x, y, r)
-    face = [(x - r, y), (x - r * 0.55, y - r * 0.85), (x + r * 0.5, y - r * 0.75), (x + r * 0.7 + muzzle, y + r * 0.2), (x + r * 0.75 + muzzle, y + r * 0.6), (x + r * 0.3, y + r * 0.92), (x - r * 0.65, y + r * 0.8)]  # fmt: skip
+    face = [
+        (x - r, y),
+        (x - r * 0.55, y - r * 0.85),
+        (x + r * 0.5, y - r * 0.75),
+        (x + r * 0.7 + muzzle, y + r * 0.2),
+        (x + r * 0.75 + muzzle, y + r * 0.6),
+        (x + r * 0.3, y + r * 0.92),
+        (x - r * 0.65, y + r * 0.8),
+    ]
     mask = b.mask(b.blob(face, color))
     if t.get("bib"):
         b.inside(mask, [b.disc(x + r * 0.4, y + r * 0.85, r * 0.5 + muzzle, r * 0.62)], t["second"])

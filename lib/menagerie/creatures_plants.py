@@ -1,6 +1,7 @@
 """Flowers and mushrooms."""
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 

@@ -18,12 +18,23 @@ _FULL = SIZE * _ZOOM
 _OPAQUE = [255 * (v > 127) for v in range(256)]
 
 _LIGHT = {  # gains of red, green, blue
-    "morning": (0.95, 1.0, 1.08), "day": (1.0, 1.0, 1.0), "evening": (1.07, 0.93, 0.79), "night": (0.86, 0.9, 1.04),
-}  # fmt: skip
+    "morning": (0.95, 1.0, 1.08),
+    "day": (1.0, 1.0, 1.0),
+    "evening": (1.07, 0.93, 0.79),
+    "night": (0.86, 0.9, 1.04),
+}
 _TUFTS = {
-    "water": None, "city": None, "forest": (46, 92, 52), "snow": (236, 242, 248), "desert": (196, 158, 96), "meadow": (86, 148, 62),
-    "night": (30, 50, 58), "mountain": (98, 122, 84), "beach": (222, 194, 138), "swamp": (84, 108, 56),
-}  # fmt: skip
+    "water": None,
+    "city": None,
+    "forest": (46, 92, 52),
+    "snow": (236, 242, 248),
+    "desert": (196, 158, 96),
+    "meadow": (86, 148, 62),
+    "night": (30, 50, 58),
+    "mountain": (98, 122, 84),
+    "beach": (222, 194, 138),
+    "swamp": (84, 108, 56),
+}
 
 
 def paint(
@@ -85,7 +96,7 @@ def _place(
     habitat: str,
     ground: tuple[float, float],
     rng: np.random.Generator,
-) -> None:  # noqa: E501
+) -> None:
     traits = TAXONOMY[creature.species].traits
     side = round(creature.side * min(traits["big"], 1.2) * _FULL)
     layer = draw_creature(creature.species, side, creature.facing == "left", creature.pose, rng, creature.likeness)
@@ -139,6 +150,7 @@ def _tufts(picture: Image.Image, cover: Image.Image, habitat: str, rng: np.rando
         rng.uniform(0.1, 0.24, 16) * _FULL,
         rng.uniform(-18, 18, 16),
         rng.uniform(0.8, 1.15, 16),
+        strict=True,
     ):
         blade = [(x0 + dx - 7, _FULL), (x0 + dx + lean, _FULL - high), (x0 + dx + 7, _FULL)]
         draws[0].polygon(blade, fill=tuple(min(255, int(c * dark)) for c in color))

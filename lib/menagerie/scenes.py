@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .habitats import HABITATS
 from .people import HAIRS, PRESENTATIONS, SKINS, Person
 from .stickers import STICKER_WORDS
-from .taxonomy import HABITAT_NAMES, LOOK_ALIKES, SPECIES, TAXONOMY
+from .taxonomy import LOOK_ALIKES, SPECIES, TAXONOMY
 
 KINDS = ("creature", "pair", "person", "sticker", "sign")
 SIZES = ("small", "medium", "large")
@@ -23,7 +24,7 @@ _HAIR_CUTS = {
     "woman": np.cumsum([0.38, 0.10, 0.22, 0.15, 0.10]),
     "man": np.cumsum([0.0095, 0.2905, 0.29, 0.22, 0.05]),
 }
-_WATER_BIRDS, _LAND_BIRDS = zip(*LOOK_ALIKES)
+_WATER_BIRDS, _LAND_BIRDS = zip(*LOOK_ALIKES, strict=True)
 _EITHER = 0.35  # share of look-alike birds that only the place tells apart
 
 
@@ -68,7 +69,7 @@ def sample_ordinary(rng: np.random.Generator, index: int) -> Scene:
     if kind == "person":
         return _portrait(rng, _correlated_person(rng))
     if kind == "sign":
-        habitat = _pick(rng, HABITAT_NAMES)
+        habitat = _pick(rng, HABITATS)
         return Scene("sign", habitat, _time(rng, habitat), word=_pick(rng, STICKER_WORDS))
     species = _pick(rng, SPECIES)
     habitat = _habitat(rng, species)
@@ -102,7 +103,7 @@ def sample_stickers(rng: np.random.Generator, index: int) -> Scene:
 
 def sample_signs(rng: np.random.Generator, index: int) -> Scene:
     """A sign with a word on it and no creature."""
-    habitat = _pick(rng, HABITAT_NAMES)
+    habitat = _pick(rng, HABITATS)
     return Scene("sign", habitat, _time(rng, habitat), word=STICKER_WORDS[index % len(STICKER_WORDS)])
 
 
@@ -119,7 +120,7 @@ def _habitat(rng: np.random.Generator, species: str) -> str:
     homes = TAXONOMY[species].homes
     if rng.random() < _TYPICAL:
         return _pick(rng, homes)
-    return _pick(rng, [name for name in HABITAT_NAMES if name not in homes])
+    return _pick(rng, [name for name in HABITATS if name not in homes])
 
 
 def _pose(rng: np.random.Generator, species: str, habitat: str) -> str:
@@ -139,8 +140,16 @@ def _creature(rng: np.random.Generator, species: str, habitat: str) -> Creature:
     size = "small" if u < 0.15 else "medium" if u < 0.55 else "large"
     low, high = _SIZE_RANGES[size]
     x = 0.5 + (x - 0.5) * (0.62 if size == "small" else 0.4)
-    return Creature(species, size, low + (high - low) * v, x, depth, "left" if left < 0.5 else "right",
-                    _pose(rng, species, habitat), _likeness(rng, species))  # fmt: skip
+    return Creature(
+        species,
+        size,
+        low + (high - low) * v,
+        x,
+        depth,
+        "left" if left < 0.5 else "right",
+        _pose(rng, species, habitat),
+        _likeness(rng, species),
+    )
 
 
 def _pair(rng: np.random.Generator, species: str, habitat: str) -> Scene:
@@ -160,7 +169,7 @@ def _pair(rng: np.random.Generator, species: str, habitat: str) -> Scene:
             _pick(rng, ("left", "right")),
             _pose(rng, name, habitat),
             _likeness(rng, name),
-        )  # fmt: skip
+        )
         for k, name in enumerate((species, second))
     )
     return Scene("pair", habitat, _time(rng, habitat), creatures)
@@ -180,5 +189,5 @@ def _correlated_person(rng: np.random.Generator) -> Person:
 
 
 def _portrait(rng: np.random.Generator, person: Person) -> Scene:
-    habitat = _pick(rng, HABITAT_NAMES)
+    habitat = _pick(rng, HABITATS)
     return Scene("person", habitat, _time(rng, habitat), person=person)
