@@ -1,7 +1,7 @@
 """lib.widgets: what the feature explorer stores in a page, and what it answers a page that has a kernel behind it."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from lib.features import FeatureTable, top_images
 from lib.widgets import FeatureExplorer
 from lib.widgets.feature_explorer import BINS, MAP_LEVELS, NONE, PICTURES, VALUE_LEVELS
 from lib.widgets.packing import pack, quantise, sprite_sheets, unpack
 
 N, F, K, GRID = 60, 24, 16, (4, 5)
 DEAD = 7
+SAE = SimpleNamespace(n_features=F, W_dec=torch.eye(F, 9))
 
 
 class Pictures:
@@ -30,23 +32,11 @@ class Pictures:
         return Image.new("RGB", (48, 32), (4 * i,) * 3)
 
 
-@dataclass
-class Table:
-    """The fields of FeatureTable that the explorer reads."""
-
-    codes: torch.Tensor
-    frequency: torch.Tensor
-    mean_active: torch.Tensor
-    max: torch.Tensor
-    alive: torch.Tensor
-    top_images: torch.Tensor
-    top_values: torch.Tensor
-    patch_maps: torch.Tensor
-    images_spec: str = Pictures.spec
-    site: str = "4.resid_post"
-
-    def neighbours(self, sae, k=3):
-        return torch.arange(F * k).reshape(F, k) % F, torch.linspace(-1, 1, F * k).reshape(F, k)
+def made_of(codes):
+    """The feature table of codes (N, F), with patch maps drawn at random."""
+    images, values = top_images(codes.to_sparse_csr(), K)
+    maps = torch.rand(F, K, *GRID, generator=torch.Generator().manual_seed(1)).half() * 3
+    return FeatureTable("4.resid_post", "cls", Pictures.spec, codes.to_sparse_csr(), images, values, maps)
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +44,11 @@ def table():
     generator = torch.Generator().manual_seed(0)
     codes = torch.rand(N, F, generator=generator) * (torch.rand(N, F, generator=generator) < 0.4)
     codes[:, DEAD] = 0
-    top_values, top_images = codes.T.topk(K)
-    top_images[top_values == 0] = -1
-    active = (codes > 0).sum(0)
-    return Table(
-        codes=codes.to_sparse_csr(),
-        frequency=active / N,
-        mean_active=codes.sum(0) / active.clamp(min=1),
-        max=codes.amax(0),
-        alive=active > 0,
-        top_images=top_images,
-        top_values=top_values,
-        patch_maps=torch.rand(F, K, *GRID, generator=generator).half() * 3,
-    )
+    return made_of(codes)
 
 
 def explorer(table, **options):
-    return FeatureExplorer(table, Pictures(), SimpleNamespace(n_features=F), **{"thumbnail": 16} | options)
+    return FeatureExplorer(table, Pictures(), SAE, **{"thumbnail": 16} | options)
 
 
 def arrays(widget):
@@ -210,6 +188,16 @@ class TestWhatThePageHolds:
         assert held["name_score"][1].tolist() == [0.5, 0.25]
         assert widget.meta["facts"][-1] == "habitat is snow"
 
+    def test_a_site_without_patches_has_pictures_without_maps(self, table):
+        held = arrays(explorer(replace(table, patch_maps=torch.zeros(F, K, 0, 0).half())))
+        assert held["maps"].shape == (F - 1, PICTURES, 0, 0)
+        assert (held["top"][:, 0] != NONE).all()
+
+    def test_an_sae_of_dead_features_only_can_be_looked_at(self):
+        held = arrays(explorer(made_of(torch.zeros(N, F))))
+        assert held["alive"].sum() == 0
+        assert len(held["features"]) == len(held["pool"]) == 0
+
     def test_state_size_is_what_a_saved_notebook_holds(self, table):
         widget = explorer(table)
         saved = widget.meta["sheets"]["lengths"]
@@ -254,7 +242,7 @@ class TestWhatDoesNotFit:
 
     def test_fewer_images(self, table):
         with pytest.raises(ValueError, match="covers 60 images, but 3 were given"):
-            FeatureExplorer(table, [0, 1, 2], SimpleNamespace(n_features=F))
+            FeatureExplorer(table, [0, 1, 2], SAE)
 
     def test_another_sae(self, table):
         with pytest.raises(ValueError, match="24 features, the SAE 9"):

@@ -167,7 +167,7 @@ function figure(picture, features, caption) {
   const label = features.label(picture);
   const name = [`picture ${picture.image}`, label].filter(Boolean).join(", ");
   const frame = h("div", { className: "fx-frame" }, pictureCanvas(picture, CANVAS, `${name}, activation ${decimals(picture.value)}`));
-  if (picture.map) frame.append(...patchMap(picture.map, frame));
+  if (picture.map?.width) frame.append(...patchMap(picture.map, frame)); // a site without patches has no map
   return h(
     "figure",
     { className: "fx-figure", title: name },
@@ -230,7 +230,7 @@ class TopPictures {
   show(feature, details) {
     const pictures = details.top(feature);
     const silent = pictures.every(({ map }) => map.peak === 0);
-    this.note.textContent = silent ? "active on no single patch" : "";
+    this.note.textContent = silent ? "active on no single patch of them" : "";
     this.grid.replaceChildren(...pictures.map((picture) => figure(picture, this.features)));
   }
 

@@ -127,7 +127,7 @@ class Heading {
     this.link.hidden = !linkable;
     this.title = h("h3", { className: "fx-title", tabIndex: -1 });
     this.names = h("div", { className: "fx-names", role: "list", "aria-label": "Name candidates" });
-    this.numbers = h("dl", { className: "fx-numbers" });
+    this.numbers = h("div", { className: "fx-numbers" });
     this.fact = h("p", { className: "fx-fact" });
     this.node = h(
       "header",
@@ -155,7 +155,7 @@ class Heading {
       ),
     );
     this.names.hidden = !candidates.length;
-    this.numbers.replaceChildren(...this.facts(feature).map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
+    this.numbers.replaceChildren(...this.facts(feature).map(([term, value]) => h("div", {}, h("span", {}, term), h("b", {}, value))));
     this.numbers.hidden = !features.alive(feature);
     this.fact.textContent = features.fact(feature);
     this.fact.hidden = !features.fact(feature);

@@ -23,6 +23,7 @@ VALUE_LEVELS = 65_536  # activations are stored as fractions of the feature's ma
 MAP_LEVELS = 64  # patch maps as fractions of the feature's largest patch; the eye tells fewer shades apart
 NONE = 65_535  # in arrays of positions: no picture, no name, no class
 MAX_PICTURES = NONE
+TINY = np.finfo(np.float32).tiny  # divisor in place of zero
 QUALITY = 62  # of the sprites in the page; pictures that a kernel sends are less compressed
 LIVE_QUALITY = 85
 
@@ -30,7 +31,7 @@ LIVE_QUALITY = 85
 class FeatureExplorer(anywidget.AnyWidget):
     """Browse the features of an SAE; needs no kernel once displayed, and asks one for more where there is one.
 
-    table: `FeatureTable` of F features over N images. images: the N images it was computed on. sae: its SAE.
+    table: `lib.features.FeatureTable` of F features over N images. images: the N images it was made of. sae: its SAE.
     scores: (F,) one number a feature, higher is better, NaN where undefined. names: per feature its `(name, score)`
     candidates, best first. facts: per feature one line of what is known about it, or None.
 
@@ -96,25 +97,41 @@ class FeatureExplorer(anywidget.AnyWidget):
         table = self._table
         position = np.full(len(self._images) + 1, NONE, dtype=np.uint16)  # the last one stands for "no image" (-1)
         position[pool] = np.arange(len(pool))
-        peak = np.maximum(_numpy(table.max)[features], np.finfo(np.float32).tiny)
+        peak = np.maximum(_numpy(table.max)[features], TINY)
         maps = _numpy(table.patch_maps)[features, :PICTURES].astype(np.float32)  # (E, PICTURES, h, w)
         map_peak = maps.max(axis=(1, 2, 3), initial=0)
-        scale = np.maximum(map_peak, np.finfo(np.float32).tiny)[:, None, None, None]
-        histograms = [_histogram(*self._active(f), top, position) for f, top in zip(features, peak, strict=True)]
-        counts, examples, values, quantiles = (np.stack(part) for part in zip(*histograms, strict=True))
         return {
             "features": features.astype(np.uint32),
             "pool": pool.astype(np.uint32),
             "pool_class": _labels(self._images, pool),
             "top": position[_numpy(table.top_images)[features, :PICTURES]],
             "top_value": quantise(_numpy(table.top_values)[features, :PICTURES] / peak[:, None], VALUE_LEVELS),
-            "maps": quantise(maps / scale, MAP_LEVELS),
+            "maps": quantise(maps / np.maximum(map_peak, TINY)[:, None, None, None], MAP_LEVELS),
             "map_peak": map_peak.astype(np.float32),
-            "counts": counts.astype(np.uint32),
-            "examples": examples,
-            "example_value": quantise(values, VALUE_LEVELS),
-            "quantiles": quantiles.astype(np.float32),
+            **self._histograms(features, peak, position),
         }
+
+    def _histograms(self, features: np.ndarray, peak: np.ndarray, position: np.ndarray) -> dict[str, np.ndarray]:
+        """Counts (E, BINS) of codes from 0 to `peak` (E,); example pictures of each bin; quantiles of the codes.
+
+        position: (N + 1,) where an image lies in the pool, or NONE.
+        """
+        counts = np.zeros((len(features), BINS), dtype=np.uint32)
+        examples = np.full((len(features), BINS, PER_BIN), NONE, dtype=np.uint16)
+        fractions = np.zeros(examples.shape, dtype=np.float32)
+        quantiles = np.zeros((len(features), len(QUANTILES)), dtype=np.float32)
+        for e, feature in enumerate(features):
+            images, codes = (_numpy(part) for part in self._table.activations(int(feature)))  # weakest first
+            share = codes / peak[e]
+            bins = np.minimum((share * BINS).astype(int), BINS - 1)
+            counts[e] = np.bincount(bins, minlength=BINS)
+            quantiles[e] = np.quantile(codes, QUANTILES)
+            stored = np.flatnonzero(position[images] != NONE)
+            for b in np.unique(bins[stored]):
+                here = _spread(stored[bins[stored] == b], PER_BIN)
+                examples[e, b, : len(here)], fractions[e, b, : len(here)] = position[images[here]], share[here]
+        example_value = quantise(fractions, VALUE_LEVELS)
+        return {"counts": counts, "examples": examples, "example_value": example_value, "quantiles": quantiles}
 
     def _answer(self, _widget, message: dict, _buffers) -> None:
         """Speak with the page: `ping` shows it that a kernel listens, `feature` asks for all about one feature."""
@@ -126,9 +143,8 @@ class FeatureExplorer(anywidget.AnyWidget):
     def _all_about(self, feature: int) -> tuple[dict, list[bytes]]:
         features = np.array([feature])
         pool = _picture_pool(_numpy(self._table.top_images)[features, :PICTURES], MAX_PICTURES)
-        rows, values = self._active(feature)
-        spread = rows[np.argsort(values, kind="stable")][:: max(1, len(rows) // (BINS * PER_BIN))]
-        pool = np.union1d(pool, spread)
+        images, _ = self._table.activations(feature)
+        pool = np.union1d(pool, _spread(_numpy(images), BINS * PER_BIN))
         manifest, numbers = pack(self._details(features, pool))
         layout, sheets = sprite_sheets((self._images[int(i)] for i in pool), 2 * self._thumbnail, LIVE_QUALITY)
         reply = {"kind": "feature", "feature": feature, "arrays": manifest, "sheets": layout}
@@ -138,15 +154,11 @@ class FeatureExplorer(anywidget.AnyWidget):
 def _check(table, images, sae, per_feature: dict[str, Sequence | None], max_pictures: int) -> None:
     n_images, n_features = table.codes.shape
     if len(images) != n_images:
-        raise ValueError(
-            f"the table covers {n_images} images, but {len(images)} were given: pass those it was made from"
-        )
+        raise ValueError(f"the table covers {n_images} images, but {len(images)} were given: pass the table's images")
     if table.images_spec != images.spec:
         raise ValueError(f"the table was made from images {table.images_spec!r}, not from {images.spec!r}")
     if sae.n_features != n_features:
-        raise ValueError(
-            f"the table has {n_features} features, the SAE {sae.n_features}: pass the SAE it was made with"
-        )
+        raise ValueError(f"the table has {n_features} features, the SAE {sae.n_features}: pass the table's SAE")
     for name, values in per_feature.items():
         if values is not None and len(values) != n_features:
             raise ValueError(f"{name} has {len(values)} entries for {n_features} features: give one for each")
@@ -174,20 +186,9 @@ def _picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
     return by_rank[np.sort(first)][:limit].astype(np.int64)
 
 
-def _histogram(rows: np.ndarray, values: np.ndarray, peak: float, position: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Counts (BINS,) of the codes from 0 to `peak`; per bin example pictures and their codes / peak; quantiles."""
-    bins = np.minimum((values / peak * BINS).astype(int), BINS - 1)
-    examples = np.full((BINS, PER_BIN), NONE, dtype=np.uint16)
-    fractions = np.zeros((BINS, PER_BIN), dtype=np.float32)
-    stored = position[rows] != NONE
-    for b in np.unique(bins[stored]):
-        here = np.flatnonzero(stored & (bins == b))
-        here = here[np.linspace(0, len(here) - 1, min(PER_BIN, len(here))).astype(int)]
-        here = here[np.argsort(values[here], kind="stable")]
-        examples[b, : len(here)] = position[rows[here]]
-        fractions[b, : len(here)] = values[here] / peak
-    quantiles = np.quantile(values, QUANTILES) if len(values) else np.zeros(len(QUANTILES))
-    return np.bincount(bins, minlength=BINS), examples, fractions, quantiles
+def _spread(items: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the items, evenly from first to last."""
+    return items[np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]
 
 
 def _columns(table, sae, scores: np.ndarray | None) -> dict[str, np.ndarray]:
