@@ -15,7 +15,7 @@ from torch import Tensor
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
-MAX_ELEMENTS = 2**25
+MAX_ELEMENTS = 2**24
 """Pre-activations held at once; larger products run in chunks of rows."""
 
 BFLOAT16_ERROR = 1.1 * 2.0**-8
@@ -73,15 +73,17 @@ def dot_products(left: Tensor, bags: Tensor, offsets: Tensor, right: Tensor, ind
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, index, offsets[:-1], bags, 0, -1)
 
 
-def flat_indices(mask: Tensor) -> Tensor:
-    """Ascending flat indices of the true entries; eight at a time, since almost all are false."""
-    mask = mask.view(-1)
-    if mask.numel() % 8 or mask.is_cuda:
-        return mask.nonzero().squeeze(1)
-    words = mask.view(torch.int64)
-    hit = words.nonzero().squeeze(1)
-    inside = words[hit].view(torch.bool).nonzero().squeeze(1)
-    return hit[inside >> 3].mul_(8).add_(inside & 7)
+def flat_indices(hits: Tensor) -> Tensor:
+    """Ascending flat indices of the non-zero entries; eight bytes at a time, since almost all are zero."""
+    hits = hits.view(-1)
+    lanes = 8 // hits.element_size()
+    if hits.numel() % lanes or hits.is_cuda:
+        return hits.nonzero().squeeze(1)
+    words = hits.view(torch.int64)
+    filled = words.nonzero().squeeze(1)
+    inside = words[filled].view(hits.dtype).nonzero().squeeze(1)
+    word = torch.div(inside, lanes, rounding_mode="floor")
+    return filled[word].mul_(lanes).add_(inside - word * lanes)
 
 
 @dataclass
@@ -101,6 +103,7 @@ class Encoder:
         """Flat indices (m,) ascending and values (m,) of all pre-activations of x (B, d) greater than `level`."""
         n_features, step = len(self.weight), max(1, MAX_ELEMENTS // len(self.weight))
         screening = self.dtype is not None and self.dtype != self.weight.dtype
+        # torch compares into a tensor of the operands' type in SIMD, into booleans one by one: many times slower.
         weight = self._buffer("weight", self.weight.shape, self.dtype).copy_(self.weight) if screening else self.weight
         found = []
         for start in range(0, len(x), step):
@@ -108,8 +111,13 @@ class Encoder:
             shape = (len(rows), n_features)
             product = torch.mm(rows.to(weight.dtype), weight.t(), out=self._buffer("product", shape, weight.dtype))
             bound = self._bound(rows, level, screening).to(product.dtype)
-            flat = flat_indices(torch.gt(product, bound, out=self._buffer("mask", shape, torch.bool)))
-            exact = self._values(rows, flat) if screening else product.view(-1)[flat] + self.bias[flat % n_features]
+            if screening:
+                flat = flat_indices(torch.gt(product, bound, out=product))
+                exact = self._values(rows, flat)
+            else:
+                hits = torch.gt(product, bound, out=self._buffer("hits", shape, weight.dtype))
+                flat = flat_indices(self._buffer("mask", shape, torch.bool).copy_(hits))
+                exact = product.view(-1)[flat] + self.bias[flat % n_features]
             inside = exact > level
             found.append((flat[inside] + start * n_features, exact[inside]))
         return torch.cat([flat for flat, _ in found]), torch.cat([values for _, values in found])
@@ -191,39 +199,45 @@ class BatchTopK:
 class TopK:
     """Exactly the k largest positive pre-activations of each row.
 
-    Candidates above a level that most rows' k-th value exceeded in the last batch are ranked within their row;
-    rows with fewer than k candidates are done densely.
+    Candidates above a level that most rows' k-th value exceeded in the last batch are ranked within their row; rows
+    with fewer than k candidates are done densely, and so is everything once the level no longer separates.
     """
 
     def __init__(self, k: int) -> None:
         self.k = k
-        self.level: float | None = None
+        self.level: float | None = None  # None: do the batch densely
+        self.separates = True
 
     def __call__(self, x: Tensor, encoder: Encoder) -> Codes:
         """Codes of x (B, d)."""
         n_features = len(encoder.weight)
         if self.level is None:
-            sample = encoder.dense(x[:: max(1, len(x) // 64)])
-            self.level = max(0.0, 0.9 * float(sample.topk(self.k, dim=1).values.min()))
-        flat, values = encoder.above(x, self.level)
-        codes = Codes.from_flat(flat, values, len(x), n_features)
-        short = (codes.offsets.diff() < self.k).nonzero().squeeze(1) if self.level > 0 else flat[:0]
-        if len(short):
-            flat, values = self._redo(short, codes, flat, x, encoder)
-            codes = Codes.from_flat(flat, values, len(x), n_features)
-        keep = self._rank(codes) < self.k
-        kept = Codes.from_flat(flat[keep], values[keep], len(x), n_features)
-        self._follow(kept)
+            kept = Codes.from_flat(*self._dense(x, encoder), len(x), n_features)
+        else:
+            flat, values = encoder.above(x, self.level)
+            candidates = Codes.from_flat(flat, values, len(x), n_features)
+            self.separates = len(flat) < 4 * self.k * len(x)
+            keep = self._rank(candidates) < self.k
+            short = candidates.offsets.diff() < self.k
+            if self.level > 0 and short.any():
+                keep &= ~short[candidates.rows]
+                rows = short.nonzero().squeeze(1)
+                again, again_values = self._dense(x[rows], encoder)
+                again += (rows - torch.arange(len(rows), device=rows.device))[again // n_features] * n_features
+                flat, order = torch.cat([flat[keep], again]).sort()
+                kept = Codes.from_flat(flat, torch.cat([values[keep], again_values])[order], len(x), n_features)
+            else:
+                kept = Codes.from_flat(flat[keep], values[keep], len(x), n_features)
+        self.level = self._next_level(kept) if self.separates else None
         return kept
 
-    def _redo(self, short: Tensor, codes: Codes, flat: Tensor, x: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-        """The candidates with those of the short rows replaced by the rows' dense top k."""
-        top = encoder.dense(x[short]).topk(self.k, dim=1)
-        positive = top.values > 0
-        redone = (short[:, None] * len(encoder.weight) + top.indices)[positive]
-        others = torch.ones(len(x), dtype=torch.bool, device=x.device).index_fill_(0, short, False)[codes.rows]
-        flat, order = torch.cat([flat[others], redone]).sort()
-        return flat, torch.cat([codes.values[others], top.values[positive]])[order]
+    def _dense(self, x: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
+        """Flat indices, ascending, and values of the rows' positive top k, by a dense top-k of each row."""
+        top = encoder.dense(x).topk(self.k, dim=1, sorted=False)
+        features, order = top.indices.sort(dim=1)
+        values = top.values.gather(1, order)
+        starts = torch.arange(len(x), device=x.device)[:, None] * len(encoder.weight)
+        return (starts + features)[values > 0], values[values > 0]
 
     @staticmethod
     def _rank(codes: Codes) -> Tensor:
@@ -233,7 +247,9 @@ class TopK:
         place = torch.arange(len(order), device=order.device) - codes.offsets[codes.rows]
         return torch.empty_like(order).index_copy_(0, order, place)
 
-    def _follow(self, kept: Codes) -> None:
+    @staticmethod
+    def _next_level(kept: Codes) -> float | None:
+        """A little below what all but a few rows' smallest kept value exceed."""
         smallest = torch.segment_reduce(kept.values, "min", offsets=kept.offsets, initial=float("inf"))
         smallest = smallest[smallest.isfinite()]
-        self.level = 0.95 * float(smallest.float().quantile(0.02)) if 0 < len(smallest) < 2**24 else None
+        return 0.95 * float(smallest.float().quantile(0.02)) if len(smallest) else None

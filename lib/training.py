@@ -23,14 +23,14 @@ from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
 from lib.training_log import TrainingLog
 
-CHUNK = 2**17
-"""Weights per block of the decoder's projection and normalisation: what stays in cache between two passes."""
-
 
 class Activations(Protocol):
-    """What the trainer asks of a store: its width and its shuffled batches."""
+    """What the trainer asks of a store or stream: width, rows, the hash that names its content, shuffled batches."""
 
     d: int
+    meta: dict
+
+    def __len__(self) -> int: ...
 
     def batches(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:
         """Float batches (batch_size, d) without end, from the `start`-th on."""
@@ -83,7 +83,7 @@ def _check(store: Activations, configs: list[SAEConfig]) -> None:
     """Everything that can be known to be wrong before the first step."""
     if not configs:
         raise ValueError("train_sae needs at least one SAEConfig.")
-    if _rows(store) == 0:
+    if len(store) == 0:
         raise ValueError("The activation store is empty; extract activations first.")
     for config in configs:
         config.group_ends(config.n_features(store.d))
@@ -92,21 +92,12 @@ def _check(store: Activations, configs: list[SAEConfig]) -> None:
             raise ValueError(f"SAEs trained in one data pass must share {name}; train those that differ separately.")
 
 
-def _rows(store: Activations) -> int | None:
-    """Rows of a store; None for a stream."""
-    return len(store) if hasattr(store, "__len__") else None
-
-
 def _spec(store: Activations, config: SAEConfig) -> dict:
     """What makes the artifact: the config, the data and the code. Logging and checkpoints change nothing."""
-    data = getattr(store, "meta", None) or {}
-    if not data.get("hash"):
-        first = next(store.batches(config.batch_size, config.data_seed))
-        data = {"hash": spec_hash({"rows": _rows(store), "first": first.double().sum(1).tolist()})}
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
     code = code_fingerprint("sae", "sparse_codes", "objectives", "training")
-    return {"config": settings, "data": data["hash"], "code": code}
+    return {"config": settings, "data": store.meta["hash"], "code": code}
 
 
 def _load_complete(folder: Path | None, spec: dict | None, device: str) -> SAE | None:
@@ -153,7 +144,7 @@ class _Setup:
 
     def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
         self.d, self.device = store.d, torch.device(device)
-        count = min(config.normalization_batches, max(1, (_rows(store) or 1) // config.batch_size))
+        count = min(config.normalization_batches, max(1, len(store) // config.batch_size))
         squares, first = [], None
         for step, x in enumerate(islice(batches(store, config, 0), count if config.normalize else 1)):
             if x.shape[1] != store.d:
@@ -183,7 +174,7 @@ class _Run:
         self.sae = SAE(config, setup.d).to(setup.device)
         self.sae.b_dec.data.copy_(setup.b_dec)
         self.objective = OBJECTIVES[config.kind](self.sae, _encoder_dtype(config, setup.device))
-        self.parameters = dict(self.sae.named_parameters())
+        self.parameters = {name: _as_stored(parameter.data) for name, parameter in self.sae.named_parameters()}
         betas = (config.beta1, config.beta2)
         self.adam = torch.optim.Adam(self.parameters.values(), lr=0.0, betas=betas, fused=True)
         self.lr = config.lr if config.lr is not None else self._rule_lr()
@@ -211,6 +202,8 @@ class _Run:
         """One step on a batch x (B, d) of the store."""
         self.objective.backward(x / self.scale)
         remove_parallel_(self.sae.W_dec.grad, self.sae.W_dec.data)
+        for name, parameter in self.sae.named_parameters():
+            self.parameters[name].grad = _as_stored(parameter.grad)
         self._clip(x)
         self.adam.param_groups[0]["lr"] = self.lr_at(self.step)
         self.adam.step()
@@ -291,22 +284,19 @@ class _Run:
         return self.sae.eval()
 
 
-def _blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Blocks of rows that fit a core's cache; on a GPU the whole."""
-    rows = len(matrices[0]) if matrices[0].is_cuda else max(1, CHUNK // matrices[0].shape[1])
-    return zip(*(matrix.split(rows) for matrix in matrices), strict=True)
+def _as_stored(matrix: Tensor) -> Tensor:
+    """The contiguous view of a tensor that may be stored transposed, which fused Adam would copy at each step."""
+    return matrix if matrix.is_contiguous() else matrix.t()
 
 
 def remove_parallel_(gradient: Tensor, decoder: Tensor) -> None:
     """Remove from each row of the gradient (F, d) its component along the unit decoder row, in place."""
-    for g, w in _blocks(gradient, decoder):
-        g.addcmul_(w, torch.linalg.vecdot(g, w)[:, None], value=-1)
+    gradient.addcmul_(decoder, torch.linalg.vecdot(gradient, decoder)[:, None], value=-1)
 
 
 def normalize_rows_(decoder: Tensor) -> None:
     """Scale the rows of the decoder (F, d) to unit norm, in place."""
-    for (w,) in _blocks(decoder):
-        w.div_(torch.linalg.vector_norm(w, dim=1, keepdim=True))
+    decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
 
 
 @torch.no_grad()
