@@ -119,7 +119,7 @@ def load_images(spec: str) -> ImageSet:
     makers = {"menagerie": _MenagerieSource, "folder": _FolderSource}
     if kind not in makers or not rest:
         raise ValueError(
-            f'Unknown images {spec!r}; write "menagerie:SPLIT" or "folder:PATH", such as "menagerie:val[:1000]".'
+            f"Unknown images {spec!r}; write menagerie:SPLIT or folder:PATH, such as menagerie:val[:1000]."
         )
     source = makers[kind](rest)
     images = ImageSet(source, base)

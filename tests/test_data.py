@@ -1,0 +1,177 @@
+"""`load_images`: one face for pictures from the Menagerie and from folders."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lib.data import ImageError, load_images
+from lib.menagerie import SPECIES, STICKER_WORDS, Menagerie
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, cat (2 pictures) and owl (1), beside a note and a hidden file."""
+    for name, color in (("cat/b.png", "black"), ("cat/a.jpg", "red"), ("owl/deep/c.webp", "white")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 10), color).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / ".thumbs").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / ".thumbs" / "x.png")
+    return tmp_path
+
+
+# --- the Menagerie
+
+
+def test_a_split_is_drawn_as_the_world_draws_it():
+    images = load_images("menagerie:val")
+    assert len(images) == 10_000
+    assert images[5].mode == "RGB"
+    assert images[5].tobytes() == Menagerie("val").image(5).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "first", "length"),
+    [
+        ("menagerie:val[:10]", "menagerie:val[0:10]", 0, 10),
+        ("menagerie:val[4:7]", "menagerie:val[4:7]", 4, 3),
+        ("menagerie:val[-5:]", "menagerie:val[9995:10000]", 9995, 5),
+        ("menagerie:val[:]", "menagerie:val", 0, 10_000),
+        ("menagerie:val[:99999]", "menagerie:val", 0, 10_000),
+    ],
+)
+def test_a_slice_takes_a_range_and_has_one_canonical_spec(text, spec, first, length):
+    images = load_images(text)
+    assert images.spec == spec
+    assert len(images) == length
+    assert images.name(0) == f"val/{first}"
+
+
+@pytest.mark.parametrize(
+    ("split", "fact", "class_names"),
+    [
+        ("val", "species", SPECIES),
+        ("people", "person_hair", None),
+        ("signs", "sticker_word", STICKER_WORDS),
+    ],
+)
+def test_labels_count_what_the_split_is_about(split, fact, class_names):
+    images = load_images(f"menagerie:{split}[:50]")
+    if class_names:
+        assert images.class_names == class_names
+    assert images.labels.dtype == np.int64
+    named = [images.class_names[label] if label >= 0 else "" for label in images.labels]
+    assert named == images.facts[fact].tolist()
+
+
+def test_waterbirds_are_labelled_land_bird_or_water_bird():
+    images = load_images("menagerie:waterbirds[:20]")
+    assert images.class_names == ("land bird", "water bird")
+    assert images.labels.tolist() == images.facts["water_bird"].astype(int).tolist()
+
+
+def test_the_taxonomy_gives_the_ranks_of_each_pictures_creature():
+    images = load_images("menagerie:val[:40]")
+    for path, species in zip(images.taxonomy, images.facts["species"], strict=True):
+        assert path == () if not species else (len(path) == 7 and path[-1] == species)
+    assert load_images("menagerie:people[:5]").taxonomy is None
+
+
+def test_a_subset_keeps_order_facts_and_gets_its_own_spec():
+    images = load_images("menagerie:val[100:200]")
+    some = images.subset([7, 3])
+    assert [some.name(0), some.name(1)] == ["val/107", "val/103"]
+    assert some.labels.tolist() == images.labels[[7, 3]].tolist()
+    assert some.facts["habitat"].tolist() == images.facts["habitat"].iloc[[7, 3]].tolist()
+    assert len({images.spec, some.spec, images.subset([3, 7]).spec}) == 3
+
+
+def test_images_travel_to_a_worker_without_their_tables():
+    images = load_images("menagerie:people[:2000]")
+    assert len(images.facts) == 2000
+    data = pickle.dumps(images)
+    assert len(data) < 50_000
+    assert pickle.loads(data)[2].tobytes() == images[2].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("menagerie:nowhere", "Unknown Menagerie split 'nowhere'; choose one of train"),
+        ("webcam", "Unknown images 'webcam'; write menagerie:SPLIT or folder:PATH"),
+        ("zoo:val", "Unknown images 'zoo:val'"),
+        ("menagerie:", "Unknown images"),
+        ("menagerie:val[9:3]", "holds no picture; menagerie:val has 10,000"),
+        ("menagerie:val[3]", "Unknown Menagerie split"),
+    ],
+)
+def test_a_spec_that_names_nothing_is_an_error_that_says_what_to_write(spec, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(spec)
+
+
+def test_a_picture_past_the_end_is_an_index_error():
+    with pytest.raises(IndexError, match=r"menagerie:val\[0:10\], which has 10 pictures"):
+        load_images("menagerie:val[:10]")[10]
+
+
+# --- folders
+
+
+def test_a_folders_sub_folders_are_its_classes(folder):
+    images = load_images(f"folder:{folder}")
+    assert [images.name(i) for i in range(len(images))] == ["cat/a.jpg", "cat/b.png", "owl/deep/c.webp"]
+    assert images.class_names == ("cat", "owl")
+    assert images.labels.tolist() == [0, 0, 1]
+    assert images.facts is None
+    assert images.taxonomy is None
+    assert images[1].size == (20, 10)
+
+
+def test_a_folder_without_sub_folders_has_no_labels(folder):
+    images = load_images(f"folder:{folder / 'cat'}[1:]")
+    assert images.name(0) == "b.png"
+    assert images.labels is None
+    assert images.class_names is None
+
+
+def test_pictures_of_any_mode_are_read_as_rgb(tmp_path):
+    Image.new("LA", (5, 5)).save(tmp_path / "grey.png")
+    Image.new("P", (5, 5)).save(tmp_path / "palette.gif")
+    assert all(image.mode == "RGB" for image in load_images(f"folder:{tmp_path}"))
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turned by a quarter
+    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    assert load_images(f"folder:{tmp_path}")[0].size == (10, 20)
+
+
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+        load_images(f"folder:{tmp_path / 'nowhere'}")
+
+
+def test_a_folder_with_no_pictures_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="There are no pictures in"):
+        load_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no picture"])
+def test_an_unreadable_picture_is_an_error_that_names_the_file(folder, content):
+    (folder / "cat" / "broken.jpg").write_bytes(content)
+    images = load_images(f"folder:{folder}")
+    with pytest.raises(ImageError, match=r"cat.broken\.jpg is not a readable picture"):
+        images[2]
+
+
+def test_a_truncated_picture_is_an_error_and_the_others_are_still_read(folder):
+    file = folder / "cat" / "a.jpg"
+    file.write_bytes(file.read_bytes()[:300])
+    images = load_images(f"folder:{folder}")
+    with pytest.raises(ImageError, match=r"a\.jpg"):
+        images[0]
+    assert images[1].mode == "RGB"
