@@ -19,9 +19,9 @@ from tqdm import tqdm
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, rows_of, unreadable_images
-from lib.stores import ActivationStore, endless_shuffle, map_safetensors
+from lib.stores import ActivationStore, activations_folder, endless_shuffle, map_safetensors
 
-__all__ = ["ActivationStore", "ActivationStream", "extract"]
+__all__ = ["ActivationStore", "ActivationStream", "activations_folder", "extract"]
 
 SHARD_BYTES = 1 << 28  # at most, for one site
 SHARD_IMAGES = 1 << 12  # at most: what a kill can lose

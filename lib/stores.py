@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,12 @@ BLOCK_ROWS = 1 << 16  # rows that are gathered together while training
 SAMPLE_ROWS = 1 << 15  # rows behind .rms() and .mean()
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
+
+
+def activations_folder(profile_dir: str | Path, images_spec: str, tokens: str) -> Path:
+    """Where the notebooks of a profile keep activations, so that one finds what another extracted."""
+    names = [re.sub(r"\W+", "-", name).strip("-") for name in (images_spec, tokens)]
+    return Path(profile_dir, "activations", *names)
 
 
 def map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from lib import stores
 from lib.artifacts import write_meta
-from lib.stores import ActivationStore, endless_shuffle, map_safetensors, shuffled
+from lib.stores import ActivationStore, activations_folder, endless_shuffle, map_safetensors, shuffled
 
 
 @pytest.fixture
@@ -151,6 +151,12 @@ def test_a_mapped_file_equals_the_loaded_one_and_is_never_written_to(tmp_path):
     assert metadata == {"skipped": "[]"}
     mapped["activations"].zero_()
     assert (tmp_path / "x.safetensors").read_bytes() == before
+
+
+def test_notebooks_find_each_others_activations_by_images_and_tokens():
+    folder = activations_folder("build/tiny", "menagerie:train[:20000]", "random:2")
+    assert folder.as_posix() == "build/tiny/activations/menagerie-train-20000/random-2"
+    assert folder != activations_folder("build/tiny", "menagerie:val[:20000]", "random:2")
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
