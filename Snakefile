@@ -1,12 +1,14 @@
 # The graph of the book: every notebook of a profile is executed by papermill, then jupyter-book renders the whole.
 #
-#   snakemake --cores 2                                  # what `make book` runs
-#   snakemake --cores 2 --config profile=photo           # another profiles/<name>.yaml
-#   snakemake --executor slurm --jobs 20 …               # the same graph on a cluster
+#   make book                                                     # book/tools/build.py: `notebooks`, then `book`
+#   snakemake notebooks --cores 2 --config profile=tiny           # by hand
+#   snakemake notebooks --executor slurm --jobs 20 …              # the same graph on a cluster
 #
 # A notebook is run again when its source, a module of lib that it imports (directly or not), data of such a module or
 # one of its parameters has changed. Artifacts are addressed by what made them, so a notebook that follows another one
-# (`after` in the profile) only waits for it: it finds the artifacts that fit its own parameters, or makes them.
+# (`after` in the profile) only waits for it: it finds the artifacts that fit its own parameters, or makes them. That is
+# what `ancient` says below. Snakemake 9 does not look for changes behind an `ancient` input that is being remade, so the
+# target `notebooks` is asked for until nothing is left to do.
 
 import json
 import sys
@@ -39,6 +41,11 @@ wildcard_constraints:
     notebook="|".join(NOTEBOOKS),
 
 
+rule notebooks:
+    input:
+        expand(EXECUTED, notebook=NOTEBOOKS),
+
+
 rule book:
     default_target: True
     input:
@@ -52,7 +59,7 @@ rule book:
     params:
         profile=PROFILE,
     shell:
-        "python -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
+        "{sys.executable} -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
 
 
 rule notebook:
@@ -68,7 +75,7 @@ rule notebook:
     resources:
         mem_mb=lambda wildcards: profile.entries[wildcards.notebook].memory_mb,
     shell:
-        "python -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads} 2>&1"
+        "{sys.executable} -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads} 2>&1"
 
 
 rule cover:
@@ -78,7 +85,7 @@ rule cover:
     output:
         f"{BUILD}/cover.webp",
     shell:
-        "python -m book.tools.cover {output} 2>&1"
+        "{sys.executable} -m book.tools.cover {output} 2>&1"
 
 
 rule vendor:
@@ -90,4 +97,4 @@ rule vendor:
     output:
         directory("build/vendor"),
     shell:
-        "python -m book.tools.vendor {output} 2>&1"
+        "{sys.executable} -m book.tools.vendor {output} 2>&1"

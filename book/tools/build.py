@@ -14,20 +14,22 @@ PAGE = Path("build/html/index.html")
 LOG = Path("build/snakemake.log")
 
 
-def snakemake(profile: str, cores: int) -> int:
-    """Run the graph; returns the exit status. Jobs print to the terminal, Snakemake's own messages go to LOG.
+def snakemake(target: str, profile: str, cores: int) -> bool:
+    """Make one target of the graph; true when there was something to do. Raises RuntimeError when a job failed.
 
-    The machine's memory is shared out, so that no more notebooks run at once than fit.
+    Jobs print to the terminal, Snakemake's own messages go to LOG. The machine's memory is shared out, so that no more
+    notebooks run at once than fit.
     """
     memory_mb = int(psutil.virtual_memory().total / 2**20 * 0.8)
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--config", f"profile={profile}"]
+    command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--config", f"profile={profile}"]
     command += ["--resources", f"mem_mb={memory_mb}", "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     with LOG.open("w") as log:
         status = subprocess.run(command, stderr=log).returncode
     text = LOG.read_text()
-    if status and "CalledProcessError" not in text:  # the graph itself is wrong; a job that failed has said why
-        print(text[-4000:], file=sys.stderr)
-    return status
+    if status:
+        job_failed = "CalledProcessError" in text  # then the job itself has said why
+        raise RuntimeError("" if job_failed else text[-4000:])
+    return "Nothing to be done" not in text
 
 
 def main() -> int:
@@ -43,10 +45,13 @@ def main() -> int:
         except BlockingIOError:
             print("error: another build is running in this folder; wait for it to end.", file=sys.stderr)
             return 1
-        failed = snakemake(options.profile, options.cores)
-    if failed:
-        print(f"The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
-        return 1
+        try:
+            while snakemake("notebooks", options.profile, options.cores):
+                continue
+            snakemake("book", options.profile, options.cores)
+        except RuntimeError as error:
+            print(f"{error}The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
+            return 1
     print(f"The book is ready ({time.monotonic() - began:.0f} s).")
     print(f"Open {PAGE.resolve().as_uri()} or run `make serve`.")
     return 0

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "lib"
-ASSETS = {"lib.models": ("assets/tiny/clip",)}
+ASSETS = {"lib.towers": ("assets/tiny/clip",)}
 """Folders of data that a module reads and that do not lie beside it."""
 
 

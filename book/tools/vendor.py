@@ -1,7 +1,7 @@
-"""Collect the JavaScript that the book serves itself: `python -m book.tools.vendor build/vendor`.
+"""Collect the scripts and fonts that the book serves itself: `python -m book.tools.vendor build/vendor`.
 
 Plotly and anywidget come from the installed wheels, so that they match what made the figures; require.js, the widget
-manager and MathJax come from `npm ci` with the repository's lock file. Nothing of this is committed.
+manager, MathJax and the fonts come from `npm ci` with the repository's lock file. Nothing of this is committed.
 """
 
 import shutil
@@ -16,6 +16,9 @@ FROM_NPM = {
     "require.js": "requirejs/require.js",
     "mathjax/tex-svg.js": "mathjax/es5/tex-svg.js",
     "html-manager/embed-amd.js": "@jupyter-widgets/html-manager/dist/embed-amd.js",
+    "fonts/inter.woff2": "@fontsource-variable/inter/files/inter-latin-wght-normal.woff2",
+    "fonts/inter-italic.woff2": "@fontsource-variable/inter/files/inter-latin-wght-italic.woff2",
+    "fonts/serif.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
 }
 WIDGET_FONTS = "@jupyter-widgets/html-manager/dist/*.[wt][ot]f*"
 

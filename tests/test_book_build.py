@@ -1,0 +1,191 @@
+"""The graph and its tools: what runs again, what a failing notebook leaves behind, what reaches the rendered page."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from book.tools.render import prepare_notebook
+
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+PARAMETERS = 'n: int = 3  # a number\nprofile_dir: str = "../build/x"  # where artifacts are kept'
+
+
+def notebook(*sources: str) -> nbformat.NotebookNode:
+    cells = [new_markdown_cell("# A title"), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    return new_notebook(cells=[*cells, *map(new_code_cell, sources)], metadata=KERNEL)
+
+
+STUBS = {
+    "run_notebook": "build/tiny/notebooks/{sys.argv[1]}.ipynb",
+    "cover": "{sys.argv[1]}",
+    "vendor": "{sys.argv[1]}/plotly.min.js",
+    "render": "build/html/index.html",
+}
+STUB = """import sys
+from pathlib import Path
+target = Path(f"{target}")
+target.parent.mkdir(parents=True, exist_ok=True)
+target.touch()
+with open("ran.txt", "a") as log:
+    print(target.stem, file=log)
+"""
+
+
+def write_stub(project: Path, name: str) -> None:
+    """Replace a tool by one that touches what it would make and notes that it ran."""
+    (project / "book" / "tools" / f"{name}.py").write_text(STUB.replace("{target}", STUBS[name]))
+
+
+def write_profile(project: Path, entries: dict) -> None:
+    (project / "profiles").mkdir(exist_ok=True)
+    (project / "profiles" / "tiny.yaml").write_text(yaml.safe_dump({"notebooks": entries}))
+
+
+def tool(project: Path, *command: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=project, env=environment, capture_output=True, text=True
+    )
+
+
+def lay_out(project: Path, root: Path) -> None:
+    """The tool chain with three notebooks of its own: `b` and `c` use modules, `c` waits for `b`."""
+    for name in ("book", "lib/menagerie"):
+        shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "_config.yml", "_toc.yml", "package.json", "package-lock.json", "constraints.txt"):
+        shutil.copy(root / name, project / name)
+    (project / "lib" / "__init__.py").write_text("")
+    (project / "lib" / "one.py").write_text("ONE = 1\n")
+    (project / "lib" / "two.py").write_text("from lib.one import ONE\n")
+    (project / "notebooks").mkdir()
+    sources = {"a": "print(n)", "b": "from lib.one import ONE", "c": "from lib.two import ONE"}
+    for name, source in sources.items():
+        nbformat.write(notebook(source), project / "notebooks" / f"{name}.ipynb")
+    write_profile(project, {"a": {}, "b": {}, "c": {"after": ["b"]}})
+
+
+@pytest.fixture
+def project(tmp_path, root):
+    """A small project with the real runner; what else a build needs is stubbed."""
+    lay_out(tmp_path, root)
+    for name in ("cover", "vendor", "render"):
+        write_stub(tmp_path, name)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, root):
+    """A small project whose build is up to date."""
+    project = tmp_path_factory.mktemp("finished") / "project"
+    lay_out(project, root)
+    for name in STUBS:
+        write_stub(project, name)
+    result = tool(project, "book.tools.build", "--cores", "1")
+    assert result.returncode == 0, result.stderr
+    return project
+
+
+class TestWhatRunsAgain:
+    @pytest.fixture
+    def built(self, finished, tmp_path):
+        copy = shutil.copytree(finished, tmp_path / "project")
+        (copy / "ran.txt").write_text("")
+        return copy
+
+    @staticmethod
+    def ran(project: Path) -> list[str]:
+        """Build again; which jobs ran, in their order."""
+        result = tool(project, "book.tools.build", "--cores", "1")
+        assert result.returncode == 0, result.stderr
+        return (project / "ran.txt").read_text().split()
+
+    def test_everything_the_first_time_and_in_order(self, finished):
+        first = (finished / "ran.txt").read_text().split()
+        assert sorted(first) == ["a", "b", "c", "cover", "index", "plotly.min"]
+        assert first.index("b") < first.index("c") < first.index("index")
+
+    def test_nothing_when_nothing_has_changed(self, built):
+        assert self.ran(built) == []
+
+    def test_exactly_the_notebooks_that_import_a_changed_module(self, built):
+        (built / "lib" / "two.py").write_text("from lib.one import ONE\nTWO = 2\n")
+        assert self.ran(built) == ["c", "index"]
+
+    def test_the_notebooks_that_import_it_through_another_module_too(self, built):
+        (built / "lib" / "one.py").write_text("ONE = 1.0\n")
+        assert self.ran(built) == ["b", "c", "index"]
+
+    def test_a_changed_notebook_alone_and_not_those_that_wait_for_it(self, built):
+        nbformat.write(notebook("from lib.one import ONE", "print(ONE)"), built / "notebooks" / "b.ipynb")
+        assert self.ran(built) == ["b", "index"]
+
+    def test_the_notebook_whose_parameter_has_changed(self, built):
+        write_profile(built, {"a": {"parameters": {"n": 4}}, "b": {}, "c": {"after": ["b"]}})
+        assert self.ran(built) == ["a", "index"]
+
+    def test_only_the_rendering_when_the_prose_has_changed(self, built):
+        (built / "book" / "intro.md").write_text("# Another intro\n")
+        assert self.ran(built) == ["index"]
+
+
+class TestRunner:
+    def test_the_executed_copy_holds_the_profiles_values_and_where_it_ran(self, project):
+        write_profile(project, {"a": {"parameters": {"n": 41}}})
+        result = tool(project, "book.tools.run_notebook", "a")
+        assert result.returncode == 0, result.stderr
+        executed = nbformat.read(project / "build/tiny/notebooks/a.ipynb", as_version=4)
+        assert executed.cells[-1].outputs[0].text.strip() == "41"
+        assert executed.metadata.papermill.parameters == {"n": 41, "profile_dir": "../build/tiny"}
+        assert executed.metadata.monosemantic.environment.packages.torch
+
+    def test_a_failing_cell_is_named_and_leaves_a_log_but_no_result(self, project):
+        nbformat.write(notebook("print('fine')", "open('nowhere')"), project / "notebooks" / "a.ipynb")
+        result = tool(project, "book.tools.run_notebook", "a")
+        assert result.returncode == 1
+        assert "Notebook a failed in cell [4]" in result.stderr
+        assert "open('nowhere')" in result.stderr
+        assert "FileNotFoundError" in result.stderr
+        assert "FileNotFoundError" in (project / "build/tiny/logs/a.log").read_text()
+        assert not (project / "build/tiny/notebooks/a.ipynb").exists()
+
+    def test_a_failing_notebook_fails_the_build(self, project):
+        nbformat.write(notebook("1 / 0"), project / "notebooks" / "a.ipynb")
+        result = tool(project, "book.tools.build", "--cores", "1")
+        assert result.returncode == 1
+        assert "Notebook a failed" in result.stdout
+
+    def test_an_unknown_parameter_stops_the_build_before_anything_runs(self, project):
+        write_profile(project, {"a": {}, "b": {"parameters": {"m": 1}}})
+        result = tool(project, "book.tools.build", "--cores", "1")
+        assert result.returncode == 1
+        assert "unknown parameter 'm'" in result.stderr
+        assert not (project / "build" / "tiny").exists()
+        assert not (project / "ran.txt").exists()
+
+
+class TestPage:
+    def plot(self, alt: str) -> nbformat.NotebookNode:
+        html = '<div class="plotly-graph-div"></div>'
+        outputs = [new_output("display_data", data={"text/html": html, "application/vnd.plotly.v1+json": {}})]
+        return new_code_cell("figure", metadata={"mystnb": {"image": {"alt": alt}}}, outputs=outputs)
+
+    def test_plotlys_script_is_named_once_and_before_the_first_plot(self):
+        page = prepare_notebook(new_notebook(cells=[self.plot("one"), self.plot("two")]))
+        shown = [cell.outputs[0].data["text/html"] for cell in page.cells]
+        assert [text.count("plotly.min.js") for text in shown] == [1, 0]
+
+    def test_a_plot_carries_its_alternative_text(self):
+        page = prepare_notebook(new_notebook(cells=[self.plot('loss "falls"')]))
+        assert 'aria-label="loss &quot;falls&quot;"' in page.cells[0].outputs[0].data["text/html"]
+
+    def test_a_page_without_a_plot_does_not_load_plotly(self):
+        page = prepare_notebook(new_notebook(cells=[new_code_cell("1", outputs=[])]))
+        assert "plotly" not in json.dumps(page)
