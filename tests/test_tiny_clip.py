@@ -1,4 +1,4 @@
-"""The embedded CLIP: what its training is told, exact resumption, and that the shipped weights do what their card says."""
+"""The embedded CLIP: what training is told, exact resumption, and that the shipped weights do what their card says."""
 
 import json
 
