@@ -6,8 +6,6 @@ def test_something(visit):
                                                         # problems that were recorded fail the test at its end
 """
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,21 +16,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from book.tools import chromium
+
 HTML = Path(__file__).resolve().parents[2] / "build" / "html"
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-NAMES = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
-ADVICE = (
-    "No Chromium was found: install it (Debian and Ubuntu: `sudo apt install chromium`; macOS: Chrome will do), "
-    "or name one with CHROMIUM=/path/to/chromium."
-)
 
 
 @dataclass
@@ -79,13 +69,13 @@ def site(html: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Headless Chromium, the machine's own."""
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    path = chromium.find()
     if path is None:
-        pytest.fail(ADVICE)
+        pytest.fail(chromium.ADVICE)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield chromium
-        chromium.close()
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Every check of the project, the cheap ones first; what `make test` runs inside the environment.
+set -e
+
+step() { printf '\n=== %s  (%s)\n' "$1" "$(date +%H:%M:%S)"; }
+
+step 'A browser is installed'
+python -m book.tools.chromium
+
+step 'Notebooks are stored without outputs'
+nbstripout --verify --keep-id --extra-keys 'metadata.papermill cell.metadata.papermill cell.metadata.execution' notebooks/*.ipynb
+
+step 'Style'
+ruff check --quiet .
+ruff format --check --quiet .
+
+step 'Unit tests'
+python -m pytest -q --ignore tests/browser -n "${CORES:-2}" --dist loadfile
+
+step 'Notebooks with their default parameters'
+python -m pytest -q --nbval-lax --nbval-current-env notebooks
+
+step 'The book'
+make --no-print-directory book
+
+step 'The rendered book in a browser'
+python -m pytest -q tests/browser

@@ -1,0 +1,108 @@
+"""What every notebook of the book has in common, checked on the sources; nbval and the browser tests run them."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from book.tools.profiles import Entry, Profile
+from book.tools.run_notebook import run
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+CLOSING_SECTIONS = ("What this does not show", "Summary", "Exercises")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request) -> nbformat.NotebookNode:
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def imported(cell) -> set[str]:
+    """The packages that a cell imports."""
+    statements = ast.parse(cell.source).body
+    names = [alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in statements if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[0] for name in names}
+
+
+def is_parameters(cell) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+def test_is_valid_and_stored_without_outputs(notebook):
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
+
+
+def test_begins_with_a_title_and_closes_with_limits_summary_and_exercises(notebook):
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert re.match(r"# \S", prose[0])
+    assert not re.match(r"# \d", prose[0]), "the table of contents numbers the chapters"
+    headings = re.findall(r"^##+ (.+)$", "\n".join(prose), flags=re.MULTILINE)
+    assert [section for section in CLOSING_SECTIONS if section in headings] == list(CLOSING_SECTIONS)
+
+
+def test_imports_stand_in_one_cell_and_heavy_libraries_come_through_lib(notebook):
+    importing = [cell for cell in code_cells(notebook) if imported(cell)]
+    assert len(importing) == 1
+    assert "lib" in imported(importing[0])
+    assert not imported(importing[0]) & {"open_clip", "timm", "torchvision", "transformers"}
+
+
+def test_code_cells_are_short(notebook):
+    free = [cell for cell in code_cells(notebook) if not is_parameters(cell) and not imported(cell)]
+    assert [cell.source for cell in free if len(cell.source.splitlines()) > 15] == []
+
+
+def test_every_parameter_has_a_type_a_value_and_a_comment(notebook):
+    cells = [cell for cell in code_cells(notebook) if is_parameters(cell)]
+    assert len(cells) == 1
+    lines = [line for line in cells[0].source.splitlines() if line.strip()]
+    assert [line for line in lines if not re.fullmatch(r"\w+: [\w\[\], |]+ = .+  # \S.*", line)] == []
+    assert any(line.startswith("profile_dir: str") for line in lines)
+
+
+def test_every_figure_has_a_name_a_caption_and_an_alternative_text(notebook):
+    for cell in code_cells(notebook):
+        settings = cell.metadata.get("mystnb", {})
+        if "figure" in settings:
+            assert settings["figure"]["name"].startswith("fig-")
+            assert len(settings["figure"]["caption"]) > 10
+            assert len(settings["image"]["alt"]) > 10
+
+
+def test_papermill_reads_its_parameters():
+    for path in NOTEBOOKS:
+        assert "profile_dir" in papermill.inspect_notebook(str(path))
+
+
+def test_two_runs_give_the_same_numbers(tmp_path, root):
+    """Extraction, training and scoring from scratch, twice, each with its own artifacts."""
+    name = "04_monosemanticity"
+    for run_name in ("first", "second"):
+        (tmp_path / "profiles").mkdir(exist_ok=True)
+        (tmp_path / "profiles" / f"{run_name}.yaml").write_text(f"notebooks: {{{name}: {{}}}}")
+        for folder in ("notebooks", "lib", "assets"):
+            link = tmp_path / folder
+            if not link.exists():
+                link.symlink_to(root / folder)
+        profile = Profile(run_name, tmp_path)
+        profile.entries[name] = Entry(parameters={"profile_dir": str(tmp_path / run_name)})
+        run(profile, name, threads=2)
+    first, second = (json.loads((tmp_path / n / "results" / f"{name}.json").read_text()) for n in ("first", "second"))
+    assert without_times(first) == without_times(second)
+
+
+def without_times(result):
+    """A result without what a clock measured."""
+    if isinstance(result, dict):
+        return {key: without_times(value) for key, value in result.items() if "seconds" not in key}
+    return [without_times(value) for value in result] if isinstance(result, list) else result
