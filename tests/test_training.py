@@ -66,7 +66,7 @@ def test_training_explains_sparse_structure_in_the_inputs_own_units(store, kind,
 @pytest.mark.parametrize(("threshold", "lowest"), [("scalar", 0.9), ("per_feature", 0.8)])
 @pytest.mark.parametrize("kind", ["batchtopk", "matryoshka"])
 def test_l0_with_the_learned_threshold_is_close_to_k_on_new_data(kind, threshold, lowest):
-    """A latent's own smallest code in a batch lies above the batch's, so thresholds per feature let a little less pass."""
+    """A latent's own smallest code in a batch lies above the batch's: thresholds per feature let less pass."""
     world = sparse_world(rows=8000)
     config = replace(SHORT, kind=kind, width=128, steps=400, batch_size=256, threshold=threshold)
     sae = train(ActivationStore.from_tensor(world[:6000]), config)
