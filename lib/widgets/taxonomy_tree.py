@@ -81,8 +81,9 @@ def _leaf(leaf: Leaf, depth: int, ranks: Sequence[str], quality: int) -> str:
         f"<h4>{name}</h4><em>{title}</em><div>{''.join(images[1:])}</div>"
         f"<dl>{lineage}</dl><p>{html.escape(leaf.note)}</p>"
     )
+    taxon = leaf.path[depth] if depth < len(ranks) - 1 else leaf.title
     words = html.escape(" ".join((*leaf.path, leaf.title)).lower())
     return (
         f'<button type="button" class="tx-leaf" data-words="{words}">{images[0]}<span>{name}</span>'
-        f"<small>{html.escape(leaf.path[depth])}</small><template>{more}</template></button>"
+        f"<small>{html.escape(taxon)}</small><template>{more}</template></button>"
     )
