@@ -6,6 +6,7 @@ used. Nothing is imported or run, so the whole graph is read in a fraction of a 
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -76,13 +77,14 @@ class Graph:
         parts = module.split(".")
         for depth in range(1, len(parts) + 1):
             name = ".".join(parts[:depth])
-            if parts[0] == PACKAGE and self._file(name):
+            if self._file(name):
                 yield name
 
     def _file(self, module: str) -> Path | None:
+        if not re.fullmatch(rf"{PACKAGE}(\.\w+)*", module):
+            return None
         stem = self.root.joinpath(*module.split("."))
-        candidates = (stem.with_name(stem.name + ".py"), stem / "__init__.py")
-        return next((file for file in candidates if module.startswith(PACKAGE) and file.is_file()), None)
+        return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
     def _files(self, module: str) -> Iterator[Path]:
         """The module, the files beside it that it names (`"feature_explorer.js"`), the folders of ASSETS."""
