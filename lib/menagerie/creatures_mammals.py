@@ -9,6 +9,9 @@ from .creatures_brush import Brush, rgb, shade
 
 Traits = Mapping[str, Any]
 
+# Outlines are long lists of points: packed, they stay readable.
+# fmt: off
+
 
 def quadruped(b: Brush, t: Traits, pose: str) -> None:
     """A four-legged mammal from the side; legs are still (pose "stand") or in stride ("walk")."""
@@ -26,33 +29,14 @@ def quadruped(b: Brush, t: Traits, pose: str) -> None:
         b.oval(head[0] - 0.05, head[1] + 0.05, 0.2, 0.23, t["mane"])
     w = g * 1.05
     if neck > 0.2:
-        b.limb(
-            [
-                (x1 - 0.06, cy - 0.02),
-                (x1 + 0.06 + neck * 0.05, cy - g * 0.3 - neck * 0.4),
-                (head[0] - 0.02, head[1] + 0.02),
-            ],
-            w * 1.15,
-            t["coat"],
-            tip=max(0.1, t["head"] * 0.85),
-        )
+        b.limb([(x1 - 0.06, cy - 0.02), (x1 + 0.06 + neck * 0.05, cy - g * 0.3 - neck * 0.4),
+            (head[0] - 0.02, head[1] + 0.02)], w * 1.15, t["coat"], tip=max(0.1, t["head"] * 0.85))
     top = [(x0 + 0.1, cy - g), (0.44, cy - g * 0.92), (x1 - 0.05, cy - g * 1.02)]
     if t.get("hump"):
-        top = [
-            (x0 + 0.07, cy - g * 0.85),
-            (0.36, cy - g * 1.0),
-            (0.44, cy - g * 1.95),
-            (0.53, cy - g * 1.0),
-            (x1 - 0.03, cy - g * 0.9),
-        ]
-    body = [
-        *top,
-        (x1 + 0.05, cy - g * 0.35),
-        (x1 + 0.03, cy + g * 0.45),
-        (0.44, cy + g * 0.66),
-        (x0 + 0.08, cy + g * 0.5),
-        (x0 - 0.03, cy - g * 0.2),
-    ]
+        top = [(x0 + 0.07, cy - g * 0.85), (0.36, cy - g * 1.0), (0.44, cy - g * 1.95), (0.53, cy - g * 1.0),
+            (x1 - 0.03, cy - g * 0.9)]
+    body = [*top, (x1 + 0.05, cy - g * 0.35), (x1 + 0.03, cy + g * 0.45), (0.44, cy + g * 0.66),
+        (x0 + 0.08, cy + g * 0.5), (x0 - 0.03, cy - g * 0.2)]
     if t.get("wool"):
         body = _woolly(body)
     near = ((x0 + 0.05, -stride), (x1 - 0.08, stride))
@@ -74,29 +58,18 @@ def _woolly(body: list[tuple[float, float]]) -> list[tuple[float, float]]:
     angles = np.linspace(0, 2 * np.pi, 22, False)
     bumps = 1 + 0.09 * (np.arange(22) % 2)
     spread = np.abs(np.asarray(body) - centre).max(0)
-    return [
-        (centre[0] + spread[0] * k * np.cos(a), centre[1] + spread[1] * k * np.sin(a))
-        for a, k in zip(angles, bumps, strict=True)
-    ]
+    return [(centre[0] + spread[0] * k * np.cos(a), centre[1] + spread[1] * k * np.sin(a)) for a, k in zip(angles,
+        bumps, strict=True)]
 
 
 def _leg(b: Brush, t: Traits, x: float, cy: float, stride: float, color: tuple[int, int, int]) -> None:
     width = 0.085 * t.get("thick", 1.0)
     foot = (x + stride, 0.95)
-    b.limb(
-        [(x, cy + t["girth"] * 0.1), (x + stride * 0.3 - 0.008, (cy + 0.95) / 2 + 0.04), foot],
-        width * 1.25,
-        color,
-        tip=width * 0.8,
-    )
+    b.limb([(x, cy + t["girth"] * 0.1), (x + stride * 0.3 - 0.008, (cy + 0.95) / 2 + 0.04), foot], width * 1.25,
+        color, tip=width * 0.8)
     if "socks" in t:
-        b.limb(
-            [(x + stride * 0.6, 0.97 - t["leg"] * 0.55), foot],
-            width * 0.95,
-            t["socks"],
-            tip=width * 0.82,
-            outline=False,
-        )
+        b.limb([(x + stride * 0.6, 0.97 - t["leg"] * 0.55), foot], width * 0.95, t["socks"], tip=width * 0.82,
+            outline=False)
     paw = t.get("hoof", t.get("socks", shade(color, 0.9)))
     b.oval(foot[0] + 0.012, 0.955, width * 0.56, 0.026, paw)
 
@@ -105,25 +78,15 @@ def _thigh(b: Brush, t: Traits, x: float, cy: float, stride: float) -> None:
     """Blend a near leg into the body: cover the belly's outline where the leg begins."""
     width, g = 0.085 * t.get("thick", 1.0), t["girth"]
     low = cy + g * 0.6 + min(0.07, t["leg"] * 0.2)
-    b.limb(
-        [(x, cy + g * 0.2), (x + stride * 0.15 - 0.004, low)], width * 1.22, t["coat"], tip=width * 1.12, outline=False
-    )
+    b.limb([(x, cy + g * 0.2), (x + stride * 0.15 - 0.004, low)], width * 1.22, t["coat"], tip=width * 1.12,
+        outline=False)
 
 
 def _tail(b: Brush, t: Traits, x: float, y: float) -> None:
     kind, coat = t["tail"], t["coat"]
     if kind == "bush":
-        flat = b.blob(
-            [
-                (x + 0.06, y),
-                (x - 0.08, y - 0.02),
-                (x - 0.2, y + 0.12),
-                (x - 0.21, y + 0.3),
-                (x - 0.1, y + 0.26),
-                (x + 0.04, y + 0.12),
-            ],
-            coat,
-        )
+        flat = b.blob([(x + 0.06, y), (x - 0.08, y - 0.02), (x - 0.2, y + 0.12), (x - 0.21, y + 0.3),
+            (x - 0.1, y + 0.26), (x + 0.04, y + 0.12)], coat)
         b.inside(b.mask(flat), [b.disc(x - 0.21, y + 0.29, 0.1, 0.1)], t["tail_tip"])
     elif kind == "hair":
         b.limb([(x + 0.04, y + 0.0), (x - 0.09, y + 0.06), (x - 0.1, y + 0.32)], 0.06, t["hair"], tip=0.1)
@@ -137,11 +100,8 @@ def _tail(b: Brush, t: Traits, x: float, y: float) -> None:
     elif kind == "up":
         b.limb([(x + 0.05, y + 0.02), (x - 0.08, y - 0.08), (x - 0.04, y - 0.26), (x - 0.12, y - 0.36)], 0.055, coat)
     elif kind == "curl":
-        b.stroke(
-            [(x + 0.03, y), (x - 0.05, y - 0.03), (x - 0.06, y + 0.04), (x - 0.02, y + 0.03), (x - 0.08, y - 0.06)],
-            0.022,
-            shade(rgb(coat), 0.8),
-        )
+        b.stroke([(x + 0.03, y), (x - 0.05, y - 0.03), (x - 0.06, y + 0.04), (x - 0.02, y + 0.03),
+            (x - 0.08, y - 0.06)], 0.022, shade(rgb(coat), 0.8))
     elif kind == "stub":
         b.oval(x, y, 0.05, 0.06, t["second"])
 
@@ -149,16 +109,8 @@ def _tail(b: Brush, t: Traits, x: float, y: float) -> None:
 def _bands(x0: float, x1: float, top: float, bottom: float, n: int, width: float) -> list[list[tuple[float, float]]]:
     """Tapered vertical stripes from the back downwards."""
     xs = np.linspace(x0, x1, n)
-    return [
-        [
-            (x - width, top),
-            (x + width, top),
-            (x + width * 0.7 - 0.015, (top + bottom) / 2),
-            (x - 0.02, bottom),
-            (x - width * 0.5 - 0.015, (top + bottom) / 2),
-        ]
-        for x in xs
-    ]
+    return [[(x - width, top), (x + width, top), (x + width * 0.7 - 0.015, (top + bottom) / 2), (x - 0.02, bottom),
+        (x - width * 0.5 - 0.015, (top + bottom) / 2)] for x in xs]
 
 
 def _pattern(b: Brush, t: Traits, mask: Any, x0: float, x1: float, cy: float, g: float) -> None:
@@ -166,26 +118,16 @@ def _pattern(b: Brush, t: Traits, mask: Any, x0: float, x1: float, cy: float, g:
     if pattern == "striped":
         b.inside(mask, _bands(x0 + 0.02, x1, cy - g * 1.2, cy + g * 0.55, 8, 0.02), t["third"])
     elif pattern == "patched":
-        at = [
-            (x0 + 0.08, cy - g * 0.4),
-            (0.45 + rng.uniform(-0.05, 0.05), cy + g * 0.05),
-            (x1 - 0.03, cy - g * 0.6),
-            (0.36, cy - g * 0.95),
-        ]
+        at = [(x0 + 0.08, cy - g * 0.4), (0.45 + rng.uniform(-0.05, 0.05), cy + g * 0.05), (x1 - 0.03, cy - g * 0.6),
+            (0.36, cy - g * 0.95)]
         b.inside(mask, [b.disc(x, y, rng.uniform(0.07, 0.11), rng.uniform(0.06, 0.1)) for x, y in at], t["third"])
     elif pattern == "dotted":
-        dots = [
-            b.disc(x + rng.uniform(-0.01, 0.01), cy - g * k, 0.014)
-            for k, shift in ((0.65, 0), (0.3, 0.04))
-            for x in np.arange(x0 + 0.04 + shift, x1, 0.085)
-        ]
+        dots = [b.disc(x + rng.uniform(-0.01, 0.01), cy - g * k, 0.014) for k,
+            shift in ((0.65, 0), (0.3, 0.04)) for x in np.arange(x0 + 0.04 + shift, x1, 0.085)]
         b.inside(mask, dots, "#f6e6c8")
     elif pattern == "blotched":
-        at = [
-            (x + rng.uniform(-0.01, 0.01), cy + g * k)
-            for k, shift in ((-0.7, 0), (-0.1, 0.045), (0.4, 0))
-            for x in np.arange(x0 + shift, x1 + 0.05, 0.09)
-        ]
+        at = [(x + rng.uniform(-0.01, 0.01), cy + g * k) for k, shift in ((-0.7, 0), (-0.1, 0.045),
+            (0.4, 0)) for x in np.arange(x0 + shift, x1 + 0.05, 0.09)]
         b.inside(mask, [b.disc(x, y, 0.034, 0.034) for x, y in at], t["third"])
     if "saddle" in t:
         b.inside(mask, [b.disc(x1 - 0.02, cy, 0.11, g * 1.2)], t["saddle"])
@@ -200,21 +142,11 @@ def _neck_marks(b: Brush, t: Traits, base: tuple[float, float], head: tuple[floa
     if t["pattern"] == "blotched":
         for k in np.linspace(0.05, 0.85, 6):
             for dx in (-0.024, 0.028):
-                b.oval(
-                    xa + (xb - xa) * k + dx - 0.01,
-                    ya + (yb - ya) * k + dx * 0.6,
-                    0.021,
-                    0.026,
-                    t["third"],
-                    outline=False,
-                )
+                b.oval(xa + (xb - xa) * k + dx - 0.01, ya + (yb - ya) * k + dx * 0.6, 0.021, 0.026, t["third"],
+                    outline=False)
     if "hair" in t:
-        b.limb(
-            [(xa - 0.09, ya - 0.03), ((xa + xb) / 2 - 0.09, (ya + yb) / 2 - 0.03), (xb - 0.08, yb - 0.08)],
-            0.06,
-            t["hair"],
-            tip=0.05,
-        )
+        b.limb([(xa - 0.09, ya - 0.03), ((xa + xb) / 2 - 0.09, (ya + yb) / 2 - 0.03), (xb - 0.08, yb - 0.08)], 0.06,
+            t["hair"], tip=0.05)
 
 
 def _ears(b: Brush, t: Traits, x: float, y: float, r: float) -> None:
@@ -252,15 +184,9 @@ def _head(b: Brush, t: Traits, at: tuple[float, float]) -> None:
     color = t.get("face", t["coat"])
     _horns(b, t, x, y, r)
     _ears(b, t, x, y, r)
-    face = [
-        (x - r, y),
-        (x - r * 0.55, y - r * 0.85),
-        (x + r * 0.5, y - r * 0.75),
-        (x + r * 0.7 + muzzle, y + r * 0.2),
-        (x + r * 0.75 + muzzle, y + r * 0.6),
-        (x + r * 0.3, y + r * 0.92),
-        (x - r * 0.65, y + r * 0.8),
-    ]
+    face = [(x - r, y), (x - r * 0.55, y - r * 0.85), (x + r * 0.5, y - r * 0.75),
+        (x + r * 0.7 + muzzle, y + r * 0.2), (x + r * 0.75 + muzzle, y + r * 0.6), (x + r * 0.3, y + r * 0.92),
+        (x - r * 0.65, y + r * 0.8)]
     mask = b.mask(b.blob(face, color))
     if t.get("bib"):
         b.inside(mask, [b.disc(x + r * 0.4, y + r * 0.85, r * 0.5 + muzzle, r * 0.62)], t["second"])
@@ -275,14 +201,8 @@ def _head(b: Brush, t: Traits, at: tuple[float, float]) -> None:
     if "eye_patch" in t:
         b.oval(x + r * 0.25, y - r * 0.05, 0.05, 0.062, t["eye_patch"], angle=0.5, outline=False)
     b.eye(x + r * 0.28, y - r * 0.14, 0.026, t.get("eye", "#d9d4cc" if "face" in t or "eye_patch" in t else None))
-    b.oval(
-        x + r * 0.72 + muzzle,
-        y + r * 0.24,
-        0.026,
-        0.022,
-        "#2c2224" if "snout" not in t else shade(rgb(t["snout"]), 0.6),
-        outline=False,
-    )
+    b.oval(x + r * 0.72 + muzzle, y + r * 0.24, 0.026, 0.022,
+        "#2c2224" if "snout" not in t else shade(rgb(t["snout"]), 0.6), outline=False)
     b.stroke([(x + r * 0.6 + muzzle, y + r * 0.62), (x + r * 0.25 + muzzle * 0.5, y + r * 0.6)], 0.012, (60, 40, 40))
     if t.get("whiskers") and t["color"] != "black":
         b.stroke([(x + r * 0.5, y + r * 0.45), (x + r * 0.3, y + r * 0.6)], 0.008, "#ffffff")
@@ -298,10 +218,8 @@ def elephant(b: Brush, t: Traits, pose: str) -> None:
     near = (0.17 - stride, 0.49 + stride)
     for x in near:
         b.limb([(x, 0.56), (x, 0.94)], 0.14, coat)
-    b.blob(
-        [(0.08, 0.48), (0.16, 0.28), (0.38, 0.2), (0.6, 0.24), (0.68, 0.42), (0.62, 0.64), (0.38, 0.72), (0.15, 0.66)],
-        coat,
-    )
+    b.blob([(0.08, 0.48), (0.16, 0.28), (0.38, 0.2), (0.6, 0.24), (0.68, 0.42), (0.62, 0.64), (0.38, 0.72),
+        (0.15, 0.66)], coat)
     for x in near:
         b.limb([(x, 0.56), (x, 0.78)], 0.135, coat, tip=0.135, outline=False)
         for k in (-0.04, 0.0, 0.04):
@@ -319,12 +237,8 @@ def rabbit(b: Brush, t: Traits, pose: str) -> None:
         b.oval((x0 + tip) / 2, 0.2, 0.06, 0.2, shade(rgb(t["coat"]), dark), angle=0.2 if tip > x0 else -0.2)
         b.oval((x0 + tip) / 2, 0.21, 0.028, 0.14, t["third"], angle=0.2 if tip > x0 else -0.2, outline=False)
     b.oval(0.13, 0.74, 0.085, 0.085, t["second"])
-    mask = b.mask(
-        b.blob(
-            [(0.14, 0.75), (0.22, 0.55), (0.42, 0.47), (0.62, 0.5), (0.68, 0.7), (0.6, 0.92), (0.3, 0.95), (0.16, 0.9)],
-            t["coat"],
-        )
-    )
+    mask = b.mask(b.blob([(0.14, 0.75), (0.22, 0.55), (0.42, 0.47), (0.62, 0.5), (0.68, 0.7), (0.6, 0.92),
+        (0.3, 0.95), (0.16, 0.9)], t["coat"]))
     b.inside(mask, [b.disc(0.62, 0.78, 0.1, 0.2)], t["second"])
     b.oval(0.32, 0.78, 0.15, 0.14, t["coat"])
     b.oval(0.36, 0.94, 0.13, 0.04, t["coat"])
@@ -337,44 +251,17 @@ def rabbit(b: Brush, t: Traits, pose: str) -> None:
 
 def squirrel(b: Brush, t: Traits, pose: str) -> None:
     """A squirrel upright with a nut, its tail as big as itself."""
-    b.blob(
-        [
-            (0.36, 0.92),
-            (0.14, 0.88),
-            (0.04, 0.6),
-            (0.08, 0.28),
-            (0.24, 0.1),
-            (0.4, 0.16),
-            (0.36, 0.3),
-            (0.27, 0.34),
-            (0.28, 0.58),
-            (0.4, 0.7),
-        ],
-        shade(rgb(t["coat"]), 0.88),
-    )
-    mask = b.mask(
-        b.blob(
-            [
-                (0.36, 0.9),
-                (0.33, 0.68),
-                (0.44, 0.46),
-                (0.6, 0.42),
-                (0.68, 0.6),
-                (0.66, 0.82),
-                (0.58, 0.94),
-                (0.42, 0.95),
-            ],
-            t["coat"],
-        )
-    )
+    b.blob([(0.36, 0.92), (0.14, 0.88), (0.04, 0.6), (0.08, 0.28), (0.24, 0.1), (0.4, 0.16), (0.36, 0.3),
+        (0.27, 0.34), (0.28, 0.58), (0.4, 0.7)], shade(rgb(t["coat"]), 0.88))
+    mask = b.mask(b.blob([(0.36, 0.9), (0.33, 0.68), (0.44, 0.46), (0.6, 0.42), (0.68, 0.6), (0.66, 0.82),
+        (0.58, 0.94), (0.42, 0.95)], t["coat"]))
     b.inside(mask, [b.disc(0.64, 0.7, 0.09, 0.2)], t["second"])
     b.oval(0.46, 0.8, 0.12, 0.12, t["coat"])
     b.oval(0.56, 0.94, 0.12, 0.035, t["coat"])
     for dx in (-0.05, 0.06):
         b.poly([(0.6 + dx, 0.28), (0.62 + dx, 0.1), (0.69 + dx, 0.27)], t["coat"])
-    mask = b.mask(
-        b.blob([(0.52, 0.36), (0.58, 0.24), (0.72, 0.23), (0.86, 0.36), (0.82, 0.45), (0.64, 0.5)], t["coat"])
-    )
+    mask = b.mask(b.blob([(0.52, 0.36), (0.58, 0.24), (0.72, 0.23), (0.86, 0.36), (0.82, 0.45), (0.64, 0.5)],
+        t["coat"]))
     b.inside(mask, [b.disc(0.78, 0.46, 0.12, 0.06)], t["second"])
     b.eye(0.7, 0.33, 0.03)
     b.oval(0.86, 0.37, 0.02, 0.018, "#2c2224", outline=False)
@@ -386,17 +273,9 @@ def bat(b: Brush, t: Traits, pose: str) -> None:
     """A bat in flight, wings spread."""
     lift = 0.0 if pose == "stand" else 0.1
     for s in (-1, 1):
-        wing = [
-            (0.5 + s * 0.08, 0.42),
-            (0.5 + s * 0.26, 0.24 + lift),
-            (0.5 + s * 0.5, 0.3 - lift),
-            (0.5 + s * 0.44, 0.52),
-            (0.5 + s * 0.36, 0.5),
-            (0.5 + s * 0.3, 0.62),
-            (0.5 + s * 0.2, 0.56),
-            (0.5 + s * 0.12, 0.68),
-            (0.5 + s * 0.03, 0.6),
-        ]
+        wing = [(0.5 + s * 0.08, 0.42), (0.5 + s * 0.26, 0.24 + lift), (0.5 + s * 0.5, 0.3 - lift),
+            (0.5 + s * 0.44, 0.52), (0.5 + s * 0.36, 0.5), (0.5 + s * 0.3, 0.62), (0.5 + s * 0.2, 0.56),
+            (0.5 + s * 0.12, 0.68), (0.5 + s * 0.03, 0.6)]
         b.poly(wing, t["second"])
         for k in (3, 5):
             b.stroke([wing[1], wing[k]], 0.012, shade(rgb(t["second"]), 0.68))
@@ -412,35 +291,13 @@ def dolphin(b: Brush, t: Traits, pose: str) -> None:
     """A dolphin mid-leap."""
     b.blob([(0.1, 0.62), (0.0, 0.5), (0.06, 0.66), (0.0, 0.82), (0.13, 0.7)], t["coat"])
     b.blob([(0.45, 0.3), (0.34, 0.12), (0.58, 0.28)], shade(rgb(t["coat"]), 0.85))
-    mask = b.mask(
-        b.blob(
-            [
-                (0.08, 0.64),
-                (0.25, 0.44),
-                (0.5, 0.28),
-                (0.74, 0.28),
-                (0.86, 0.4),
-                (0.99, 0.5),
-                (0.97, 0.55),
-                (0.84, 0.54),
-                (0.62, 0.6),
-                (0.32, 0.62),
-                (0.14, 0.7),
-            ],
-            t["coat"],
-        )
-    )
+    mask = b.mask(b.blob([(0.08, 0.64), (0.25, 0.44), (0.5, 0.28), (0.74, 0.28), (0.86, 0.4), (0.99, 0.5),
+        (0.97, 0.55), (0.84, 0.54), (0.62, 0.6), (0.32, 0.62), (0.14, 0.7)], t["coat"]))
     b.inside(mask, [[(0.3, 0.62), (0.6, 0.52), (0.85, 0.5), (1.0, 0.52), (0.98, 0.7), (0.3, 0.75)]], t["second"])
     b.blob([(0.6, 0.54), (0.56, 0.72), (0.48, 0.78), (0.5, 0.58)], shade(rgb(t["coat"]), 0.85))
     b.eye(0.8, 0.42, 0.022)
     b.stroke([(0.97, 0.52), (0.88, 0.51), (0.83, 0.48)], 0.011, (50, 60, 80))
 
 
-PLANS = {
-    "quadruped": quadruped,
-    "elephant": elephant,
-    "rabbit": rabbit,
-    "squirrel": squirrel,
-    "bat": bat,
-    "dolphin": dolphin,
-}
+PLANS = {"quadruped": quadruped, "elephant": elephant, "rabbit": rabbit, "squirrel": squirrel, "bat": bat,
+    "dolphin": dolphin}
