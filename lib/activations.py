@@ -9,10 +9,12 @@ import json
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import chain, count, islice
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -66,13 +68,24 @@ def extract(
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
     geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
     about = {"encoder": encoder.spec, "device": encoder.device.type, "torch": torch.__version__}
-    folders = {name: _SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
-    missing = [(i, todo) for i in range(-(-len(images) // shard_images)) if (todo := _missing(folders, i))]
-    if missing:
-        _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress)
-    for folder in folders.values():
-        folder.finish(images)
-    return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
+    with _alone(Path(out), names):
+        folders = {name: _SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
+        missing = [(i, todo) for i in range(-(-len(images) // shard_images)) if (todo := _missing(folders, i))]
+        if missing:
+            _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress)
+        for folder in folders.values():
+            folder.finish(images)
+        return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
+
+
+@contextmanager
+def _alone(out: Path, names: Sequence[str]) -> Iterator[None]:
+    """Wait until no other process extracts to these sites: notebooks of a profile run side by side and share stores."""
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as locks:
+        for name in sorted(names):  # all in one order, so that two never wait for each other
+            locks.enter_context(FileLock(out / f".{name}.lock"))
+        yield
 
 
 def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
