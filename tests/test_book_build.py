@@ -30,10 +30,11 @@ STUBS = {
     "render": "build/html/index.html",
 }
 STUB = """import sys
+import time
 from pathlib import Path
 target = Path(f"{target}")
 target.parent.mkdir(parents=True, exist_ok=True)
-target.touch()
+target.write_text(str(time.time_ns()))
 with open("ran.txt", "a") as log:
     print(target.stem, file=log)
 """

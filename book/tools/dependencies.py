@@ -87,12 +87,13 @@ class Graph:
         return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
     def _files(self, module: str) -> Iterator[Path]:
-        """The module, the files beside it that it names (`"feature_explorer.js"`), the folders of ASSETS."""
+        """The module, the files beside it that share its name or that it names, the folders of ASSETS."""
         file = self._file(module)
         yield file
         nodes = ast.walk(ast.parse(file.read_text()))
         named = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-        yield from (beside for beside in file.parent.iterdir() if beside.name in named and beside.is_file())
+        data = [beside for beside in file.parent.iterdir() if beside.is_file() and beside.suffix not in {".py", ".pyc"}]
+        yield from (beside for beside in data if beside.name in named or beside.stem == file.stem)
         for folder in ASSETS.get(module, ()):
             found = (self.root / folder).rglob("*")
             yield from (item for item in found if item.is_file() and item.suffix != ".md")
