@@ -217,7 +217,7 @@ class TopK:
             flat, values = encoder.above(x, self.level)
             candidates = Codes.from_flat(flat, values, len(x), n_features)
             self.separates = len(flat) < 4 * self.k * len(x)
-            keep = self._rank(candidates) < self.k
+            keep = self._largest(candidates)
             short = candidates.offsets.diff() < self.k
             if self.level > 0 and short.any():
                 keep &= ~short[candidates.rows]
@@ -239,13 +239,17 @@ class TopK:
         starts = torch.arange(len(x), device=x.device)[:, None] * len(encoder.weight)
         return (starts + features)[values > 0], values[values > 0]
 
-    @staticmethod
-    def _rank(codes: Codes) -> Tensor:
-        """Place (nnz,) of each code within its row, the largest first."""
-        by_value = codes.values.argsort(descending=True, stable=True)
-        order = by_value[codes.rows[by_value].argsort(stable=True)]
-        place = torch.arange(len(order), device=order.device) - codes.offsets[codes.rows]
-        return torch.empty_like(order).index_copy_(0, order, place)
+    def _largest(self, codes: Codes) -> Tensor:
+        """Which codes (nnz,) are among the k largest of their row; the rows are padded to the longest."""
+        width = int(codes.offsets.diff().max())
+        if width <= self.k:
+            return torch.ones_like(codes.rows, dtype=torch.bool)
+        place = torch.arange(len(codes.rows), device=codes.rows.device) - codes.offsets[codes.rows]
+        place += codes.rows * width
+        padded = codes.values.new_full((len(codes.offsets) - 1, width), -float("inf"))
+        padded.view(-1).index_copy_(0, place, codes.values)
+        top = padded.topk(self.k, dim=1, sorted=False).indices
+        return torch.zeros_like(padded, dtype=torch.bool).scatter_(1, top, True).view(-1)[place]
 
     @staticmethod
     def _next_level(kept: Codes) -> float | None:

@@ -7,7 +7,9 @@ gradient is removed, b_dec from the geometric median, inputs of unit mean square
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -212,6 +214,15 @@ class _Run:
             self.objective.follow_threshold(self.threshold_beta)
         self.step += 1
 
+    def advance_and_log(self, x: Tensor, validation: Activations | None) -> None:
+        """One step, with its line of metrics and its checkpoint where due."""
+        self.advance(x)
+        last = self.step == self.config.steps
+        if self.step % self.config.log_every == 0 or last:
+            self.write_metrics(validation)
+        if self.step % self.config.checkpoint_every == 0 and not last:
+            self.checkpoint()
+
     def _clip(self, x: Tensor) -> None:
         gradients = [parameter.grad for parameter in self.parameters.values()]
         self.grad_norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
@@ -325,24 +336,31 @@ def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 
 def _train(runs: list[_Run], store: Activations, validation: Activations | None, progress: bool) -> None:
     """Feed every batch to each run that has not done it yet."""
     start, end = min(run.step for run in runs), max(run.config.steps for run in runs)
-    bar = tqdm(
-        total=end,
-        initial=start,
-        desc="SAE" if len(runs) == 1 else f"{len(runs)} SAEs",
-        unit="step",
-        disable=not progress,
-    )
+    name = "SAE" if len(runs) == 1 else f"{len(runs)} SAEs"
     source = batches(store, runs[0].config, start)
-    with bar:
+    widest_first = sorted(runs, key=lambda run: -run.sae.n_features)
+    with (
+        side_by_side(runs) as each,
+        tqdm(total=end, initial=start, desc=name, unit="step", disable=not progress) as bar,
+    ):
         for step in range(start, end):
             x = next(source).to(runs[0].setup.device, torch.float32)
-            for run in runs:
-                if run.step != step or step >= run.config.steps:
-                    continue
-                run.advance(x)
-                last = run.step == run.config.steps
-                if run.step % run.config.log_every == 0 or last:
-                    run.write_metrics(validation)
-                if run.step % run.config.checkpoint_every == 0 and not last:
-                    run.checkpoint()
+            due = [run for run in widest_first if run.step == step < run.config.steps]
+            each(lambda run, x=x: run.advance_and_log(x, validation), due)
             bar.update()
+
+
+@contextmanager
+def side_by_side(runs: list[_Run]) -> Iterator[Callable[[Callable[[_Run], None], list[_Run]], None]]:
+    """Yield `each(function, runs)`; on a CPU the SAEs run in threads of their own, which beats sharing each product."""
+    threads = torch.get_num_threads()
+    workers = min(len(runs), threads) if runs[0].setup.device.type == "cpu" else 1
+    if workers == 1:
+        yield lambda function, due: [function(run) for run in due]
+        return
+    torch.set_num_threads(threads // workers)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            yield lambda function, due: list(pool.map(function, due))
+    finally:
+        torch.set_num_threads(threads)

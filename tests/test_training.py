@@ -25,6 +25,15 @@ def store():
     return sparse_world()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sharing tensors this small between cores costs more than it gains."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def weights(sae):
     return sae.state_dict()
 
@@ -113,12 +122,16 @@ def test_a_checkpoint_holds_step_adams_moments_and_the_counts_of_dead_latents(st
     assert state["adam.W_dec.step"] == 20
 
 
-def test_several_saes_in_one_pass_equal_separate_runs(store):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_several_saes_in_one_pass_equal_separate_runs(store, threads):
     configs = [
         replace(SHORT, kind=kind, seed=seed, steps=steps)
         for seed, (kind, steps) in enumerate([("batchtopk", 30), ("matryoshka", 20), ("topk", 30), ("relu", 25)])
     ]
-    for sae, config in zip(train(store, configs), configs, strict=True):
+    torch.set_num_threads(threads)
+    together = train(store, configs)
+    torch.set_num_threads(1)
+    for sae, config in zip(together, configs, strict=True):
         assert_same(sae, train(store, config))
 
 
