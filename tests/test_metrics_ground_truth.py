@@ -59,6 +59,14 @@ def test_f1_equals_the_best_over_every_threshold(matrix):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_a_detector_of_everything_is_at_chance():
+    facts = random_facts()
+    scores = ground_truth.best_f1(torch.ones(60, 2), facts, above_chance=True)
+    torch.testing.assert_close(scores, torch.zeros(2, 5), atol=1e-6, rtol=0)
+    perfect = ground_truth.best_f1(facts.truth.float(), facts, above_chance=True)
+    torch.testing.assert_close(perfect.diagonal(), torch.ones(5))
+
+
 def test_mutual_information_equals_scikit_learn_less_its_chance_level(matrix):
     facts = random_facts()
     chance = 1 / (2 * 60)  # nats
@@ -90,12 +98,12 @@ def test_a_feature_that_is_a_fact_matches_it_perfectly():
 def test_purity_of_random_top_images_is_chance():
     facts = random_facts(n=2000)
     top_images = torch.randint(2000, (3000, 16), generator=torch.Generator().manual_seed(5))
-    assert ground_truth.purity(top_images, facts).mean(0).abs().max() < 0.03
+    assert ground_truth.purity(top_images, facts, above_chance=True).mean(0).abs().max() < 0.03
 
 
 def test_purity_leaves_out_missing_images():
     facts = Facts(["yes"], torch.tensor([[True], [False], [True], [False]]))
-    shares = ground_truth.purity(torch.tensor([[0, 2, -1], [0, 1, -1], [-1, -1, -1]]), facts, above_chance=False)
+    shares = ground_truth.purity(torch.tensor([[0, 2, -1], [0, 1, -1], [-1, -1, -1]]), facts)
     torch.testing.assert_close(shares, torch.tensor([[1.0], [0.5], [float("nan")]]), equal_nan=True)
 
 

@@ -86,11 +86,12 @@ def auc(activations: Tensor, facts: Facts) -> Tensor:
 
 
 @torch.no_grad()
-def best_f1(activations: Tensor, facts: Facts, cells: int = 1 << 24) -> Tensor:
+def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells: int = 1 << 24) -> Tensor:
     """F1 of "activation >= t" as a detector of each fact, at the best threshold t for each pair: `(F, C)`.
 
-    Every threshold that tells two activations apart is tried, down to the one that calls every image positive.
-    `cells` bounds the working memory, in numbers.
+    Every threshold that tells two activations apart is tried, down to the one that calls every image positive; in CSR
+    codes, thresholds up to zero count as that one. `above_chance` rescales (F1 - base) / (1 - base) with the base of
+    calling every image positive: a fact true of most images is then no easy match. `cells` bounds the memory.
     """
     truth = _checked(activations, facts).to(torch.int32)
     n_images, positives = len(truth), truth.sum(0)
@@ -102,13 +103,14 @@ def best_f1(activations: Tensor, facts: Facts, cells: int = 1 << 24) -> Tensor:
         before = torch.cat([torch.zeros_like(found[:1]), found])[first]  # (f, C)
         place = torch.arange(len(block.value), device=truth.device) - first[block.feature] + 1
         last = _last_of_tie(block)
-        # a threshold below zero also takes the images that are not stored, which sorting here cannot place
+        # a threshold up to zero also takes the images that are not stored
         last &= (block.value > 0) | (block.counts[block.feature] == n_images)
         f1 = 2 * (found - before[block.feature]) / (place[:, None] + positives)
         best = everything.expand(block.width, -1).clone()
         index = block.feature[last, None].expand(-1, truth.shape[1])
         tables.append(best.scatter_reduce_(0, index, f1[last], "amax"))
-    return torch.cat(tables)
+    table = torch.cat(tables)
+    return (table - everything) / (1 - everything) if above_chance else table
 
 
 @torch.no_grad()
@@ -134,11 +136,11 @@ def mutual_information(activations: Tensor, facts: Facts) -> Tensor:
     return (sides - entropy - chance).clamp_min(0).float()
 
 
-def purity(top_images: Tensor, facts: Facts, above_chance: bool = True) -> Tensor:
+def purity(top_images: Tensor, facts: Facts, above_chance: bool = False) -> Tensor:
     """Share of a feature's top images of which the fact is true, `(F, C)`; NaN for a feature without top images.
 
     top_images: `(F, k)` indices, -1 for none. `above_chance` rescales (share - base) / (1 - base), so that 0 is what
-    images drawn at random give and 1 is all of them: a fact true of most images is then no easy match.
+    images drawn at random give and 1 is all of them.
     """
     shown = top_images >= 0
     truth = facts.truth.to(top_images.device)
@@ -162,13 +164,12 @@ def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.Data
     table = auc(activations, facts)
     best_auc, best = table.max(1)
     pick = (torch.arange(len(best), device=best.device), best)
-    information = mutual_information(activations, facts)[pick]
     columns = {
         "auc": best_auc,
         "f1": best_f1(activations, facts)[pick],
-        "purity": purity(top_images, facts, above_chance=False)[pick],
-        "purity_above_chance": purity(top_images, facts)[pick],
-        "information": information,
+        "purity": purity(top_images, facts)[pick],
+        "purity_above_chance": purity(top_images, facts, above_chance=True)[pick],
+        "information": mutual_information(activations, facts)[pick],
         "share": facts.share.to(best.device)[best],
     }
     frame = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
