@@ -99,6 +99,37 @@ def test_another_process_draws_the_same_pixels_in_any_order():
     assert elsewhere == digest("train", [0, 5, 11, 17, 23])
 
 
+@pytest.mark.parametrize(
+    ("split", "index", "quarters", "caption"),
+    [
+        (
+            "train",
+            0,
+            [[50, 43, 58], [33, 34, 61], [67, 58, 62], [47, 42, 58]],
+            "a picture of an owl and a spider at night",
+        ),
+        (
+            "people",
+            3,
+            [[146, 172, 181], [158, 180, 185], [147, 148, 118], [143, 148, 121]],
+            "a portrait of a man with light brown hair and medium skin",
+        ),
+        (
+            "waterbirds",
+            2,
+            [[96, 108, 61], [103, 109, 61], [105, 101, 54], [83, 82, 40]],
+            "a photo of a plover in the forest",
+        ),
+        ("signs", 4, [[104, 115, 110], [102, 113, 107], [100, 108, 102], [102, 110, 102]], "the word crab"),
+    ],
+)
+def test_the_world_is_still_the_one_that_the_embedded_clip_was_trained_on(split, index, quarters, caption):
+    world = Menagerie(split)
+    means = world.render(index)[0].reshape(2, 56, 2, 56, 3).mean((1, 3)).reshape(4, 3)  # of the picture's quarters
+    assert means == pytest.approx(np.array(quarters), abs=1.5)
+    assert world.captions(index) == [caption]
+
+
 def test_seeds_splits_and_indices_give_different_pictures():
     pictures = [
         Menagerie("train").image(0),
