@@ -59,7 +59,7 @@ rule book:
     params:
         profile=PROFILE,
     shell:
-        "{sys.executable} -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
+        "{sys.executable:q} -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
 
 
 rule notebook:
@@ -75,7 +75,7 @@ rule notebook:
     resources:
         mem_mb=lambda wildcards: profile.entries[wildcards.notebook].memory_mb,
     shell:
-        "{sys.executable} -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads} 2>&1"
+        "{sys.executable:q} -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads} 2>&1"
 
 
 rule cover:
@@ -85,7 +85,7 @@ rule cover:
     output:
         f"{BUILD}/cover.webp",
     shell:
-        "{sys.executable} -m book.tools.cover {output} 2>&1"
+        "{sys.executable:q} -m book.tools.cover {output} 2>&1"
 
 
 rule vendor:
@@ -97,4 +97,4 @@ rule vendor:
     output:
         directory("build/vendor"),
     shell:
-        "{sys.executable} -m book.tools.vendor {output} 2>&1"
+        "{sys.executable:q} -m book.tools.vendor {output} 2>&1"

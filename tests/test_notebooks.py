@@ -2,15 +2,16 @@
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
-
-from book.tools.profiles import Entry, Profile
-from book.tools.run_notebook import run
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CLOSING_SECTIONS = ("What this does not show", "Summary", "Exercises")
@@ -85,20 +86,19 @@ def test_papermill_reads_its_parameters():
 
 
 def test_two_runs_give_the_same_numbers(tmp_path, root):
-    """Extraction, training and scoring from scratch, twice, each with its own artifacts."""
+    """Extraction, training and scoring from scratch, twice, each with artifacts of its own."""
     name = "04_monosemanticity"
-    for run_name in ("first", "second"):
-        (tmp_path / "profiles").mkdir(exist_ok=True)
-        (tmp_path / "profiles" / f"{run_name}.yaml").write_text(f"notebooks: {{{name}: {{}}}}")
-        for folder in ("notebooks", "lib", "assets"):
-            link = tmp_path / folder
-            if not link.exists():
-                link.symlink_to(root / folder)
-        profile = Profile(run_name, tmp_path)
-        profile.entries[name] = Entry(parameters={"profile_dir": str(tmp_path / run_name)})
-        run(profile, name, threads=2)
-    first, second = (json.loads((tmp_path / n / "results" / f"{name}.json").read_text()) for n in ("first", "second"))
-    assert without_times(first) == without_times(second)
+    shutil.copytree(root / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "profiles").mkdir()
+    results = []
+    for profile in ("first", "second"):
+        (tmp_path / "profiles" / f"{profile}.yaml").write_text(f"notebooks: {{{name}: {{}}}}")
+        command = [sys.executable, "-m", "book.tools.run_notebook", name, "--profile", profile, "--threads", "2"]
+        subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, check=True)
+        results.append(json.loads((tmp_path / "build" / profile / "results" / f"{name}.json").read_text()))
+    first, second = map(without_times, results)
+    assert first
+    assert first == second
 
 
 def without_times(result):
