@@ -5,11 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+Loaded = TypeVar("Loaded")
 TINY_CLIP = Path(__file__).parent.parent / "assets" / "tiny" / "clip"
 
 
@@ -53,10 +55,10 @@ class Tower(ABC):
 class OpenClipTower(Tower):
     """open_clip models, with open_clip's own vision transformer or a timm one (EVA, SigLIP, PE ...)."""
 
-    def __init__(self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor]):
+    def __init__(self, model: nn.Module, make_tokenizer: Callable[[], Callable[[list[str]], Tensor]]):
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
-        self.model, self.tokenizer, visual = model, tokenizer, model.visual
+        self.model, self._make_tokenizer, visual = model, make_tokenizer, model.visual
         if hasattr(visual, "transformer"):  # open_clip.transformer.VisionTransformer
             self.blocks, self.d_model = visual.transformer.resblocks, visual.transformer.width
             self.grid, self.n_prefix, self.has_cls = tuple(visual.grid_size), 1, True
@@ -83,6 +85,11 @@ class OpenClipTower(Tower):
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.model.encode_image(pixels, normalize=False)
+
+    @cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """Made when the first text comes: some must be fetched from the hub, and images need none."""
+        return _with_clear_errors("the tokenizer", self._make_tokenizer)
 
     def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
         return self.model.encode_text(self.tokenizer(texts).to(device), normalize=False)
@@ -122,7 +129,10 @@ class HuggingFaceClipTower(Tower):
     def tokenizer(self):
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.source, trust_remote_code=False)
+        return _with_clear_errors(
+            f"the tokenizer of {self.source}",
+            lambda: AutoTokenizer.from_pretrained(self.source, trust_remote_code=False),
+        )
 
     def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
         longest = self.model.config.text_config.max_position_embeddings
@@ -146,8 +156,8 @@ def load_tower(spec: str, weights: str | None = None) -> Tower:
     )
 
 
-def _with_clear_errors(spec: str, load: Callable[[], Tower]) -> Tower:
-    """Turn the loaders' many ways to fail into one sentence that names the spec."""
+def _with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
+    """Turn the loaders' many ways to fail into one sentence that says what could not be loaded."""
     try:
         return load()
     except FileNotFoundError:
@@ -157,10 +167,10 @@ def _with_clear_errors(spec: str, load: Callable[[], Tower]) -> Tower:
         unreachable = ("offline mode", "couldn't connect", "Failed to download", "LocalEntryNotFound", "Max retries")
         if isinstance(error, ConnectionError) or any(sign.lower() in reason.lower() for sign in unreachable):
             raise ConnectionError(
-                f"cannot fetch {spec} from the Hugging Face hub and it is not in the cache: "
+                f"cannot fetch {what} from the Hugging Face hub and it is not in the cache: "
                 f"connect to the internet, or give a local folder or file ({reason[:200]})"
             ) from error
-        raise ValueError(f"cannot load {spec}: {reason[:400]}") from error
+        raise ValueError(f"cannot load {what}: {reason[:400]}") from error
 
 
 def _open_clip(name: str, weights: str | None) -> Tower:
@@ -171,7 +181,7 @@ def _open_clip(name: str, weights: str | None) -> Tower:
     if name.startswith((".", "/", "~")) or folder.is_dir():
         return _open_clip_folder(folder, weights)
     if name.startswith("hf-hub:"):
-        return OpenClipTower(open_clip.create_model(name), open_clip.get_tokenizer(name))
+        return OpenClipTower(open_clip.create_model(name), lambda: open_clip.get_tokenizer(name))
     architecture, _, pretrained = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ValueError(f"open_clip has no architecture {architecture!r}; open_clip.list_models() names them all")
@@ -188,7 +198,7 @@ def _open_clip(name: str, weights: str | None) -> Tower:
             # open_clip only warns when a tag's weights were trained with another activation than the architecture's
             force_quick_gelu=bool(known.get("quick_gelu", False)),
         )
-    return OpenClipTower(model, open_clip.get_tokenizer(architecture))
+    return OpenClipTower(model, lambda: open_clip.get_tokenizer(architecture))
 
 
 def _open_clip_folder(folder: Path, weights: str | None) -> Tower:
@@ -202,13 +212,17 @@ def _open_clip_folder(folder: Path, weights: str | None) -> Tower:
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=weights is None)
     if weights is not None:
         open_clip.load_checkpoint(model, weights)
+    return OpenClipTower(model, lambda: _folder_tokenizer(folder))
+
+
+def _folder_tokenizer(folder: Path) -> Callable[[list[str]], Tensor]:
+    import open_clip
+
     vocabulary = folder / "bpe.txt.gz"
-    if vocabulary.is_file():
-        text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
-        tokenizer = open_clip.SimpleTokenizer(str(vocabulary), context_length=text_cfg["context_length"])
-    else:
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-    return OpenClipTower(model, tokenizer)
+    if not vocabulary.is_file():
+        return open_clip.get_tokenizer(f"local-dir:{folder}")
+    text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    return open_clip.SimpleTokenizer(str(vocabulary), context_length=text_cfg["context_length"])
 
 
 def _hugging_face(name: str) -> Tower:
