@@ -78,7 +78,7 @@ class _Common:
 
     def _auxiliary(self, x: Tensor, error: Tensor) -> AuxiliaryGradients | None:
         """Its gradients for the latents dead before this batch; None while all are alive."""
-        dead = (self.since_fired >= self.config.dead_after).nonzero().squeeze(1)
+        dead = (self.since_fired >= self.config.patience).nonzero().squeeze(1)
         if len(dead) == 0 or self.config.aux_alpha == 0:
             self.aux_loss = None
             return None
@@ -99,13 +99,13 @@ class _Common:
         self.sae.b_dec.grad = output - bias @ self.encoder.weight  # b_dec is also subtracted from the encoder's input
 
     def _report(self, x: Tensor, error: Tensor, l0: float) -> dict[str, float]:
-        residual = (error - error.mean(0)).square().sum()
+        residual = error.square().sum()
         aux = {} if self.aux_loss is None else {"aux_loss": float(self.aux_loss)}
         return {
-            "mse": float(error.square().sum() / len(x)),
+            "mse": float(residual / len(x)),
             "l0": l0,
             "explained_variance": 1 - float(residual / (x - x.mean(0)).square().sum()),
-            "dead": int((self.since_fired >= self.config.dead_after).sum()),
+            "dead": int((self.since_fired >= self.config.patience).sum()),
             **aux,
         }
 

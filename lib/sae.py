@@ -82,7 +82,7 @@ class SAEConfig:
     aux_k: int | None = None
     """Dead latents that take part per row; None: d / 2."""
     dead_after: int = 10_000_000
-    """Activations without firing after which a latent counts as dead."""
+    """Activations without firing after which a latent counts as dead; at most a twentieth of the run."""
     threshold: str = "scalar"
     """Inference threshold. scalar: the code's single one; per_feature: the paper's vector, one for each latent."""
     threshold_beta: float = 0.999
@@ -109,6 +109,11 @@ class SAEConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.kind == "matryoshka" and abs(sum(self.group_fractions) - 1) > 1e-3:
             raise ValueError(f"group_fractions must sum to 1, not {sum(self.group_fractions):g}.")
+
+    @property
+    def patience(self) -> int:
+        """Activations without firing after which a latent counts as dead in this run."""
+        return min(self.dead_after, max(1, self.steps * self.batch_size // 20))
 
     def n_features(self, d: int) -> int:
         """Number of latents F for inputs of width d; raises ValueError where F and k or the groups do not fit."""

@@ -21,6 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.metrics.reconstruction import Reconstruction
+from lib.metrics.sparsity import Sparsity
 from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
 from lib.training_log import TrainingLog
@@ -312,25 +314,16 @@ def normalize_rows_(decoder: Tensor) -> None:
 
 @torch.no_grad()
 def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 16) -> dict[str, float]:
-    """L0, explained variance and squared error with the inference threshold, on batches of the store divided by scale.
-
-    Explained variance is centred: 1 - sum |x - x̂ - mean|² / sum |x - mean|².
-    """
+    """L0, share of dead latents, explained variance, mse with the inference threshold, on some of store / scale."""
     size = min(4096, len(store))
-    total = torch.zeros(4, dtype=torch.float64)
-    mean_x, mean_error, rows = 0.0, 0.0, 0
+    fit, sparsity = Reconstruction(), Sparsity()
     for x in islice(store.batches(size, seed=0), min(n_batches, len(store) // size)):
         x = x.to(sae.W_enc.device, sae.W_enc.dtype) / scale
         codes = sae.encode_sparse(x)
-        error = sae.decode(codes) - x
-        total += torch.tensor(
-            [len(codes.values()), error.square().sum(), x.square().sum(), len(x)], dtype=torch.float64
-        )
-        mean_x, mean_error, rows = mean_x + x.double().sum(0), mean_error + error.double().sum(0), rows + len(x)
-    active, squared_error, squared, _ = total.tolist()
-    residual = squared_error - float((mean_error / rows).square().sum()) * rows
-    variance = squared - float((mean_x / rows).square().sum()) * rows
-    return {"l0": active / rows, "explained_variance": 1 - residual / variance, "mse": squared_error / rows}
+        fit.update(x, sae.decode(codes))
+        sparsity.update(codes)
+    sparse, found = sparsity.compute(), fit.compute()
+    return {"l0": sparse["l0"], "dead": sparse["dead"]} | {key: found[key] for key in ("explained_variance", "mse")}
 
 
 def _train(runs: list[_Run], store: Activations, validation: Activations | None, progress: bool) -> None:

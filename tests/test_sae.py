@@ -112,6 +112,11 @@ def test_matryoshka_prefixes_are_the_papers():
     assert inat.group_ends(1536) == (3, 16, 70, 360, 1536)
 
 
+def test_a_short_run_has_less_patience_with_latents_that_do_not_fire():
+    assert SAEConfig().patience == 10_000_000
+    assert SAEConfig(steps=100, batch_size=200).patience == 1000
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

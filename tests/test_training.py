@@ -189,7 +189,7 @@ def test_dead_latents_revive_by_the_auxiliary_loss(store):
             run.sae.b_enc[:100] = -0.3  # out of reach of most inputs
         for x in lib.training.islice(batches(store, config, 0), config.steps):
             run.advance(x)
-        return int((run.objective.since_fired[:100] >= config.dead_after).sum())
+        return int((run.objective.since_fired[:100] >= config.patience).sum())
 
     assert dead_after_training(0.03) < 0.6 * dead_after_training(0.0)
 
@@ -200,8 +200,9 @@ def test_evaluation_is_centred_and_counts_active_latents(store):
     with torch.no_grad():
         codes, error = sae.encode(x), sae(x) - x
     found = evaluate(sae, store, n_batches=2)
-    whole = {"l0": float((codes > 0).sum(1).float().mean()), "mse": float(error.square().sum(1).mean())}
-    whole["explained_variance"] = 1 - float(error.var(0).sum() / x.var(0).sum())
+    whole = {"l0": float((codes > 0).sum(1).float().mean()), "dead": float((codes == 0).all(0).float().mean())}
+    whole |= {"explained_variance": 1 - float(error.square().sum() / (x - x.mean(0)).square().sum())}
+    whole |= {"mse": float(error.square().mean())}
     assert found == pytest.approx(whole, rel=0.1)
 
 
