@@ -86,14 +86,14 @@ def auc(activations: Tensor, facts: Facts) -> Tensor:
 
 
 @torch.no_grad()
-def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells: int = 1 << 24) -> Tensor:
+def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells: int = 1 << 22) -> Tensor:
     """F1 of "activation >= t" as a detector of each fact, at the best threshold t for each pair: `(F, C)`.
 
     Every threshold that tells two activations apart is tried, down to the one that calls every image positive; in CSR
     codes, thresholds up to zero count as that one. `above_chance` rescales (F1 - base) / (1 - base) with the base of
     calling every image positive: a fact true of most images is then no easy match. `cells` bounds the memory.
     """
-    truth = _checked(activations, facts).to(torch.int32)
+    truth = _checked(activations, facts).float()  # counts stay exact: a block holds far fewer than 2^24 entries
     n_images, positives = len(truth), truth.sum(0)
     everything = 2 * positives / (n_images + positives)  # (C,)
     tables = []
@@ -102,13 +102,11 @@ def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells
         first = block.counts.cumsum(0) - block.counts
         before = torch.cat([torch.zeros_like(found[:1]), found])[first]  # (f, C)
         place = torch.arange(len(block.value), device=truth.device) - first[block.feature] + 1
-        last = _last_of_tie(block)
-        # a threshold up to zero also takes the images that are not stored
-        last &= (block.value > 0) | (block.counts[block.feature] == n_images)
-        f1 = 2 * (found - before[block.feature]) / (place[:, None] + positives)
-        best = everything.expand(block.width, -1).clone()
-        index = block.feature[last, None].expand(-1, truth.shape[1])
-        tables.append(best.scatter_reduce_(0, index, f1[last], "amax"))
+        f1 = found.sub_(before[block.feature]).mul_(2).div_(place[:, None] + positives)
+        # a threshold inside a tie cannot be; one up to zero also takes the images that are not stored
+        possible = _last_of_tie(block) & ((block.value > 0) | (block.counts[block.feature] == n_images))
+        best = torch.segment_reduce(f1.mul_(possible[:, None]), "max", lengths=block.counts, initial=0)
+        tables.append(torch.maximum(best, everything))
     table = torch.cat(tables)
     return (table - everything) / (1 - everything) if above_chance else table
 
@@ -193,33 +191,27 @@ def agreement_by_difference(
 
     known = ~(score.isnan() | truth.isnan())
     score, truth = score[known].double().cpu(), truth[known].double().cpu()
-    i, j = torch.triu_indices(len(score), len(score), 1)
-    difference = score[i] - score[j]
-    agrees = ((torch.sign(difference) * torch.sign(truth[i] - truth[j])) + 1) / 2
-    bins = torch.bucketize(difference.abs(), torch.tensor(edges, dtype=torch.double), right=True) - 1
-    inside = (bins >= 0) & (bins < len(edges) - 1) & (difference != 0)
-    i, j, agrees, bins = i[inside], j[inside], agrees[inside], bins[inside]
-
-    def shares(weight: Tensor) -> Tensor:
-        pair_weight = weight[i] * weight[j]
-        sums = torch.zeros(2, len(edges) - 1, dtype=torch.double)
-        sums[0].index_add_(0, bins, pair_weight * agrees)
-        sums[1].index_add_(0, bins, pair_weight)
-        return sums[0] / sums[1]
-
+    n, n_bins = len(score), len(edges) - 1
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(score), (n_bootstrap, len(score)), generator=generator) if len(score) else None
-    resampled = [shares(draw.bincount(minlength=len(score)).double()) for draw in draws] if draws is not None else []
-    bounds = torch.stack(resampled).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.double), dim=0)
+    draws = torch.randint(max(n, 1), (n_bootstrap, n), generator=generator)
+    weights = torch.ones(n, 1 + n_bootstrap)  # how often a feature counts: once, then as often as it is drawn
+    weights[:, 1:] = torch.zeros(n_bootstrap, n).scatter_add_(1, draws, torch.ones(draws.shape)).t()
+
+    bounds = torch.tensor(edges, dtype=torch.double)
+    sums = torch.zeros(n_bins, 2, 1 + n_bootstrap, dtype=torch.double)  # agreeing and all pairs
+    for some in torch.arange(n).split(512):
+        difference = score[some, None] - score  # (b, n); each pair is met twice
+        agrees = ((torch.sign(difference) * torch.sign(truth[some, None] - truth)) + 1) / 2
+        bins = torch.bucketize(difference.abs(), bounds, right=True) - 1
+        for b in range(n_bins):
+            inside = (bins == b) & (difference != 0)
+            for part, pairs in enumerate((inside * agrees, inside)):
+                sums[b, part] += ((pairs.float() @ weights) * weights[some]).sum(0, dtype=torch.double) / 2
+    shares = sums[:, 0] / sums[:, 1]  # (bins, 1 + n_bootstrap)
+    lower, upper = shares[:, 1:].nanquantile(torch.tensor([0.025, 0.975], dtype=torch.double), dim=1)
+    columns = {"pairs": sums[:, 1, 0].long(), "agreement": shares[:, 0], "lower": lower, "upper": upper}
     return pd.DataFrame(
-        {
-            "low": edges[:-1],
-            "high": edges[1:],
-            "pairs": bins.bincount(minlength=len(edges) - 1).numpy(),
-            "agreement": shares(torch.ones(len(score), dtype=torch.double)).numpy(),
-            "lower": bounds[0].numpy(),
-            "upper": bounds[1].numpy(),
-        }
+        {"low": edges[:-1], "high": edges[1:]} | {name: column.numpy() for name, column in columns.items()}
     )
 
 

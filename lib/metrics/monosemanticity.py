@@ -32,7 +32,7 @@ def monosemanticity(activations: Tensor, embeddings: Tensor, block: int = 1 << 2
         raise ValueError(
             f"embeddings must be (N, E) with the activations' N = {len(activations)}, got {tuple(embeddings.shape)}."
         )
-    unit = embeddings.double()
+    unit = embeddings.to(activations.device, torch.double)
     length = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
     if not (length.isfinite() & (length > 0)).all():
         raise ValueError("an embedding is zero or holds NaN or infinity, so it has no direction: check what made it.")
@@ -84,7 +84,7 @@ def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
     top = torch.full_like(unstored, -1).scatter_(0, feature[entry], entry)  # (F,) of image m; -1: it is not stored
     apart = (top >= 0).double()
     shifted = ((values - low[feature]) / spread[feature]).index_fill(0, top[top >= 0], 0)
-    elsewhere = torch.where(unstored > 0, -low / spread, 0)  # a~ of the images that are not stored
+    elsewhere = torch.where((unstored > 0) & (low < 0), -low / spread, 0)  # a~ of the images that are not stored
     total = unstored * elsewhere + torch.zeros_like(low).index_add_(0, feature, shifted)
     squares = unstored * elsewhere.square() + torch.zeros_like(low).index_add_(0, feature, shifted.square())
     pairs = 2 * apart * total + total.square() - squares
