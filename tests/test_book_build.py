@@ -187,6 +187,12 @@ class TestPage:
         page = prepare_notebook(new_notebook(cells=[self.plot('loss "falls"')]))
         assert 'aria-label="loss &quot;falls&quot;"' in page.cells[0].outputs[0].data["text/html"]
 
+    def test_progress_bars_are_for_those_who_wait_and_not_for_readers(self):
+        bar = "extract:   0%|    | 0/96 [00:00<?, ?img/s]\rextract: 100%|####| 96/96 [00:01<00:00, 90.1img/s]\n"
+        outputs = [new_output("stream", name="stderr", text=text) for text in (bar, "a warning\n")]
+        page = prepare_notebook(new_notebook(cells=[new_code_cell("extract()", outputs=outputs)]))
+        assert [output.text for output in page.cells[0].outputs] == ["a warning\n"]
+
     def test_a_page_without_a_plot_does_not_load_plotly(self):
         page = prepare_notebook(new_notebook(cells=[new_code_cell("1", outputs=[])]))
         assert "plotly" not in json.dumps(page)

@@ -7,6 +7,7 @@ renders that folder with warnings as errors, and the finished site takes the old
 import argparse
 import html
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,19 +22,28 @@ PLOTLY_SCRIPT = '<script src="../_static/vendor/plotly.min.js"></script>\n'
 
 
 def prepare_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Give plotly figures what a static page needs: the script, once and only where it is used, and their alt text."""
+    """What a static page needs: plotly's script, once and only where it is used; alt texts; no progress bars."""
     script = PLOTLY_SCRIPT
     for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
         alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-        for output in cell.get("outputs", []):
+        cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
+        for output in cell.outputs:
             fragment = output.get("data", {}).get("text/html", "")
             if "plotly-graph-div" in fragment:
-                label = html.escape(alt, quote=True)
-                output.data["text/html"] = (
-                    f'{script}<div class="book-plot" role="img" aria-label="{label}">{fragment}</div>'
-                )
+                opening = f'<div class="book-plot" role="img" aria-label="{html.escape(alt, quote=True)}">'
+                output.data["text/html"] = f"{script}{opening}{fragment}</div>"
                 script = ""
     return notebook
+
+
+def is_progress_bar(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is nothing but what tqdm drew for those who waited."""
+    if output.output_type != "stream" or output.name != "stderr":
+        return False
+    lines = [line for line in re.split(r"[\r\n]+", output.text) if line.strip("\x1b[A ")]
+    return all(re.search(r"\d+%\||\d+it \[|\[\d\d:\d\d", line) for line in lines)
 
 
 def stage(profile: Profile, folder: Path) -> Path:
@@ -59,7 +69,8 @@ def render(staged: Path, out: Path) -> None:
     command += ["--all", "-W", "-n", "--keep-going"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
-        lines = [line for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+        text = re.sub(r"\x1b\[[\d;]*m", "", result.stdout + result.stderr)
+        lines = [line for line in text.splitlines() if line.strip()]
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-25:]
         raise RuntimeError("the book has warnings:\n" + "\n".join(wrong))
     shutil.rmtree(out, ignore_errors=True)
