@@ -2,6 +2,7 @@
 
 const NONE = 65535; // in arrays of positions: no picture, no name, no class (feature_explorer.py)
 const ARRAY_TYPES = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float32: Float32Array };
+const FULL_GRID = 12; // pictures; a feature that is active on fewer cannot fill its grid
 const VALUE_STEPS = 65535; // activations are fractions of the feature's maximum
 const MAP_STEPS = 63; // patch maps are fractions of the feature's largest patch
 
@@ -137,6 +138,7 @@ class Features {
 
   alive = (feature) => this.arrays.alive[feature] === 1;
   details = (feature) => this.fetched.get(feature) ?? (this.stored.has(feature) ? this.stored : undefined);
+  active = (feature) => Math.round(this.arrays.frequency[feature] * this.meta.images.count);
   fact = (feature) => this.meta.facts[feature] ?? "";
   label = (picture) => this.meta.classes[picture.label] ?? "";
 
@@ -164,13 +166,25 @@ class Features {
     return [...names, this.fact(feature)].join(" ").toLowerCase();
   }
 
+  /** What can be listed: {name: whether a feature belongs there}. */
+  groups = {
+    often: (feature) => this.active(feature) >= FULL_GRID,
+    alive: (feature) => this.alive(feature),
+    dead: (feature) => !this.alive(feature),
+    all: () => true,
+  };
+
+  size(group) {
+    return this.arrays.alive.reduce((sum, _, feature) => sum + this.groups[group](feature), 0);
+  }
+
   /** Features that match, in order. The query is a number (its beginning) or words of names and facts. */
   select({ query, sort, down, show }) {
     const words = query.toLowerCase().split(/\s+/).filter(Boolean);
     const number = /^#?\d+$/.test(query.trim()) ? query.trim().replace("#", "") : undefined;
     const matches = (feature) =>
       number === undefined ? words.every((word) => this.text[feature].includes(word)) : `${feature}`.startsWith(number);
-    const visible = (feature) => show === "all" || this.alive(feature) === (show === "alive");
+    const visible = this.groups[show];
     const found = [];
     for (let feature = 0; feature < this.count; feature += 1) if (visible(feature) && matches(feature)) found.push(feature);
     return found.sort(this.comparison(sort, down));

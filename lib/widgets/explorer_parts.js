@@ -27,7 +27,8 @@ function svg(tag, attributes = {}, ...children) {
 
 const percent = (fraction) => `${(100 * fraction).toFixed(fraction < 0.01 ? 2 : 1)} %`;
 const decimals = (value) => (Number.isNaN(value) ? "–" : value.toFixed(Math.abs(value) < 10 ? 2 : 1));
-const counted = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+const whole = (n) => n.toLocaleString("en");
+const counted = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 function pictureCanvas(picture, size, label) {
   const canvas = h("canvas", { width: size, height: size, className: "fx-picture", role: "img", "aria-label": label });
@@ -292,7 +293,7 @@ class Histogram {
     });
     this.bars.replaceChildren(...bars, ...marks);
     const ticks = [1, 10, 100, 1000, 10000].filter((count) => Math.log1p(count) <= top);
-    const tick = (count) => h("span", { style: `bottom: ${(100 * Math.log1p(count)) / top}%` }, count.toLocaleString("en"));
+    const tick = (count) => h("span", { style: `bottom: ${(100 * Math.log1p(count)) / top}%` }, whole(count));
     this.scale.replaceChildren(...ticks.map(tick));
   }
 
@@ -328,7 +329,7 @@ class Histogram {
   pick(chosen) {
     this.chosen = chosen;
     const active = this.counts.reduce((sum, count) => sum + count, 0);
-    this.note.textContent = `${counted(active, "active picture")} of ${this.features.meta.images.count.toLocaleString("en")}`;
+    this.note.textContent = `${counted(active, "active picture")} of ${whole(this.features.meta.images.count)}`;
     if (chosen?.bin !== undefined) this.note.textContent = this.describe(chosen.bin);
     const value = chosen?.bin !== undefined ? ((chosen.bin + 0.5) * this.max) / this.counts.length : this.max;
     this.plot.setAttribute("aria-valuemin", 0);

@@ -1,6 +1,6 @@
 // The explorer: its state, its address, its keys, and the column that shows the chosen feature.
 
-const DEFAULTS = { query: "", show: "all", map: true, opacity: 70 };
+const DEFAULTS = { query: "", map: true, opacity: 70 };
 const KEYS_IN_USE = Symbol.for("feature-explorer.keys"); // by all explorers of this page, which are separate modules
 const KEY_HELP = [
   ["↑ ↓ j k", "choose"],
@@ -72,15 +72,11 @@ class Toolbar {
       ["name", vocabulary.length ? "name" : ""],
       ["index", "number"],
     ].filter(([, label]) => label);
-    const dead = features.count - features.arrays.alive.reduce((sum, alive) => sum + alive, 0);
-    const shows = [
-      ["all", `all ${features.count.toLocaleString("en")}`],
-      ["alive", `alive ${(features.count - dead).toLocaleString("en")}`],
-      ["dead", `dead ${dead.toLocaleString("en")}`],
-    ];
+    const groups = { often: `${FULL_GRID}+ pictures`, alive: "alive", dead: "dead", all: "all" };
+    const shows = Object.entries(groups).map(([name, label]) => [name, `${label}: ${whole(features.size(name))}`]);
     this.sorts = sorts.map(([value]) => value);
-    this.shows = shows.map(([value]) => value);
-    this.query = h("input", { type: "search", placeholder: "Search a name or a number", "aria-label": "Search features" });
+    this.shows = Object.keys(groups);
+    this.query = h("input", { type: "search", placeholder: "Name or number", "aria-label": "Search features" });
     this.query.oninput = () => change({ query: this.query.value });
     this.sort = this.menu("Sort by", sorts, (sort) => change({ sort, down: sort !== "name" && sort !== "index" }));
     this.show = this.menu("Show", shows, (show) => change({ show }));
@@ -110,7 +106,7 @@ class Toolbar {
     this.show.value = state.show;
     this.direction.textContent = state.down ? "↓" : "↑";
     this.direction.setAttribute("aria-label", state.down ? "Largest first; turn round" : "Smallest first; turn round");
-    this.found.textContent = counted(found, "feature");
+    this.found.textContent = `${whole(found)} of ${counted(this.features.count, "feature")}`;
   }
 }
 
@@ -216,13 +212,14 @@ class Explorer {
     const { sorts, shows } = this.toolbar;
     const wanted = this.address.read();
     const sort = sorts.includes(wanted.sort) ? wanted.sort : sorts[0];
+    this.defaultShow = ["often", "alive", "all"].find((show) => this.features.size(show) > 0);
     this.defaultDown = (name) => name !== "name" && name !== "index";
     this.state = {
       ...DEFAULTS,
       sort,
       down: wanted.order ? wanted.order === "down" : this.defaultDown(sort),
       query: wanted.query ?? DEFAULTS.query,
-      show: shows.includes(wanted.show) ? wanted.show : DEFAULTS.show,
+      show: shows.includes(wanted.show) ? wanted.show : this.defaultShow,
       map: wanted.map ? wanted.map === "on" : DEFAULTS.map,
     };
     this.order = this.features.select(this.state);
@@ -311,7 +308,7 @@ class Explorer {
       sort: sort === this.toolbar.sorts[0] ? undefined : sort,
       order: down === this.defaultDown(sort) ? undefined : down ? "down" : "up",
       query: query || undefined,
-      show: show === DEFAULTS.show ? undefined : show,
+      show: show === this.defaultShow ? undefined : show,
       map: map === DEFAULTS.map ? undefined : map ? "on" : "off",
     };
   }

@@ -106,6 +106,10 @@ class TestFirstView:
         assert pictures.count() > 0
         assert all(is_drawn(picture) for picture in pictures.all())
 
+    def test_features_that_cannot_fill_the_grid_are_left_out_at_first(self, explorer):
+        assert "12+ pictures" in explorer.show.locator("option:checked").inner_text()
+        assert explorer.root.locator(".fx-top .fx-figure").count() == 12
+
     def test_it_says_that_no_kernel_is_attached(self, explorer):
         expect(explorer.root.locator(".fx-status")).to_contain_text("No kernel")
 
@@ -233,7 +237,7 @@ class TestChoosing:
         assert explorer.feature == first
 
     def test_dead_features_are_shown_as_such(self, explorer):
-        expected = int(re.search(r"dead ([\d,]+)", explorer.show.inner_text())[1].replace(",", ""))
+        expected = int(re.search(r"dead: ([\d,]+)", explorer.show.inner_text())[1].replace(",", ""))
         explorer.show.select_option("dead")
         assert explorer.found() == expected > 0
         assert all("never active" in row for row in explorer.rows)
