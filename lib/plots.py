@@ -30,6 +30,7 @@ DIVERGING = ["#0B4468", "#2F7FAF", "#9CC5DC", "#F5F5F3", "#F2BC94", "#D9762F", "
 
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 INK, GRID = "#3B434C", "rgba(128, 140, 152, 0.22)"
+PAGE_WIDTH = 780  # pixels that a figure has on a page of the book
 CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
@@ -108,7 +109,8 @@ def picture_grid(
 ) -> go.Figure:
     """Pictures in rows of `columns`, each with an optional caption below it and, for each row, a title at its left.
 
-    `cell` is a picture's height in the figure, in pixels. Raises ValueError when captions or titles do not match.
+    `cell` is the largest height of a picture in the figure, in pixels; a row never gets wider than a page.
+    Raises ValueError when captions or titles do not match.
     """
     rows = -(-len(pictures) // columns)
     if captions is not None and len(captions) != len(pictures):
@@ -126,8 +128,9 @@ def picture_grid(
             _write(figure, captions[i], x + 0.5, y - 1.01, xanchor="center", yanchor="top", size=11)
     for row, title in enumerate(row_titles or ()):
         _write(figure, title, -0.1, -row * pitch - 0.5, xanchor="right", yanchor="middle", size=12)
-    width = columns * 1.06 - 0.06
-    figure.update_xaxes(visible=False, range=[-1.1 if row_titles else 0, width], fixedrange=True)
+    left, right = (-1.1 if row_titles else 0.0), columns * 1.06 - 0.06
+    cell = min(cell, int(PAGE_WIDTH / (right - left)))
+    figure.update_xaxes(visible=False, range=[left, right], fixedrange=True)
     figure.update_yaxes(
         visible=False, range=[-(rows - 1) * pitch - pitch, 0], scaleanchor="x", constrain="domain", fixedrange=True
     )
