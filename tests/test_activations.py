@@ -310,6 +310,12 @@ def test_unknown_tokens_are_an_error(run, tokens):
         run(tokens=tokens)
 
 
+def test_the_cls_token_of_an_encoder_without_one_is_an_error(run, encoder, monkeypatch):
+    monkeypatch.setattr(encoder, "positions", lambda kind: torch.empty(0, dtype=torch.long))
+    with pytest.raises(ValueError, match="has no cls token: take spatial, all, mean or random:K"):
+        run(tokens="cls")
+
+
 @pytest.mark.parametrize("options", [{"dtype": "int8"}, {"on_error": "ignore"}, {"sites": ["9.resid_post"]}])
 def test_wrong_arguments_are_errors_before_anything_is_written(run, tmp_path, options):
     with pytest.raises(ValueError, match=r"dtype|on_error|layers 0 to 3"):
