@@ -36,9 +36,9 @@ class FeatureExplorer(anywidget.AnyWidget):
     candidates, best first. facts: per feature one line of what is known about it, or None.
 
     The page carries numbers for all F features, details for the `max_features` best, and at most `max_pictures`
-    different pictures of `thumbnail` pixels, each stored once. The view is kept in the page's address, under `key` where
-    a page shows several explorers (those of one key are numbered). Raises ValueError where the parts do not belong
-    together.
+    different pictures of `thumbnail` pixels, each stored once. The view is kept in the page's address, under `key`
+    where a page shows several explorers (those of one key are numbered). Raises ValueError where the parts do not
+    belong together.
     """
 
     _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
