@@ -88,7 +88,7 @@ class SAEConfig:
     threshold_beta: float = 0.999
     """Decay of its moving average over the batches' smallest kept codes; its horizon is at most a tenth of the run."""
     threshold_start: int = 1000
-    """Steps before the average starts; at most half of the run."""
+    """Steps before the average starts; at most a tenth of the run."""
     encoder_dtype: str = "auto"
     """bfloat16: screen the latents by a bfloat16 product, then compute the survivors in float32 (exact); float32: one
     float32 product; auto: bfloat16 where the processor multiplies it in hardware."""

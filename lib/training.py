@@ -182,7 +182,7 @@ class _Run:
         betas = (config.beta1, config.beta2)
         self.adam = torch.optim.Adam(self.parameters.values(), lr=0.0, betas=betas, fused=True)
         self.lr = config.lr if config.lr is not None else self._rule_lr()
-        self.threshold_start = min(config.threshold_start, config.steps // 2)
+        self.threshold_start = min(config.threshold_start, config.steps // 10)
         averaged = config.steps - self.threshold_start
         self.threshold_beta = min(config.threshold_beta, 1 - 1 / max(1.0, averaged / 10))
         if folder is not None:
@@ -334,7 +334,7 @@ def _train(runs: list[_Run], store: Activations, validation: Activations | None,
     widest_first = sorted(runs, key=lambda run: -run.sae.n_features)
     with (
         side_by_side(runs) as each,
-        tqdm(total=end, initial=start, desc=name, unit="step", disable=not progress) as bar,
+        tqdm(total=end, initial=start, desc=name, unit="step", mininterval=1, disable=not progress) as bar,
     ):
         for step in range(start, end):
             x = next(source).to(runs[0].setup.device, torch.float32)
