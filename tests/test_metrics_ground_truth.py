@@ -107,6 +107,17 @@ def test_purity_leaves_out_missing_images():
     torch.testing.assert_close(shares, torch.tensor([[1.0], [0.5], [float("nan")]]), equal_nan=True)
 
 
+def test_focus_is_the_information_in_the_top_images():
+    truth = torch.zeros(64, 2, dtype=torch.bool)
+    truth[:32, 0] = True  # true of half of the images
+    truth[:4, 1] = True  # true of one in sixteen
+    facts = Facts(["common", "rare"], truth)
+    top_images = torch.tensor([[0, 1, 2, 3], [28, 29, 30, 31], [60, 61, 62, 63], [0, 31, 32, 63], [-1, -1, -1, -1]])
+    quarter = float(0.25 * np.log2(0.25 * 16) + 0.75 * np.log2(0.75 * 16 / 15))
+    expected = torch.tensor([[1, 4], [1, 0], [0, 0], [0, quarter], [torch.nan, torch.nan]])
+    torch.testing.assert_close(ground_truth.focus(top_images, facts), expected, equal_nan=True)
+
+
 def test_a_dead_feature_has_no_best_fact():
     codes = sparse_matrix()
     codes[:, 2] = 0

@@ -151,6 +151,19 @@ def purity(top_images: Tensor, facts: Facts, above_chance: bool = False) -> Tens
     return (share - base) / (1 - base) if above_chance else share
 
 
+def focus(top_images: Tensor, facts: Facts) -> Tensor:
+    """How narrowly a feature's top images are about each fact, in bits an image: `(F, C)`, NaN without top images.
+
+    The Kullback-Leibler divergence of the fact's share among them from its share among all images; 0 where it is no
+    larger there. Purity is easy for a fact that is true of most images; focus is not: images that all show one of 64
+    species have 6 bits, images that all show some animal hardly any.
+    """
+    share = purity(top_images, facts).double()
+    base = facts.share.to(share.device, torch.double)
+    bits = torch.xlogy(share, share / base) + torch.xlogy(1 - share, (1 - share) / (1 - base))
+    return torch.where(share < base, 0, bits / np.log(2)).float()
+
+
 def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.DataFrame:
     """Each feature's best fact by AUC, one row a feature.
 
