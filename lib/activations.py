@@ -96,7 +96,7 @@ def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
     code += ["menagerie"] if images.spec.startswith("menagerie") else []
     return {
         "encoder": encoder.fingerprint,
-        "images": images.spec,
+        "images": images.fingerprint,
         "tokens": tokens.name,
         "seed": tokens.seed if tokens.name.startswith("random") else None,
         "code": code_fingerprint(*code),

@@ -63,16 +63,21 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary sibling of `path`, to be written as a file or made a folder, then renamed over `path`.
 
     On any error the temporary is removed and `path` is as it was; a full disk raises OSError (ENOSPC) in one sentence.
+    Raises ValueError before a folder that is not empty and holds no artifact (no `meta.json`) would be replaced.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced")
     _remove(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        if temporary.is_dir():
-            _remove(path)  # a folder cannot be renamed over a folder that is not empty
+        if path.is_dir() and read_meta(path) is None and any(path.iterdir()):
+            raise ValueError(f"{path} holds files that are no artifact: name another folder, or empty that one.")
+        if temporary.is_dir() and path.exists():
+            path.rename(replaced)  # a folder cannot be renamed over one that is not empty
         temporary.replace(path)
+        _remove(replaced)
     except BaseException as error:
         _remove(temporary)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -2,19 +2,24 @@
 
 import hashlib
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     import pandas as pd
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _SLICE = re.compile(r"^(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
+
+
+# What Pillow raises for damaged files, by format.
+_UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 class ImageError(ValueError):
@@ -43,11 +48,14 @@ class Source(Protocol):
     def path(self, index: int) -> tuple[str, ...]:
         """Its taxa from kingdom to species, () where it shows none."""
 
+    def state(self) -> str:
+        """Changes when the pictures do; "" where they cannot change under the same name."""
+
 
 class ImageSet(Sequence[Image.Image]):
     """N pictures with what is known about them; `images[i]` is a PIL image in RGB, read when asked for.
 
-    spec: the canonical string that names this very set, and part of every hash of what is computed from it.
+    spec: the canonical string that names this very set.
     """
 
     def __init__(self, source: Source, spec: str, indices: Iterable[int] | None = None):
@@ -70,6 +78,11 @@ class ImageSet(Sequence[Image.Image]):
         if not -len(self) <= i < len(self):
             raise IndexError(f"Picture {i} is not in {self.spec}, which has {len(self):,} pictures.")
         return int(self.indices[i])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The spec and, for files, what they are at present: goes into the hash of whatever is computed from them."""
+        return f"{self.spec}@{state}" if (state := self.source.state()) else self.spec
 
     def name(self, i: int) -> str:
         """What picture i is called: a file's path below its folder, or split and number."""
@@ -166,6 +179,9 @@ class _MenagerieSource:
     def path(self, index: int) -> tuple[str, ...]:
         return self.world.path_of(index)
 
+    def state(self) -> str:
+        return ""
+
 
 class _FolderSource:
     """Picture files below a folder; its sub-folders, if any hold pictures, are the classes."""
@@ -195,7 +211,7 @@ class _FolderSource:
                 return ImageOps.exif_transpose(opened).convert("RGB")
         except FileNotFoundError:
             raise ImageError(f"{file} is no longer there; load the folder again.") from None
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             reason = "it is empty" if file.stat().st_size == 0 else str(error).replace(str(file), "the file")
             raise ImageError(
                 f"{file} is not a readable picture: {reason}; repair or remove it, or skip errors."
@@ -213,3 +229,10 @@ class _FolderSource:
 
     def path(self, index: int) -> tuple[str, ...]:
         return ()
+
+    def state(self) -> str:
+        digest = hashlib.sha256()
+        for position, file in enumerate(self.files):
+            about = file.stat()
+            digest.update(f"{self.name(position)} {about.st_size} {about.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:12]

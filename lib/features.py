@@ -319,7 +319,7 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
     return {
         "encoder": encoder.fingerprint,
         "sae": weights.hexdigest()[:16],
-        "images": images.spec,
+        "images": images.fingerprint,
         "site": site,
         "tokens": tokens,
         "top": top,

@@ -11,7 +11,7 @@ class Pictures:
 
     def __init__(self, n: int = 23, broken: tuple[int, ...] = (), seconds: float = 0.0):
         self.n, self.broken, self.seconds = n, broken, seconds
-        self.spec = f"pictures:{n}"
+        self.spec = self.fingerprint = f"pictures:{n}"
 
     def __len__(self) -> int:
         return self.n

@@ -88,15 +88,6 @@ def test_a_file_takes_its_place_only_when_it_is_whole(tmp_path):
     assert target.read_text() == "whole"
 
 
-def test_a_folder_replaces_the_folder_before_it(tmp_path):
-    target = tmp_path / "folder"
-    for content in ("old", "new"):
-        with replacing(target) as temporary:
-            temporary.mkdir()
-            (temporary / f"{content}.txt").write_text(content)
-    assert [file.name for file in target.iterdir()] == ["new.txt"]
-
-
 def write_half(target: Path, error: BaseException, is_folder: bool = False) -> None:
     with replacing(target) as temporary:
         if is_folder:
@@ -113,6 +104,23 @@ def test_an_error_leaves_the_old_one_in_place_and_nothing_else(tmp_path, is_fold
     with pytest.raises(type(error)):
         write_half(target, error, is_folder)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("kept", "old")]
+
+
+def test_a_folder_of_somebody_elses_files_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="no artifact"), replacing(tmp_path) as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_artifact_is_replaced_whole(tmp_path):
+    write_meta(tmp_path / "artifact", {"version": 1})
+    (tmp_path / "artifact" / "old").write_text("old")
+    with replacing(tmp_path / "artifact") as temporary:
+        write_meta(temporary, {"version": 2})
+    assert [file.name for file in (tmp_path / "artifact").iterdir()] == ["meta.json"]
+    assert read_meta(tmp_path / "artifact") == {"version": 2}
+    assert [file.name for file in tmp_path.iterdir()] == ["artifact"]
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):

@@ -175,3 +175,12 @@ def test_a_truncated_picture_is_an_error_and_the_others_are_still_read(folder):
     with pytest.raises(ImageError, match=r"a\.jpg"):
         images[0]
     assert images[1].mode == "RGB"
+
+
+def test_a_folder_whose_files_changed_has_another_fingerprint_and_the_same_spec(folder):
+    before = load_images(f"folder:{folder}")
+    assert load_images(f"folder:{folder}").fingerprint == before.fingerprint
+    Image.new("RGB", (20, 10), "blue").save(folder / "cat" / "new.png")
+    after = load_images(f"folder:{folder}")
+    assert after.fingerprint != before.fingerprint
+    assert after.spec == before.spec

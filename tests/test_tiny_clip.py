@@ -147,6 +147,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(pool, tmp_path):
     states = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "parts")]
     for name, value in states[0]["clip"].items():
         assert torch.equal(value, states[1]["clip"][name]), name
+    logs = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
+    assert [json.loads(row)["step"] for row in logs[0]] == [json.loads(row)["step"] for row in logs[1]]
 
 
 def test_a_checkpoint_of_another_plan_is_refused(pool, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lib.artifacts import replacing
+from lib.artifacts import code_fingerprint, replacing
 from lib.menagerie import HABITATS, SPECIES, Menagerie
 from lib.menagerie.stickers import LetterBox
 from lib.tiny_clip.architecture import VISION
@@ -45,12 +45,16 @@ _RECORD = np.dtype(
 
 
 class PicturePool:
-    """The first `n_pictures` of a split in files of `chunk`; a file that is already in `folder` is not drawn again."""
+    """The first `n_pictures` of a split in files of `chunk`; a file that is already in `folder` is not drawn again.
+
+    File names carry the fingerprint of the code that draws, so that pictures of another world are never mixed in.
+    """
 
     def __init__(
         self, folder: Path, n_pictures: int, split: str = "train", seed: int = 0, workers: int = 2, chunk: int = 1000
     ):
         self.folder, self.split, self.seed, self.chunk = Path(folder), split, seed, chunk
+        self.world = code_fingerprint("menagerie", "tiny_clip.pool")
         world = Menagerie(split, seed)
         if not chunk <= n_pictures <= len(world):
             raise ValueError(f"A pool of {split!r} holds {chunk} to {len(world)} pictures, not {n_pictures}.")
@@ -65,7 +69,7 @@ class PicturePool:
         self.fact_names, self.facts = encode_facts([world.facts_of(i) for i in range(len(self))])
 
     def _path(self, start: int) -> Path:
-        return self.folder / f"{self.split}-{self.seed}-{self.chunk}-{start:07d}.npy"
+        return self.folder / f"{self.split}-{self.seed}-{self.world}-{self.chunk}-{start:07d}.npy"
 
     def _draw(self, starts: list[int], workers: int) -> None:
         jobs = [(str(self._path(start)), self.split, self.seed, range(start, start + self.chunk)) for start in starts]

@@ -159,6 +159,16 @@ class TinyClipTrainer:
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average, self.step = state["average"], state["step"]
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Drop what was logged after the checkpoint: those steps are done again."""
+        log = self.folder / "metrics.jsonl"
+        if not log.is_file():
+            return
+        kept = [row for row in log.read_text(encoding="utf-8").splitlines() if json.loads(row)["step"] <= self.step]
+        with replacing(log) as temporary:
+            temporary.write_text("".join(f"{row}\n" for row in kept), encoding="utf-8")
 
     def save(self) -> None:
         """Write the checkpoint and the averaged weights."""
