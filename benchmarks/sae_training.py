@@ -105,7 +105,7 @@ def ours(store: RandomActivations, args: argparse.Namespace, kind: str, dtype: s
         lr=lr,
         group_fractions=fractions,
     )
-    run = training._Run(config, training._Setup(store, config, "cpu"), None, None)
+    run = training.Run(config, training.Setup(store, config, "cpu"), None, None)
 
     def step(x: Tensor) -> object:
         run.advance(x)

@@ -91,7 +91,7 @@ class SAEConfig:
     """Steps before the average starts; at most a tenth of the run."""
     encoder_dtype: str = "auto"
     """bfloat16: screen the latents by a bfloat16 product, then compute the survivors in float32 (exact); float32: one
-    float32 product; auto: bfloat16 where the processor multiplies it in hardware."""
+    float32 product; auto: bfloat16 on processors that multiply it in hardware (AMX), else float32."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 5000

@@ -61,9 +61,9 @@ def train_sae(
     specs = [_spec(store, one) for one in configs] if out is not None else [None] * len(configs)
     finished = [_load_complete(folder, spec, device) for folder, spec in zip(folders, specs, strict=True)]
     if not all(finished):
-        setup = _Setup(store, configs[0], device)
+        setup = Setup(store, configs[0], device)
         runs = [
-            None if done else _Run(one, setup, folder, spec)
+            None if done else Run(one, setup, folder, spec)
             for one, done, folder, spec in zip(configs, finished, folders, specs, strict=True)
         ]
         _train([run for run in runs if run], store, validation, progress)
@@ -143,7 +143,7 @@ def geometric_median(x: Tensor, tolerance: float = 1e-5, max_iterations: int = 1
     return guess
 
 
-class _Setup:
+class Setup:
     """What the runs of one data pass share: device, the input's scale and the first guess of b_dec."""
 
     def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
@@ -165,14 +165,14 @@ class _Setup:
 def _encoder_dtype(config: SAEConfig, device: torch.device) -> torch.dtype:
     if config.encoder_dtype != "auto":
         return getattr(torch, config.encoder_dtype)
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
 
 
-class _Run:
+class Run:
     """One SAE in training, in the units of the normalised input."""
 
-    def __init__(self, config: SAEConfig, setup: _Setup, folder: Path | None, spec: dict | None) -> None:
+    def __init__(self, config: SAEConfig, setup: Setup, folder: Path | None, spec: dict | None) -> None:
         self.config, self.setup, self.folder, self.spec = config, setup, folder, spec
         self.step, self.scale = 0, setup.scale
         self.sae = SAE(config, setup.d).to(setup.device)
@@ -326,7 +326,7 @@ def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 
     return {"l0": sparse["l0"], "dead": sparse["dead"]} | {key: found[key] for key in ("explained_variance", "mse")}
 
 
-def _train(runs: list[_Run], store: Activations, validation: Activations | None, progress: bool) -> None:
+def _train(runs: list[Run], store: Activations, validation: Activations | None, progress: bool) -> None:
     """Feed every batch to each run that has not done it yet."""
     start, end = min(run.step for run in runs), max(run.config.steps for run in runs)
     name = "SAE" if len(runs) == 1 else f"{len(runs)} SAEs"
@@ -344,7 +344,7 @@ def _train(runs: list[_Run], store: Activations, validation: Activations | None,
 
 
 @contextmanager
-def side_by_side(runs: list[_Run]) -> Iterator[Callable[[Callable[[_Run], None], list[_Run]], None]]:
+def side_by_side(runs: list[Run]) -> Iterator[Callable[[Callable[[Run], None], list[Run]], None]]:
     """Yield `each(function, runs)`; on a CPU the SAEs run in threads of their own, which beats sharing each product."""
     threads = torch.get_num_threads()
     workers = min(len(runs), threads) if runs[0].setup.device.type == "cpu" else 1

@@ -52,14 +52,14 @@ class Killed(Exception):
 
 
 def kill_at(monkeypatch, step):
-    advance = lib.training._Run.advance
+    advance = lib.training.Run.advance
 
     def dying(run, x):
         if run.step == step:
             raise Killed
         advance(run, x)
 
-    monkeypatch.setattr(lib.training._Run, "advance", dying)
+    monkeypatch.setattr(lib.training.Run, "advance", dying)
 
 
 @pytest.mark.parametrize("encoder_dtype", ["float32", "bfloat16"])
@@ -184,7 +184,7 @@ def test_metrics_are_logged_every_few_steps_with_validation_figures(store, tmp_p
 def test_dead_latents_revive_by_the_auxiliary_loss(store):
     def dead_after_training(aux_alpha):
         config = replace(SHORT, width=256, steps=250, batch_size=256, dead_after=2000, aux_alpha=aux_alpha, lr=0.003)
-        run = lib.training._Run(config, lib.training._Setup(store, config, "cpu"), None, None)
+        run = lib.training.Run(config, lib.training.Setup(store, config, "cpu"), None, None)
         with torch.no_grad():
             run.sae.b_enc[:100] = -0.3  # out of reach of most inputs
         for x in lib.training.islice(batches(store, config, 0), config.steps):
@@ -207,11 +207,11 @@ def test_evaluation_is_centred_and_counts_active_latents(store):
 
 
 def test_the_learning_rate_follows_paper_or_code_warms_up_and_decays(store):
-    setup = lib.training._Setup(store, SHORT, "cpu")
+    setup = lib.training.Setup(store, SHORT, "cpu")
 
     def rates(**fields):
         config = replace(SHORT, steps=100, **fields)
-        run = lib.training._Run(config, setup, None, None)
+        run = lib.training.Run(config, setup, None, None)
         return [run.lr_at(step) for step in range(100)]
 
     assert max(rates(lr_rule="paper")) == pytest.approx(16 / (125 * 64**0.5))
