@@ -34,7 +34,7 @@ def _runs(executed: dict, runs: dict) -> list[str]:
     for name, metadata in runs.items():
         seconds, finished = metadata.papermill.duration, metadata.papermill.end_time
         total += seconds
-        end = datetime.datetime.fromisoformat(finished).strftime("%d %b %Y, %H:%M")
+        end = datetime.datetime.fromisoformat(finished).strftime("%d %b, %H:%M")
         memory = metadata.monosemantic.peak_memory_mb / 1024
         rows.append(
             f"| [{_title(executed[name])}](../notebooks/{name}.ipynb) | {_time(seconds)} | {memory:.1f} GB | {end} |"
@@ -80,13 +80,14 @@ def _parameters(profile: Profile, runs: dict) -> list[str]:
     lines += ["Set in bold are the values that the profile changed from the notebook's own default.", ""]
     for name, metadata in runs.items():
         used = metadata.papermill.parameters
-        lines += [f"### `{name}`", "", "| parameter | value | default | meaning |", "|---|---|---|---|"]
+        lines += [f"### `{name}`", "", "| parameter | value | default, if another | meaning |", "|---|---|---|---|"]
         for parameter, declared in profile.declared[name].items():
             default = _literal(declared["default"])
             value = used.get(parameter, default)
             shown = f"`{default!r}`" if value == default else f"**`{value!r}`**"
             meaning = (declared["help"] or "").replace("|", "\\|")
-            lines.append(f"| `{parameter}` | {shown} | `{default!r}` | {meaning} |")
+            usual = "" if value == default else f"`{default!r}`"
+            lines.append(f"| `{parameter}` | {shown} | {usual} | {meaning} |")
         lines.append("")
     return lines
 
