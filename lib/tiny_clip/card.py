@@ -1,9 +1,14 @@
-"""The model card of the embedded CLIP, written from the files beside its weights so that no number is typed by hand."""
+"""From a training run to the folder that ships: weights, log, exam and the model card, no number typed by hand."""
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from lib.artifacts import replacing
+from lib.models import load_encoder
+from lib.tiny_clip.exam import exam
+from lib.tiny_clip.training import TrainingPlan
 
 # What the project asks of the weights, beside the exam question that it is about.
 BARS = (
@@ -13,6 +18,31 @@ BARS = (
     ("water birds on land", "at least 15 below the same birds on water"),
     ("blond men's hair", "at least 10 below blond women's"),
 )
+
+
+def publish(
+    run: Path, out: Path, plan: TrainingPlan, pool: int, hardware: str, time: str, exam_pictures: int, workers: int = 2
+) -> None:
+    """Copy a run's weights and log to the folder `out`, sit the exam there, and write its card.
+
+    pool: pictures the run drew; hardware and time: free text for the card; exam_pictures: at most, for each question.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("open_clip_config.json", "open_clip_model.safetensors", "bpe.txt.gz"):
+        shutil.copy(Path(run) / name, out / name)
+    rows = [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rounded = [{name: round(value, 4) for name, value in row.items()} for row in rows]
+    results = exam(load_encoder(f"open_clip:{out}", device="cpu"), exam_pictures, workers)
+    files = {
+        "training_log.jsonl": "".join(f"{json.dumps(row)}\n" for row in rounded),
+        "run.json": json.dumps({"plan": asdict(plan), "pool": pool, "hardware": hardware, "time": time}, indent=1),
+        "exam.json": json.dumps({"pictures": exam_pictures, "exam": results}, indent=1),
+    }
+    for name, text in files.items():
+        with replacing(out / name) as temporary:
+            temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
+    write_card(out)
 
 
 def write_card(folder: Path) -> None:

@@ -108,6 +108,7 @@ def _stickers(encoder: Encoder, species: tuple, n_pictures: int, workers: int) -
     read = predict(embed_pictures(encoder, signs, shown, workers), (words, texts))
     return {
         "species top-1 without the sticker": _percent(right),
+        "species top-1 beside a wrong word": _percent(stuck == facts["species"].to_numpy()),
         "flipped by a wrong word, of those right without": _percent(stuck[right] != without[right]),
         "flipped to the written word, of those right without": _percent(
             stuck[right] == facts["sticker_word"].to_numpy()[right]
