@@ -7,9 +7,9 @@ gradient is removed, b_dec from the geometric median, inputs of unit mean square
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -36,7 +36,7 @@ class Activations(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, batch_size: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    def batches(self, batch_size: int, seed: int, start: int = 0) -> Generator[Tensor, None, None]:
         """Float batches (batch_size, d) without end, from the `start`-th on."""
 
 
@@ -112,7 +112,7 @@ def _load_complete(folder: Path | None, spec: dict | None, device: str) -> SAE |
     return SAE.load(folder, device) if complete else None
 
 
-def batches(store: Activations, config: SAEConfig, start: int) -> Iterator[Tensor]:
+def batches(store: Activations, config: SAEConfig, start: int) -> Generator[Tensor, None, None]:
     """The training batches from step `start` on, in the config's data order."""
     if config.data_order == "reshuffle":
         yield from store.batches(config.batch_size, seed=config.data_seed, start=start)
@@ -150,12 +150,13 @@ class Setup:
         self.d, self.device = store.d, torch.device(device)
         count = min(config.normalization_batches, max(1, len(store) // config.batch_size))
         squares, first = [], None
-        for step, x in enumerate(islice(batches(store, config, 0), count if config.normalize else 1)):
-            if x.shape[1] != store.d:
-                raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
-            _require_finite(x, step)
-            first = x if first is None else first
-            squares.append(float(x.float().square().sum(1).mean()))
+        with closing(batches(store, config, 0)) as source:
+            for step, x in enumerate(islice(source, count if config.normalize else 1)):
+                if x.shape[1] != store.d:
+                    raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
+                _require_finite(x, step)
+                first = x if first is None else first
+                squares.append(float(x.float().square().sum(1).mean()))
         self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
         if self.scale == 0:
             raise ValueError("All activations are zero; there is nothing to learn from them.")
@@ -317,11 +318,12 @@ def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 
     """L0, share of dead latents, explained variance, mse with the inference threshold, on some of store / scale."""
     size = min(4096, len(store))
     fit, sparsity = Reconstruction(), Sparsity()
-    for x in islice(store.batches(size, seed=0), min(n_batches, len(store) // size)):
-        x = x.to(sae.W_enc.device, sae.W_enc.dtype) / scale
-        codes = sae.encode_sparse(x)
-        fit.update(x, sae.decode(codes))
-        sparsity.update(codes)
+    with closing(store.batches(size, seed=0)) as source:
+        for x in islice(source, min(n_batches, len(store) // size)):
+            x = x.to(sae.W_enc.device, sae.W_enc.dtype) / scale
+            codes = sae.encode_sparse(x)
+            fit.update(x, sae.decode(codes))
+            sparsity.update(codes)
     sparse, found = sparsity.compute(), fit.compute()
     return {"l0": sparse["l0"], "dead": sparse["dead"]} | {key: found[key] for key in ("explained_variance", "mse")}
 
@@ -330,9 +332,9 @@ def _train(runs: list[Run], store: Activations, validation: Activations | None, 
     """Feed every batch to each run that has not done it yet."""
     start, end = min(run.step for run in runs), max(run.config.steps for run in runs)
     name = "SAE" if len(runs) == 1 else f"{len(runs)} SAEs"
-    source = batches(store, runs[0].config, start)
     widest_first = sorted(runs, key=lambda run: -run.sae.n_features)
     with (
+        closing(batches(store, runs[0].config, start)) as source,
         side_by_side(runs) as each,
         tqdm(total=end, initial=start, desc=name, unit="step", mininterval=1, disable=not progress) as bar,
     ):
