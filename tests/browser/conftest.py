@@ -8,6 +8,7 @@ def test_something(visit):
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.tools import chromium
 
+PATIENCE = 120_000  # milliseconds; a page takes two seconds, and much longer where the machine is busy
 HTML = Path(__file__).resolve().parents[2] / "build" / "html"
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -78,30 +80,35 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture
-def open_page(browser: Browser, site: str) -> Iterator[Callable[[str], Visit]]:
-    """Open an address in a fresh profile and wait until the page has settled; it may be the site's or a file's."""
-    contexts = []
+@pytest.fixture(scope="session")
+def opened(browser: Browser, site: str) -> Callable[[str], AbstractContextManager[Visit]]:
+    """A page in a fresh profile, by its address: the site's or a file's. It is entered when the page has settled."""
 
-    def open_address(url: str) -> Visit:
+    @contextmanager
+    def page_at(url: str) -> Iterator[Visit]:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=False)
-        contexts.append(context)
         visited = Visit(context.new_page())
         own = (site, "file://", "data:", "blob:", "about:")
         page = visited.page
         page.on("request", lambda request: request.url.startswith(own) or visited.outside.append(request.url))
         page.on(
-            "response", lambda answer: answer.status >= 400 and visited.failed.append(f"{answer.status} {answer.url}")
+            "response", lambda answer: answer.status < 400 or visited.failed.append(f"{answer.status} {answer.url}")
         )
         page.on("requestfailed", lambda request: visited.failed.append(f"{request.failure} {request.url}"))
         page.on("pageerror", lambda error: visited.errors.append(str(error)))
-        page.goto(url, wait_until="load")
+        page.goto(url, wait_until="load", timeout=PATIENCE)
         settle(page)
-        return visited
-
-    yield open_address
-    for context in contexts:
+        yield visited
         context.close()
+
+    return page_at
+
+
+@pytest.fixture
+def open_page(opened: Callable[[str], AbstractContextManager[Visit]]) -> Iterator[Callable[[str], Visit]]:
+    """Open an address; what goes wrong there is recorded for the test to look at."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(opened(url))
 
 
 @pytest.fixture
@@ -130,6 +137,6 @@ def settle(page: Page) -> None:
                 && document.querySelectorAll('.widget-subarea').length >= views
                 && (!document.querySelector('.math') || document.querySelector('mjx-container'));
         }""",
-        timeout=15_000,
+        timeout=PATIENCE,
     )
     page.wait_for_timeout(300)

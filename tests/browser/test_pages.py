@@ -38,20 +38,31 @@ def test_every_page_of_the_table_of_contents_was_rendered(html):
     assert {f"{page}.html" for page in listed} == set(PAGES)
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_the_page_draws_everything_without_a_network(path, visit):
-    page = visit(path).page
+@pytest.fixture(scope="module", params=PAGES)
+def visited(request, opened, site):
+    """Each page of the book in turn."""
+    with opened(f"{site}/{request.param}") as visit:
+        yield visit
+
+
+def test_the_page_asks_for_nothing_that_the_book_does_not_hold(visited):
+    assert visited.problems() == []
+
+
+def test_the_page_draws_its_plots_widgets_and_formulas(visited):
+    page = visited.page
     assert page.locator("article h1").count() == 1
-    assert not undrawn_plots(page)
-    assert not empty_widgets(page)
+    assert undrawn_plots(page) == []
+    assert empty_widgets(page) == []
     assert page.locator("mjx-container [data-mjx-error]").count() == 0
-    assert page.locator("div.output.traceback, div.output .ansi-red-fg").count() == 0
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_every_picture_and_plot_has_a_text_for_those_who_cannot_see_it(path, visit):
-    page = visit(path).page
-    without = page.eval_on_selector_all(
+def test_the_page_shows_no_traceback(visited):
+    assert visited.page.locator("div.output.traceback, div.output .ansi-red-fg").count() == 0
+
+
+def test_every_picture_and_plot_has_a_text_for_those_who_cannot_see_it(visited):
+    without = visited.page.eval_on_selector_all(
         "main img, main .book-plot",
         """(nodes) => nodes
             .filter((node) => node.tagName !== "IMG" || !node.closest('[aria-hidden="true"], [role="img"]'))
@@ -59,7 +70,16 @@ def test_every_picture_and_plot_has_a_text_for_those_who_cannot_see_it(path, vis
             .filter(([text]) => text === null || text.trim().length < 3 || /\\.(png|jpg|svg|webp)$/.test(text))
             .map(([, html]) => html.slice(0, 160))""",
     )
-    assert not without
+    assert without == []
+
+
+def test_every_plot_has_a_numbered_caption(visited):
+    bare = visited.page.eval_on_selector_all(
+        "main .book-plot",
+        """(plots) => plots.filter((plot) => !plot.closest('figure')?.querySelector('.caption-number'))
+            .map((plot) => plot.getAttribute('aria-label'))""",
+    )
+    assert bare == []
 
 
 @pytest.mark.parametrize("path", PAGES)
