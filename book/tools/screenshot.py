@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 from book.tools import chromium
 
 PAGE = Path("build/html/notebooks/05_features.html")
-SEARCH = "owl"  # whose best feature is shown
+VIEW = "?sort=frequency"  # the feature that is active on most pictures comes first
 
 
 def screenshot() -> Image.Image:
@@ -18,10 +18,9 @@ def screenshot() -> Image.Image:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium.find(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1360, "height": 1010}, device_scale_factor=1.5)
-        page.goto(PAGE.resolve().as_uri(), timeout=120_000)
+        page.goto(PAGE.resolve().as_uri() + VIEW, timeout=120_000)
         widget = page.locator(".widget-subarea").first
-        widget.locator("input[type=search], input[type=text]").first.fill(SEARCH)
-        widget.locator(":is([role=option], li, button):has-text('#')").first.click()
+        widget.locator("[role=option]").first.wait_for()
         widget.evaluate("(node) => window.scrollTo(0, node.getBoundingClientRect().top + window.scrollY - 70)")
         page.wait_for_timeout(1500)
         picture = Image.open(io.BytesIO(page.screenshot()))
