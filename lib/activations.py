@@ -55,12 +55,9 @@ def extract(
     shard, one of another spec is replaced. Raises ValueError for bad arguments, unreadable images and values that are
     not finite, OSError for a full disk; finished shards stay and the next call goes on behind them.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    _check_source(images, on_error)
     if dtype not in ("float16", "bfloat16", "float32"):
         raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {dtype!r}")
-    if len(images) == 0:
-        raise ValueError("there is no image to extract from: the image set is empty")
     selection = Tokens(tokens, encoder, seed)
     names = list(dict.fromkeys(str(encoder.site(site)) for site in sites))
     batch_size = batch_size or _batch_size(encoder)
@@ -76,6 +73,13 @@ def extract(
         for folder in folders.values():
             folder.finish(images)
         return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
+
+
+def _check_source(images, on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    if len(images) == 0:
+        raise ValueError("there is no image to extract from: the image set is empty")
 
 
 @contextmanager
@@ -294,6 +298,7 @@ class ActivationStream:
         buffer_rows: int = BUFFER_ROWS,
         seed: int = 0,
     ):
+        _check_source(images, on_error)
         self.encoder, self.images, self.site = encoder, images, str(encoder.site(site))
         self._tokens = Tokens(tokens, encoder, seed)
         self.tokens = "pooled" if self.site == "proj" else tokens
@@ -335,11 +340,17 @@ class ActivationStream:
             rows = rows[handed_out:]
 
     def _image_rows(self, seed: int) -> Iterator[Tensor]:
-        """Rows of one batch of images after the other, epoch after epoch."""
-        n = self._image_batch
+        """Rows of one batch of images after the other, epoch after epoch. Raises ValueError where none is readable."""
+        n, unread = self._image_batch, 0
         order = (endless_shuffle(i * n, n, len(self.images), seed).tolist() for i in count())
         for batch in read_batches(self.encoder, self.images, order, self._workers):
-            unreadable_images(batch, self.images, self._on_error)
+            skipped = unreadable_images(batch, self.images, self._on_error)
+            unread = 0 if len(batch.images) else unread + len(skipped)
+            if unread >= 2 * len(self.images):  # in a row, so in one of both epochs not a single one was read
+                raise ValueError(
+                    f"none of the {len(self.images)} images could be read, for example {skipped[0]['name']}: "
+                    f"{skipped[0]['reason']}"
+                )
             x, _ = rows_of(self.encoder, batch, [self.site], self._tokens)[self.site]
             if not x.isfinite().all():
                 raise ValueError(

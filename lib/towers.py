@@ -146,6 +146,11 @@ def load_tower(spec: str, weights: str | None = None) -> Tower:
     if family == "hf" and weights is not None:
         raise ValueError(f"weights= is for open_clip specs; give the folder of a model instead of {spec}")
     if spec == "tiny":
+        if not TINY_CLIP.is_dir():
+            raise FileNotFoundError(
+                f"the embedded CLIP is not in {TINY_CLIP}: it comes with the repository, not with an installed copy of "
+                "lib, so clone the repository and install it with `pip install -e .`"
+            )
         return _with_clear_errors(spec, lambda: _open_clip_folder(TINY_CLIP, weights))
     if family == "open_clip" and name:
         return _with_clear_errors(spec, lambda: _open_clip(name, weights))

@@ -324,3 +324,9 @@ def test_an_image_only_encoder_says_that_it_has_no_text_tower(folders):
     image_only.__dict__.update(encoder.tower.__dict__)
     with pytest.raises(ValueError, match="no text tower"):
         Encoder(image_only, "images", torch.device("cpu"), torch.float32).embed_texts(["fox"])
+
+
+def test_without_the_repository_the_embedded_clip_says_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.setattr("lib.towers.TINY_CLIP", tmp_path / "assets/tiny/clip")
+    with pytest.raises(FileNotFoundError, match=r"clone the repository and install it with `pip install -e \.`"):
+        load_encoder("tiny")
