@@ -99,6 +99,7 @@ class SAEConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group_fractions", tuple(self.group_fractions))
+        object.__setattr__(self, "expansion", float(self.expansion))  # 8 and 8.0 are one spec
         if self.kind not in KINDS:
             raise ValueError(f"Unknown SAE kind {self.kind!r}; choose one of {', '.join(sorted(KINDS))}.")
         for name, choices in CHOICES.items():

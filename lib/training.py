@@ -263,14 +263,11 @@ class Run:
 
     def _restore(self) -> None:
         """Continue from the checkpoint of the same spec; forget one of another."""
-        meta = read_meta(self.folder / "checkpoint")
-        if meta is None or meta["hash"] != spec_hash(self.spec):
-            for name in ("checkpoint", "tensorboard"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-            for name in ("meta.json", "metrics.jsonl", "config.json", "model.safetensors"):
-                (self.folder / name).unlink(missing_ok=True)
+        meta, state = read_meta(self.folder / "checkpoint"), self.folder / "checkpoint" / "state.safetensors"
+        if meta is None or meta["hash"] != spec_hash(self.spec) or not state.is_file():
+            self._clear()
             return
-        tensors = load_file(self.folder / "checkpoint" / "state.safetensors")
+        tensors = load_file(state)
         self.step, self.scale = meta["step"], meta["scale"]
         self.sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
         for name, parameter in self.parameters.items():
@@ -281,6 +278,16 @@ class Run:
             self.adam.state[parameter] = {"step": tensors[f"adam.{name}.step"].to(parameter.device), **moments}
         self.objective.since_fired.copy_(tensors["since_fired"])
         self.objective.memory.update(meta["memory"])
+
+    def _clear(self) -> None:
+        """Remove what another run left in the folder; raises ValueError where its SAE was not trained here."""
+        trained_here = "config" in (read_meta(self.folder) or {}).get("spec", {})
+        if (self.folder / "model.safetensors").is_file() and not trained_here:
+            raise ValueError(f"{self.folder} holds a model that train_sae did not make: name another `out` folder.")
+        for name in ("checkpoint", "tensorboard"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in ("meta.json", "metrics.jsonl", "config.json", "model.safetensors"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def finish(self) -> SAE:
         """The trained SAE, which reads activations as they are stored; a complete artifact where there is a folder."""
@@ -315,7 +322,10 @@ def normalize_rows_(decoder: Tensor) -> None:
 
 @torch.no_grad()
 def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 16) -> dict[str, float]:
-    """L0, share of dead latents, explained variance, mse with the inference threshold, on some of store / scale."""
+    """L0, share of dead latents, explained variance, mse with the inference threshold, on some of store / scale.
+
+    mse is summed over d, as the training loss is.
+    """
     size = min(4096, len(store))
     fit, sparsity = Reconstruction(), Sparsity()
     with closing(store.batches(size, seed=0)) as source:
@@ -325,7 +335,8 @@ def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 
             fit.update(x, sae.decode(codes))
             sparsity.update(codes)
     sparse, found = sparsity.compute(), fit.compute()
-    return {"l0": sparse["l0"], "dead": sparse["dead"]} | {key: found[key] for key in ("explained_variance", "mse")}
+    shared = {"l0": sparse["l0"], "dead": sparse["dead"], "explained_variance": found["explained_variance"]}
+    return shared | {"mse": found["mse"] * store.d}
 
 
 def _train(runs: list[Run], store: Activations, validation: Activations | None, progress: bool) -> None:

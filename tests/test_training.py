@@ -170,6 +170,23 @@ def test_a_complete_artifact_is_loaded_and_one_of_another_spec_is_made_again(sto
     assert_same(SAE.load(tmp_path), train(store, replace(SHORT, seed=3)))
 
 
+def test_a_model_that_was_not_trained_here_is_never_overwritten(store, tmp_path):
+    train(store).save(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="train_sae did not make"):
+        train(store, replace(SHORT, seed=3), out=tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_without_its_tensors_is_trained_again(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, 25)
+        with pytest.raises(Killed):
+            train(store, out=tmp_path)
+    (tmp_path / "checkpoint" / "state.safetensors").unlink()
+    assert_same(train(store, out=tmp_path), train(store))
+
+
 def test_metrics_are_logged_every_few_steps_with_validation_figures(store, tmp_path):
     train(store, validation=ActivationStore.from_tensor(store[:500]), out=tmp_path)
     rows = read_metrics(tmp_path)
@@ -202,7 +219,7 @@ def test_evaluation_is_centred_and_counts_active_latents(store):
     found = evaluate(sae, store, n_batches=2)
     whole = {"l0": float((codes > 0).sum(1).float().mean()), "dead": float((codes == 0).all(0).float().mean())}
     whole |= {"explained_variance": 1 - float(error.square().sum() / (x - x.mean(0)).square().sum())}
-    whole |= {"mse": float(error.square().mean())}
+    whole |= {"mse": float(error.square().sum(1).mean())}
     assert found == pytest.approx(whole, rel=0.1)
 
 
