@@ -57,8 +57,14 @@ def test_names_and_notes_are_escaped():
     assert "<p>&lt;script&gt;</p>" in page
 
 
+def test_the_same_tree_is_the_same_html_in_every_run():
+    assert taxonomy_tree(LEAVES, RANKS).data == taxonomy_tree(LEAVES, RANKS).data
+
+
 def test_two_trees_on_a_page_do_not_share_an_identifier():
-    first, second = (re.search(r'id="(tx-\w+)"', taxonomy_tree(LEAVES, RANKS).data)[1] for _ in range(2))
+    first, second = (
+        re.search(r'data-tree="(tx-\w+)"', taxonomy_tree(leaves, RANKS).data)[1] for leaves in (LEAVES, LEAVES[1:])
+    )
     assert first != second
 
 

@@ -1,4 +1,6 @@
 function taxonomyTree(root) {
+  if (root.dataset.ready) return; // the same tree may stand on a page twice, and each has brought this script
+  root.dataset.ready = 'yes';
   const tree = root.querySelector('.tx-tree');
   const card = root.querySelector('.tx-card');
   const found = root.querySelector('.tx-found');

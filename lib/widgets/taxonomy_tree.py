@@ -1,10 +1,10 @@
 """A taxonomy as a tree to open and close, with pictures at its leaves: one piece of HTML that needs no kernel."""
 
+import hashlib
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from uuid import uuid4
 
 from IPython.display import HTML
 from PIL import Image
@@ -31,17 +31,18 @@ def taxonomy_tree(leaves: Sequence[Leaf], ranks: Sequence[str], opened: int = 3,
     for leaf in leaves:
         if len(leaf.path) != len(ranks):
             raise ValueError(f"The path of {leaf.path[-1]!r} has {len(leaf.path)} taxa for {len(ranks)} ranks.")
-    name = f"tx-{uuid4().hex[:8]}"
+    branches = _branches(list(leaves), 0, ranks, opened, quality)
+    name = f"tx-{hashlib.sha256(branches.encode()).hexdigest()[:8]}"  # the same tree is the same HTML in every run
     folder = resources.files("lib.widgets")
     style, script = ((folder / f"taxonomy_tree.{kind}").read_text() for kind in ("css", "js"))
     return HTML(
-        f'<style>{style}</style><div class="tx" id="{name}">'
+        f'<style>{style}</style><div class="tx" data-tree="{name}">'
         '<div class="tx-bar"><input type="search" placeholder="Find a species or taxon" aria-label="Find in the tree">'
         '<button type="button" data-do="open">Open all</button><button type="button" data-do="close">Close all</button>'
         '<span class="tx-found" role="status"></span></div><div class="tx-body"><div class="tx-tree">'
-        f"{_branches(list(leaves), 0, ranks, opened, quality)}</div>"
+        f"{branches}</div>"
         '<aside class="tx-card" aria-live="polite"><p>Choose a species to see more of it.</p></aside></div></div>'
-        f"<script>(() => {{ {script} taxonomyTree(document.getElementById('{name}')) }})()</script>"
+        f"<script>(() => {{ {script} document.querySelectorAll('[data-tree={name}]').forEach(taxonomyTree) }})()</script>"
     )
 
 
