@@ -9,7 +9,8 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
-BUILD_BOOK = python -m book.tools.build --profile $(PROFILE) --cores $(CORES)
+# by path: the make of macOS looks a command up in its own PATH, not in the one exported below
+BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --cores $(CORES)
 
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,7 +34,7 @@ lab: $(INSTALLED)  ## open JupyterLab on the notebooks
 serve: $(INSTALLED)  ## serve the built book on http://127.0.0.1:8000 (PORT=...)
 	@test -f build/html/index.html || $(BUILD_BOOK)
 	@echo 'Serving on http://127.0.0.1:$(PORT) - end with Ctrl-C'
-	@python -m http.server $(PORT) --bind 127.0.0.1 --directory build/html
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/html
 
 clean:  ## delete everything that was generated (the environment stays)
 	rm -rf build .snakemake

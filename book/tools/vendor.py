@@ -8,6 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from importlib import metadata
 from pathlib import Path
 
 import plotly
@@ -21,6 +24,7 @@ FROM_NPM = {
     "fonts/serif.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
 }
 WIDGET_FONTS = "@jupyter-widgets/html-manager/dist/*.[wt][ot]f*"
+LICENCES = "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*"  # of each package, served beside what is taken from it
 
 
 def npm_packages(folder: Path) -> Path:
@@ -44,6 +48,17 @@ def wheel_files() -> dict[str, Path]:
     }
 
 
+def licences(modules: Path) -> Iterator[tuple[str, Path]]:
+    """The licence texts of everything that is served, by a name that says whose."""
+    for package in sorted({"/".join(path.split("/")[: 2 if path[0] == "@" else 1]) for path in FROM_NPM.values()}):
+        for text in (modules / package).glob(LICENCES):
+            yield f"{package.strip('@').replace('/', '-')}.txt", text
+    for wheel in ("plotly", "anywidget", "ipywidgets"):  # the widget manager is ipywidgets' own
+        for file in metadata.files(wheel) or ():
+            if fnmatch(file.name, LICENCES):
+                yield f"{wheel}.txt", Path(file.locate())
+
+
 def collect(target: Path) -> None:
     """Fill `target`, which appears only when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +67,7 @@ def collect(target: Path) -> None:
         ready = Path(work) / "ready"
         sources = {name: modules / path for name, path in FROM_NPM.items()} | wheel_files()
         sources |= {f"html-manager/{font.name}": font for font in modules.glob(WIDGET_FONTS)}
+        sources |= {f"licences/{name}": source for name, source in licences(modules)}
         for name, source in sources.items():
             (ready / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, ready / name)
