@@ -22,6 +22,7 @@ from lib.rows import Tokens, read_batches, unreadable_images
 from lib.sae import SAE
 
 MAX_CODES = 1 << 25  # dense codes held at once; more tokens are encoded in turn
+TENSORS = "features.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class FeatureTable:
                 f"a feature table needs at least one image and one top image, got {len(images)} and {top}."
             )
         spec = _spec(encoder, sae, images, site, tokens, top)
-        if out is not None and (read_meta(out) or {}).get("hash") == spec_hash(spec):
+        if out is not None and _complete_meta(out).get("hash") == spec_hash(spec):
             return cls.load(out)
         pass_ = _OnePass(encoder, sae, site, tokens, len(images), top)
         batches = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
@@ -137,17 +138,6 @@ class FeatureTable:
         place = torch.bucketize(values, edges[1:-1], right=True)
         return place.bincount(minlength=bins), edges
 
-    def quantile_images(self, feature: int, q: Sequence[float] = (0.25, 0.5, 0.75, 0.95), n: int = 4) -> Tensor:
-        """(len(q), n) images nearest in rank to each quantile of the codes above zero; -1 for want of more."""
-        images, _ = self.activations(feature)
-        examples = torch.full((len(q), n), -1)
-        for row, share in zip(examples, q, strict=True):
-            first = round(share * (len(images) - 1) - (n - 1) / 2)
-            first = min(max(first, 0), max(len(images) - n, 0))
-            some = images[first : first + n]
-            row[: len(some)] = some
-        return examples
-
     def neighbours(self, sae: SAE, k: int = 6) -> tuple[Tensor, Tensor]:
         """The k features with the most similar decoder directions: indices (F, k) and cosines (F, k), nearest first."""
         unit = F.normalize(sae.W_dec.detach().cpu(), dim=1)  # (F, d)
@@ -203,18 +193,16 @@ class FeatureTable:
         meta = {"site": self.site, "tokens": self.tokens, "images": self.images_spec, "n_features": self.n_features}
         with replacing(folder) as temporary:
             temporary.mkdir()
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "features.safetensors"
-            )
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
             write_meta(temporary, {"spec": spec, "hash": spec_hash(spec), "complete": True, **meta})
 
     @classmethod
     def load(cls, folder: str | Path) -> FeatureTable:
         """Read what `save` wrote; raises FileNotFoundError where there is no complete table."""
-        meta = read_meta(folder) or {}
-        if not (meta.get("complete") and (Path(folder) / "features.safetensors").is_file()):
+        meta = _complete_meta(folder)
+        if not meta:
             raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
-        tensors = load_file(Path(folder) / "features.safetensors")
+        tensors = load_file(Path(folder) / TENSORS)
         offsets, features = tensors["code_offsets"], tensors["code_features"].long()
         codes = csr(offsets, features, tensors["code_values"], (len(offsets) - 1, meta["n_features"]))
         rest = (tensors[name] for name in ("top_images", "top_values", "patch_maps"))
@@ -308,6 +296,12 @@ class _OnePass:
                 maps[pairs] = codes.transpose(1, 2)[where].clamp_max(torch.finfo(torch.float16).max).half().cpu()
             start += len(part)
         return maps
+
+
+def _complete_meta(folder: str | Path) -> dict:
+    """The meta of a table with all its parts, else {}."""
+    meta = read_meta(folder) or {}
+    return meta if meta.get("complete") and (Path(folder) / TENSORS).is_file() else {}
 
 
 def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) -> dict:

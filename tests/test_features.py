@@ -116,6 +116,12 @@ def test_a_complete_table_is_loaded_and_not_computed_again(encoder, sae, table, 
     assert_same(table_of(encoder, sae, out=tmp_path / "table"), table)
 
 
+def test_a_table_that_lost_its_file_is_made_anew(encoder, sae, table, tmp_path):
+    table_of(encoder, sae, out=tmp_path / "table")
+    (tmp_path / "table" / "features.safetensors").unlink()
+    assert_same(table_of(encoder, sae, out=tmp_path / "table"), table)
+
+
 def test_a_table_of_another_sae_is_made_anew(encoder, sae, tmp_path):
     table_of(encoder, sae, out=tmp_path / "table")
     before = read_meta(tmp_path / "table")["hash"]
@@ -142,21 +148,6 @@ def test_an_sae_of_another_width_is_an_error(encoder):
 def test_a_folder_without_a_table_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="No feature table"):
         FeatureTable.load(tmp_path)
-
-
-def test_quantile_images_lie_around_their_rank(table):
-    feature = int(table.frequency.argmax())
-    images, values = table.activations(feature)
-    examples = table.quantile_images(feature, q=(0.0, 0.5, 1.0), n=3)
-    middle = (len(images) - 1) / 2
-    assert examples[0].tolist() == images[:3].tolist()
-    assert examples[2].tolist() == images[-3:].tolist()
-    assert all(abs(images.tolist().index(i) - middle) <= 1.5 for i in examples[1].tolist())
-    assert (values.diff() >= 0).all()
-
-
-def test_quantile_images_of_a_dead_feature_are_missing(table):
-    assert (table.quantile_images(7) == -1).all()
 
 
 def test_the_histogram_counts_every_active_image(table):

@@ -1,11 +1,15 @@
 """Feature-fact agreement against scikit-learn's and plain-loop definitions, and on cases whose answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import f1_score, mutual_info_score, roc_auc_score
 
+from lib.data import load_images
 from lib.metrics import ground_truth
 from lib.metrics.ground_truth import Facts, known_facts, oracle_embeddings
 
@@ -149,9 +153,26 @@ def test_facts_are_the_supported_values_of_categorical_columns():
     ]
 
 
-def test_facts_without_support_are_an_error():
-    with pytest.raises(ValueError, match="no column"):
-        known_facts(TABLE[["x", "rare"]], min_support=5)
+@pytest.mark.parametrize("table", [TABLE[["x", "rare"]], TABLE[[]]], ids=["too rare", "unknown"])
+def test_where_nothing_is_known_no_feature_has_a_best_fact(table):
+    facts = known_facts(table, min_support=5)
+    codes, top = torch.rand(30, 4).to_sparse_csr(), torch.arange(12).view(4, 3)
+    assert facts.names == []
+    assert ground_truth.best_facts(codes, top, facts)["fact"].isna().all()
+    for table_of in (ground_truth.best_f1(codes, facts), ground_truth.focus(top, facts)):
+        assert ground_truth.of_best_fact(table_of).isnan().all()
+
+
+def test_the_facts_table_is_as_good_as_what_is_known_about_the_images():
+    named = SimpleNamespace(facts=None, labels=np.array([1, 0, -1]), class_names=("crab", "owl"))
+    assert ground_truth.facts_table(SimpleNamespace(facts=TABLE)) is TABLE
+    assert ground_truth.facts_table(named)["class"].tolist() == ["owl", "crab", ""]
+
+
+def test_the_facts_table_of_unknown_images_has_a_row_each_and_no_column(tmp_path):
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert ground_truth.facts_table(load_images(f"folder:{tmp_path}")).shape == (2, 0)
 
 
 def test_oracle_embeddings_are_centred_and_alike_for_equal_facts():

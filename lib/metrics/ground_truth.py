@@ -6,6 +6,7 @@ the pictures that activate it from those that do not. All tables are `(F, C)`: e
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from lib.columns import ColumnBlock, check_matrix, csr, sorted_columns, transpos
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lib.data import ImageSet
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,24 @@ class Facts:
         return self.truth.double().mean(0).float()
 
 
+def facts_table(images: ImageSet) -> pd.DataFrame:
+    """What is known about N images, one row each: their facts, else a column `class` of labels, else no column."""
+    import pandas as pd
+
+    if images.facts is not None:
+        return images.facts
+    if images.labels is None:
+        return pd.DataFrame(index=range(len(images)))
+    names = [*images.class_names, ""]  # the last one is label -1: no class
+    return pd.DataFrame({"class": [names[label] for label in images.labels]})
+
+
 def known_facts(table: pd.DataFrame, min_support: int = 20, max_levels: int = 256) -> Facts:
     """One yes-or-no fact for each value of each categorical, boolean or small-integer column of a facts table.
 
     A fact must be true of at least `min_support` images and false of as many. Missing values and empty strings are no
     fact; columns of real numbers, and with more than `max_levels` values, are left out; of facts that are true of
-    exactly the same images the first is kept. Raises ValueError when nothing remains.
+    exactly the same images the first is kept. Where nothing is known C is 0, and all that is measured by it is NaN.
     """
     names, columns, seen = [], [], set()
     for column in table.columns:
@@ -53,9 +68,8 @@ def known_facts(table: pd.DataFrame, min_support: int = 20, max_levels: int = 25
                 seen.add(truth.tobytes())
                 names.append(f"{column}={level}" if kind != "b" else str(column))
                 columns.append(truth)
-    if not names:
-        raise ValueError(f"no column of the facts table has a value shared by {min_support} images or more.")
-    return Facts(names, torch.from_numpy(np.stack(columns, axis=1)))
+    truth = np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), dtype=bool)
+    return Facts(names, torch.from_numpy(truth))
 
 
 def oracle_embeddings(table: pd.DataFrame, min_support: int = 1) -> Tensor:
@@ -65,6 +79,11 @@ def oracle_embeddings(table: pd.DataFrame, min_support: int = 1) -> Tensor:
     """
     truth = known_facts(table, min_support).truth.float()
     return truth - truth.mean(0)
+
+
+def of_best_fact(table: Tensor) -> Tensor:
+    """`(F,)` the largest value of each feature in an `(F, C)` table; NaN where no fact is known."""
+    return table.amax(1) if table.shape[1] else table.new_full((len(table),), math.nan)
 
 
 @torch.no_grad()
@@ -97,7 +116,7 @@ def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells
     n_images, positives = len(truth), truth.sum(0)
     everything = 2 * positives / (n_images + positives)  # (C,)
     tables = []
-    for block in sorted_columns(activations, entries=max(n_images, cells // truth.shape[1])):
+    for block in sorted_columns(activations, entries=max(n_images, cells // max(1, truth.shape[1]))):
         found = truth[block.image].cumsum(0)  # (nnz, C); true positives up to here, the features before included
         first = block.counts.cumsum(0) - block.counts
         before = torch.cat([torch.zeros_like(found[:1]), found])[first]  # (f, C)
@@ -168,11 +187,14 @@ def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.Data
     """Each feature's best fact by AUC, one row a feature.
 
     Columns: fact, auc, f1, purity, purity_above_chance, information (bits), share (of all images with the fact).
-    A feature that never tells two images apart has no best fact: its row holds None and NaN.
+    A feature that never tells two images apart has no best fact, nor has any where none is known: None and NaN.
     """
     import pandas as pd
 
     table = auc(activations, facts)
+    if not facts.names:
+        names = ("auc", "f1", "purity", "purity_above_chance", "information", "share")
+        return pd.DataFrame({"fact": [None] * len(table)} | dict.fromkeys(names, math.nan))
     best_auc, best = table.max(1)
     pick = (torch.arange(len(best), device=best.device), best)
     columns = {

@@ -15,7 +15,7 @@ const KEY_HELP = [
 
 /** The part of the page's address that belongs to one explorer; silent inside JupyterLab, whose address is its own. */
 class Address {
-  static fields = { feature: "feature", sort: "sort", order: "order", query: "q", show: "show", map: "map" };
+  static fields = { feature: "feature", sort: "sort", order: "order", query: "q", show: "show", map: "map", opacity: "opacity" };
 
   constructor(key) {
     const used = (globalThis[KEYS_IN_USE] ??= new Set());
@@ -221,6 +221,7 @@ class Explorer {
       query: wanted.query ?? DEFAULTS.query,
       show: shows.includes(wanted.show) ? wanted.show : this.defaultShow,
       map: wanted.map ? wanted.map === "on" : DEFAULTS.map,
+      opacity: wanted.opacity >= 10 && wanted.opacity <= 100 ? Number(wanted.opacity) : DEFAULTS.opacity,
     };
     this.order = this.features.select(this.state);
     const first = this.order[0] ?? 0;
@@ -302,7 +303,7 @@ class Explorer {
 
   /** What a link must hold to show the same view: only what differs from the view at first opening. */
   shared() {
-    const { feature, sort, down, query, show, map } = this.state;
+    const { feature, sort, down, query, show, map, opacity } = this.state;
     return {
       feature,
       sort: sort === this.toolbar.sorts[0] ? undefined : sort,
@@ -310,6 +311,7 @@ class Explorer {
       query: query || undefined,
       show: show === this.defaultShow ? undefined : show,
       map: map === DEFAULTS.map ? undefined : map ? "on" : "off",
+      opacity: opacity === DEFAULTS.opacity ? undefined : opacity,
     };
   }
 

@@ -124,8 +124,8 @@ class FeatureExplorer(anywidget.AnyWidget):
         for e, feature in enumerate(features):
             images, codes = (_numpy(part) for part in self._table.activations(int(feature)))  # weakest first
             share = codes / peak[e]
-            bins = np.minimum((share * BINS).astype(int), BINS - 1)
-            counts[e] = np.bincount(bins, minlength=BINS)
+            counts[e], edges = (_numpy(part) for part in self._table.histogram(int(feature), BINS))
+            bins = np.searchsorted(edges[1:-1], codes, side="right")
             quantiles[e] = np.quantile(codes, QUANTILES)
             stored = np.flatnonzero(position[images] != NONE)
             for b in np.unique(bins[stored]):

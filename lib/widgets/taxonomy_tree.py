@@ -33,6 +33,7 @@ def taxonomy_tree(leaves: Sequence[Leaf], ranks: Sequence[str], opened: int = 3,
             raise ValueError(f"The path of {leaf.path[-1]!r} has {len(leaf.path)} taxa for {len(ranks)} ranks.")
     branches = _branches(list(leaves), 0, ranks, opened, quality)
     name = f"tx-{hashlib.sha256(branches.encode()).hexdigest()[:8]}"  # the same tree is the same HTML in every run
+    start = f"document.querySelectorAll('[data-tree={name}]').forEach(taxonomyTree)"
     folder = resources.files("lib.widgets")
     style, script = ((folder / f"taxonomy_tree.{kind}").read_text() for kind in ("css", "js"))
     return HTML(
@@ -42,7 +43,7 @@ def taxonomy_tree(leaves: Sequence[Leaf], ranks: Sequence[str], opened: int = 3,
         '<span class="tx-found" role="status"></span></div><div class="tx-body"><div class="tx-tree">'
         f"{branches}</div>"
         '<aside class="tx-card" aria-live="polite"><p>Choose a species to see more of it.</p></aside></div></div>'
-        f"<script>(() => {{ {script} document.querySelectorAll('[data-tree={name}]').forEach(taxonomyTree) }})()</script>"
+        f"<script>(() => {{ {script} {start} }})()</script>"
     )
 
 

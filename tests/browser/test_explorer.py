@@ -309,6 +309,8 @@ class TestAddress:
         explorer.show.select_option("alive")
         explorer.search.fill("a")
         explorer.list.locator('[aria-posinset="3"]').click()
+        explorer.root.get_by_label("Strength of the heat map").fill("30")
+        explorer.list.focus()
         explorer.page.keyboard.press("m")
         query = explorer.page.url.split("?")[1]
 
@@ -318,6 +320,7 @@ class TestAddress:
         assert fresh.search.input_value() == "a"
         assert fresh.rows[:3] == explorer.rows[:3]
         expect(fresh.root.locator(".fx-map").first).to_be_hidden()
+        expect(fresh.root.get_by_label("Strength of the heat map")).to_have_value("30")
 
     def test_nonsense_in_the_address_is_ignored(self, visit):
         explorer = Explorer(visit(f"{PATH}?feature=minus&sort=beauty&show=nobody").page)
