@@ -1,6 +1,7 @@
 """The embedded CLIP: what training is told, exact resumption, and that the shipped weights do what their card says."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from lib.menagerie import HABITATS, SPECIES, Menagerie
 from lib.models import load_encoder
 from lib.tiny_clip.architecture import build_clip, learn_vocabulary, load_tokenizer, save_clip, write_vocabulary
+from lib.tiny_clip.card import write_card
 from lib.tiny_clip.exam import exam
 from lib.tiny_clip.pool import GRID, LETTERS, PERSON, STICKER, PicturePool, encode_facts, patch_content, patch_letters
 from lib.tiny_clip.training import (
@@ -26,6 +28,12 @@ from lib.tiny_clip.training import (
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory):
     return PicturePool(tmp_path_factory.mktemp("pool"), 24, chunk=12, workers=1)
+
+
+@pytest.fixture(scope="module")
+def card(root) -> dict[str, float]:
+    """The figures on the shipped card, in percent."""
+    return json.loads((root / "assets/tiny/clip/exam.json").read_text())["exam"]
 
 
 def plan(**changes) -> TrainingPlan:
@@ -178,9 +186,50 @@ def test_the_shipped_weights_take_at_most_eight_megabytes(root):
     assert (root / "assets/tiny/clip/open_clip_model.safetensors").stat().st_size <= 8_000_000
 
 
-def test_the_shipped_weights_do_what_their_card_says(root):
-    card = json.loads((root / "assets/tiny/clip/exam.json").read_text())
-    measured = exam(load_encoder("tiny", device="cpu"), n_pictures=300)
-    for question in ("species top-1, one creature", "habitat top-1", "word on a sign read, of 20"):
-        spread = 100 * 4 * np.sqrt(0.25 / 300)  # four standard errors of a share of 300 pictures, at most
-        assert abs(measured[question] - card["exam"][question]) < spread, question
+def test_the_exam_on_the_card_meets_what_the_project_asks_for(card):
+    assert card["species top-1, one creature"] >= 85
+    assert card["habitat top-1"] >= 90
+    assert card["flipped by a wrong word, of those right without"] >= 40
+    assert card["water birds on land"] <= card["water birds on water"] - 15
+    assert card["blond men's hair"] <= card["blond women's hair"] - 10
+
+
+def test_the_card_is_written_from_the_files_beside_it(root, tmp_path):
+    shipped = root / "assets/tiny/clip"
+    for name in ("exam.json", "run.json", "training_log.jsonl", "open_clip_model.safetensors"):
+        shutil.copy(shipped / name, tmp_path)
+    write_card(tmp_path)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == (shipped / "README.md").read_text(encoding="utf-8")
+
+
+PICTURES = 120  # a question, of which a quarter are water birds on water and a half blond women
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, float]:
+    return exam(load_encoder("tiny", device="cpu"), n_pictures=PICTURES, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("question", "pictures"),
+    [
+        ("species top-1, one creature", PICTURES),
+        ("habitat top-1", PICTURES),
+        ("word on a sign read, of 20", PICTURES),
+        ("species top-1 beside a wrong word", PICTURES),
+        ("flipped by a wrong word, of those right without", 0.9 * PICTURES),
+        ("water birds on water", PICTURES / 4),
+        ("water birds on land", PICTURES / 4),
+        ("blond women's hair", PICTURES / 2),
+        ("blond men's hair", PICTURES / 2),
+    ],
+)
+def test_the_shipped_weights_do_what_their_card_says(card, measured, question, pictures):
+    share = np.clip(card[question] / 100, 0.02, 0.98)
+    assert abs(measured[question] - card[question]) < 100 * 4 * np.sqrt(share * (1 - share) / pictures)
+
+
+def test_the_shipped_weights_have_the_weaknesses_that_later_chapters_cure(measured):
+    assert measured["flipped by a wrong word, of those right without"] >= 40
+    assert measured["water birds on land"] <= measured["water birds on water"] - 15
+    assert measured["blond men's hair"] <= measured["blond women's hair"] - 10
