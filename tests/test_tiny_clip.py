@@ -207,7 +207,7 @@ PICTURES = 120  # a question, of which a quarter are water birds on water and a 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, float]:
-    return exam(load_encoder("tiny", device="cpu"), n_pictures=PICTURES, workers=0)
+    return exam(load_encoder("tiny", device="cpu"), n_pictures=PICTURES)
 
 
 @pytest.mark.parametrize(
