@@ -73,6 +73,15 @@ def test_every_picture_and_plot_has_a_text_for_those_who_cannot_see_it(visited):
     assert without == []
 
 
+def test_no_plot_is_wider_than_the_column_it_stands_in(visited):
+    wide = visited.page.eval_on_selector_all(
+        "main .js-plotly-plot",
+        """(plots) => plots.filter((plot) => plot.querySelector('svg').getBoundingClientRect().width
+                > plot.parentElement.getBoundingClientRect().width + 1).length""",
+    )
+    assert wide == 0
+
+
 def test_every_plot_has_a_numbered_caption(visited):
     bare = visited.page.eval_on_selector_all(
         "main .book-plot",
