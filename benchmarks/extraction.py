@@ -31,6 +31,7 @@ class Photos:
         x, y = np.meshgrid(np.linspace(0, 1, 320), np.linspace(0, 1, 240))
         self._files = [self._jpeg(x, y, np.random.default_rng(i)) for i in range(min(n, 64))]
         self.n, self.spec = n, f"photos:{n}"
+        self.fingerprint = self.spec
 
     @staticmethod
     def _jpeg(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> bytes:
