@@ -299,7 +299,8 @@ class TestHistogram:
         quantile = float(button.locator("b").inner_text())
         distances = [abs(float(text) - quantile) for text in explorer.examples.locator("b").all_inner_texts()]
         assert distances
-        assert all(later >= earlier - 0.011 for earlier, later in pairwise(distances))
+        rounding = 0.011 + 0.02 * quantile  # the page shows three digits of each value
+        assert all(later >= earlier - rounding for earlier, later in pairwise(distances))
 
 
 class TestAddress:
