@@ -164,9 +164,21 @@ def test_where_nothing_is_known_no_feature_has_a_best_fact(table):
 
 
 def test_the_facts_table_is_as_good_as_what_is_known_about_the_images():
-    named = SimpleNamespace(facts=None, labels=np.array([1, 0, -1]), class_names=("crab", "owl"))
+    known = {"facts": None, "taxonomy": None, "labels": np.array([1, 0, -1]), "class_names": ("crab", "owl")}
     assert ground_truth.facts_table(SimpleNamespace(facts=TABLE)) is TABLE
-    assert ground_truth.facts_table(named)["class"].tolist() == ["owl", "crab", ""]
+    assert ground_truth.facts_table(SimpleNamespace(**known))["class"].tolist() == ["owl", "crab", ""]
+
+
+def test_ranks_of_the_taxonomy_are_facts_where_no_others_are_known():
+    paths = [("Animalia", "Chordata"), ("Animalia", "Arthropoda"), ()]
+    table = ground_truth.facts_table(SimpleNamespace(facts=None, taxonomy=paths))
+    assert table.to_dict("list") == {"rank 1": ["Animalia", "Animalia", ""], "rank 2": ["Chordata", "Arthropoda", ""]}
+    named = ground_truth.facts_table(SimpleNamespace(facts=None, taxonomy=[tuple("kpcofgs")]))
+    assert named.iloc[0][["kingdom", "class", "species"]].tolist() == ["k", "c", "s"]
+
+
+def test_the_oracle_tells_a_thousand_classes_apart():
+    assert oracle_embeddings(pd.DataFrame({"class": [f"c{i % 1000}" for i in range(2000)]})).shape == (2000, 1000)
 
 
 def test_the_facts_table_of_unknown_images_has_a_row_each_and_no_column(tmp_path):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from lib.data import ImageSet
 
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+MAX_LEVELS = 4096  # values of one column that the oracle tells apart: ImageNet's classes, iNaturalist's families
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -36,11 +39,18 @@ class Facts:
 
 
 def facts_table(images: ImageSet) -> pd.DataFrame:
-    """What is known about N images, one row each: their facts, else a column `class` of labels, else no column."""
+    """What is known about N images, one row each.
+
+    Their facts; else the ranks of their taxonomy, coarsest first; else a column `class` of labels; else no column.
+    """
     import pandas as pd
 
     if images.facts is not None:
         return images.facts
+    if images.taxonomy is not None:
+        depth = max(map(len, images.taxonomy))
+        ranks = RANKS if depth == len(RANKS) else [f"rank {i + 1}" for i in range(depth)]
+        return pd.DataFrame([[*path, *[""] * (depth - len(path))] for path in images.taxonomy], columns=list(ranks))
     if images.labels is None:
         return pd.DataFrame(index=range(len(images)))
     names = [*images.class_names, ""]  # the last one is label -1: no class
@@ -77,7 +87,7 @@ def oracle_embeddings(table: pd.DataFrame, min_support: int = 1) -> Tensor:
 
     The cosine of two images is then about 0 for unrelated ones and nears 1 the more (and the rarer) facts they share.
     """
-    truth = known_facts(table, min_support).truth.float()
+    truth = known_facts(table, min_support, MAX_LEVELS).truth.float()
     return truth - truth.mean(0)
 
 

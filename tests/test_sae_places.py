@@ -1,0 +1,59 @@
+"""One folder for each setting of a dictionary, whoever asks for it."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from lib.sae import SAEConfig
+from lib.sae_places import sae_folder
+
+OTHER = {
+    "kind": "matryoshka", "expansion": 4, "width": 512, "k": 7, "group_fractions": (0.5, 0.5), "l1": 0.1, "steps": 5,
+    "matryoshka_loss": "code", "batch_size": 32, "seed": 3, "data_seed": 3, "data_order": "replay", "lr": 0.1,
+    "lr_rule": "code", "warmup_steps": 3, "decay_start": 9, "beta1": 0.5, "beta2": 0.5, "clip_norm": 2.0,
+    "normalize": False, "normalization_batches": 3, "aux_alpha": 0.5, "aux_k": 3, "dead_after": 3,
+    "threshold": "per_feature", "threshold_beta": 0.5, "threshold_start": 3, "encoder_dtype": "float32",
+}  # fmt: skip
+CHANGES_NOTHING = {"log_every": 7, "checkpoint_every": 7}
+
+
+def folder(**settings):
+    return sae_folder("build/p", "7.resid_post", "cls", SAEConfig(**settings))
+
+
+def test_the_name_says_kind_expansion_k_and_seed():
+    expected = Path("build/p/saes/7.resid_post/cls/matryoshka-x4-k8-s1")
+    assert folder(kind="matryoshka", expansion=4, k=8, seed=1) == expected
+
+
+def test_a_width_takes_the_expansions_place():
+    assert folder(width=512, expansion=4).name.startswith("batchtopk-w512-k20-s0")
+
+
+def test_every_setting_that_changes_the_dictionary_changes_the_folder():
+    found = [folder()] + [folder(**{name: value}) for name, value in OTHER.items()]
+    assert len(set(found)) == len(found)
+    assert {field.name for field in fields(SAEConfig)} <= {*OTHER, *CHANGES_NOTHING}, "a new setting: say it above"
+
+
+@pytest.mark.parametrize("name", CHANGES_NOTHING)
+def test_what_changes_nothing_in_the_dictionary_changes_no_folder(name):
+    assert folder(**{name: CHANGES_NOTHING[name]}) == folder()
+
+
+def test_expansions_that_look_alike_in_the_name_have_folders_of_their_own():
+    assert folder(expansion=1.0000001) != folder(expansion=1)
+    assert folder(width=512, expansion=4) != folder(width=512, expansion=2)
+
+
+def test_the_same_setting_has_the_same_folder_however_it_is_written():
+    config = SAEConfig(steps=5, group_fractions=[0.5, 0.5])
+    assert sae_folder("p", "proj", "cls", config) == sae_folder("p", "proj", "cls", replace(config, expansion=8.0))
+
+
+def test_sites_and_tokens_have_folders_of_their_own():
+    config = SAEConfig()
+    found = {sae_folder("p", site, tokens, config) for site in ("proj", "3.mlp_out") for tokens in ("cls", "random:2")}
+    assert len(found) == 4
+    assert all(":" not in str(path) for path in found)
