@@ -15,14 +15,8 @@ from lib.tiny_clip.architecture import build_clip, learn_vocabulary, load_tokeni
 from lib.tiny_clip.card import write_card
 from lib.tiny_clip.exam import exam
 from lib.tiny_clip.pool import GRID, LETTERS, PERSON, STICKER, PicturePool, encode_facts, patch_content, patch_letters
-from lib.tiny_clip.training import (
-    TinyClipTrainer,
-    TrainingPlan,
-    contrastive_loss,
-    named_species,
-    run_blocks,
-    shifted,
-)
+from lib.tiny_clip.run import shifted
+from lib.tiny_clip.training import TinyClipTrainer, TrainingPlan, contrastive_loss, named_species, run_blocks
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +147,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(pool, tmp_path):
     interrupted.save()
     TinyClipTrainer(pool, plan(), tmp_path / "parts").run()
     states = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "parts")]
-    for name, value in states[0]["clip"].items():
-        assert torch.equal(value, states[1]["clip"][name]), name
+    for name, value in states[0]["model"].items():
+        assert torch.equal(value, states[1]["model"][name]), name
     logs = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
     assert [json.loads(row)["step"] for row in logs[0]] == [json.loads(row)["step"] for row in logs[1]]
 

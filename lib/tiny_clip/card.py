@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,9 @@ BARS = (
 )
 
 
+WEIGHTS = ("open_clip_config.json", "open_clip_model.safetensors", "bpe.txt.gz")
+
+
 def publish(
     run: Path, out: Path, plan: TrainingPlan, pool: int, hardware: str, time: str, exam_pictures: int, workers: int = 2
 ) -> None:
@@ -27,22 +31,30 @@ def publish(
 
     pool: pictures the run drew; hardware and time: free text for the card; exam_pictures: at most, for each question.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("open_clip_config.json", "open_clip_model.safetensors", "bpe.txt.gz"):
-        shutil.copy(Path(run) / name, out / name)
-    rows = [json.loads(row) for row in (Path(run) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rounded = [{name: round(value, 4) for name, value in row.items()} for row in rows]
+    about = {"plan": asdict(plan), "pool": pool, "hardware": hardware, "time": time}
+    copy_run(run, out, WEIGHTS, about)
     results = exam(load_encoder(f"open_clip:{out}", device="cpu"), exam_pictures, workers)
-    files = {
-        "training_log.jsonl": "".join(f"{json.dumps(row)}\n" for row in rounded),
-        "run.json": json.dumps({"plan": asdict(plan), "pool": pool, "hardware": hardware, "time": time}, indent=1),
-        "exam.json": json.dumps({"pictures": exam_pictures, "exam": results}, indent=1),
-    }
-    for name, text in files.items():
-        with replacing(out / name) as temporary:
-            temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
+    write_json(Path(out) / "exam.json", {"pictures": exam_pictures, "exam": results})
     write_card(out)
+
+
+def copy_run(run: Path, out: Path, weights: Sequence[str], about: dict) -> None:
+    """Copy a run's weight files to the folder `out`, with its log (rounded) and `about` as `run.json` beside them."""
+    run, out = Path(run), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in weights:
+        shutil.copy(run / name, out / name)
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rounded = [{name: round(value, 4) for name, value in row.items()} for row in rows]
+    with replacing(out / "training_log.jsonl") as temporary:
+        temporary.write_text("".join(f"{json.dumps(row)}\n" for row in rounded), encoding="utf-8")
+    write_json(out / "run.json", about)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write readable JSON under a temporary name, then rename."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_card(folder: Path) -> None:
