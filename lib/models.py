@@ -2,7 +2,7 @@
 
 Every model runs its *own* forward pass; values are read with forward hooks, and the pass is broken off as soon as the
 last wanted site was reached. So a site's value is the original model's by construction, whatever the family. A family
-needs one small `Tower` (lib/towers.py) that says where its blocks are and how it embeds.
+needs one small `Tower` (lib/towers/) that says where its blocks are and how it embeds.
 """
 
 import hashlib
@@ -176,9 +176,10 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder by its spec.
 
-    spec: `tiny`, the book's own CLIP · `open_clip:ARCH/PRETRAINED` with a tag of open_clip, the path of a checkpoint,
-    or `none` for random weights · `open_clip:FOLDER` with `open_clip_config.json` and a checkpoint · `hf:NAME` or
-    `hf:FOLDER`, a CLIP vision-text model for transformers. `weights` is a checkpoint in the place of PRETRAINED.
+    spec: `tiny`, the book's own CLIP, or `tiny-eye`, its image-only encoder · `open_clip:ARCH/PRETRAINED` with a tag of
+    open_clip, the path of a checkpoint, or `none` for random weights · `open_clip:FOLDER` with
+    `open_clip_config.json` and a checkpoint · `hf:NAME` or `hf:FOLDER`, a vision transformer for transformers, see
+    `lib.towers.hugging_face`. `weights` is a checkpoint in the place of PRETRAINED.
     device "auto" is CUDA, else MPS, else the CPU; dtype None is bfloat16 autocast on CUDA and float32 elsewhere.
 
     Raises ValueError for an unknown spec or a model that is no vision transformer, FileNotFoundError for a missing

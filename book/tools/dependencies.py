@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "lib"
-ASSETS = {"lib.towers": ("assets/tiny/clip",)}
+ASSETS = {"lib.towers": ("assets/tiny/clip", "assets/tiny/eye")}
 """Folders of data that a module reads and that do not lie beside it."""
 
 

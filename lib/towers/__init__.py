@@ -1,0 +1,44 @@
+"""Families of models behind one face, and how each is loaded: all that lib knows of open_clip and transformers."""
+
+from pathlib import Path
+
+from lib.towers.base import Tower, with_clear_errors
+
+__all__ = ["Tower", "load_tower", "TINY_CLIP", "TINY_EYE"]
+
+_TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny"
+TINY_CLIP, TINY_EYE = _TINY / "clip", _TINY / "eye"
+
+
+def load_tower(spec: str, weights: str | None = None) -> Tower:
+    """The model that a spec names; see `lib.models.load_encoder` for specs and errors."""
+    family, _, name = spec.partition(":")
+    if spec not in ("tiny", "tiny-eye") and not (family in ("open_clip", "hf") and name):
+        raise ValueError(
+            f"unknown encoder {spec!r}: write tiny, tiny-eye, open_clip:ARCH/PRETRAINED, open_clip:FOLDER, hf:NAME "
+            "or hf:FOLDER"
+        )
+    if weights is not None and family in ("hf", "tiny-eye"):
+        raise ValueError(f"weights= is for open_clip specs; give the folder of a model instead of {spec}")
+    return with_clear_errors(spec, lambda: _tower(spec, family, name, weights))
+
+
+def _tower(spec: str, family: str, name: str, weights: str | None) -> Tower:
+    from lib.towers import hugging_face, open_clip
+
+    if spec == "tiny":
+        return open_clip.folder_tower(_embedded(TINY_CLIP, "CLIP"), weights)
+    if spec == "tiny-eye":
+        return hugging_face.hugging_face_tower(str(_embedded(TINY_EYE, "image encoder")))
+    if family == "open_clip":
+        return open_clip.open_clip_tower(name, weights)
+    return hugging_face.hugging_face_tower(name)
+
+
+def _embedded(folder: Path, what: str) -> Path:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"the embedded {what} is not in {folder}: it comes with the repository, not with an installed copy of "
+            "lib, so clone the repository and install it with `pip install -e .`"
+        )
+    return folder
