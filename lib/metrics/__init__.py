@@ -3,9 +3,42 @@
 Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never made dense.
 """
 
+from lib.metrics.hierarchy import by_level, clades, lca_depth, majority_depth
+from lib.metrics.intervals import Interval, bootstrap, rank_correlation
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
 from lib.metrics.sparsity import Sparsity, sparsity
-from lib.metrics.uniqueness import jaccard
+from lib.metrics.stability import (
+    Matching,
+    match_active_sets,
+    match_codes,
+    match_directions,
+    random_directions,
+    shuffled_codes,
+)
+from lib.metrics.trends import trend_test
+from lib.metrics.uniqueness import jaccard, jaccard_counts
 
-__all__ = ["Reconstruction", "Sparsity", "jaccard", "monosemanticity", "reconstruction", "sparsity"]
+__all__ = [
+    "Interval",
+    "Matching",
+    "Reconstruction",
+    "Sparsity",
+    "bootstrap",
+    "by_level",
+    "clades",
+    "jaccard",
+    "jaccard_counts",
+    "lca_depth",
+    "majority_depth",
+    "match_active_sets",
+    "match_codes",
+    "match_directions",
+    "monosemanticity",
+    "random_directions",
+    "rank_correlation",
+    "reconstruction",
+    "shuffled_codes",
+    "sparsity",
+    "trend_test",
+]
