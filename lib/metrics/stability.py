@@ -1,0 +1,255 @@
+"""Do two dictionaries hold the same features? One-to-one matching of two training runs, by direction or by codes.
+
+As Paulo and Belrose (arXiv 2501.16615) and Fel et al. (arXiv 2502.12892) measure it: the pairing of the features of A
+with those of B that has the largest mean similarity (Hungarian algorithm), and that mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib.columns import check_matrix, csr, transposed_csr
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+EXACT_UP_TO = 4096
+"""Features a side that are matched exactly: a (F, F) table and up to F³ steps; wider dictionaries go by candidates."""
+
+CANDIDATES = 32
+"""Most similar partners of each feature that the matching of wide dictionaries chooses from."""
+
+BLOCK = 1 << 26
+"""Similarities held at once."""
+
+Similarities = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Features (n,) of A and (m,) of B to their similarities (n, m)."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Pairs of features, one-to-one: M = the smaller of the two numbers of live features."""
+
+    left: Tensor
+    """(M,) int64, features of A, ascending."""
+    right: Tensor
+    """(M,) int64, the partner of each in B."""
+    similarity: Tensor
+    """(M,) float32."""
+    bound: float
+    """No matching has a larger mean similarity than this: the mean itself where the matching is exact."""
+
+    @property
+    def mean(self) -> float:
+        """Mean similarity of the pairs; NaN where there are none."""
+        return float(self.similarity.double().mean())
+
+    def share_above(self, level: float) -> float:
+        """Share of the pairs that are more alike than `level`; NaN where there are none."""
+        return float((self.similarity > level).double().mean())
+
+    def partners(self, n_features: int) -> Tensor:
+        """(F_a,) the partner of every feature of A, -1 for one without (dead, or left over)."""
+        return torch.full((n_features,), -1).index_copy_(0, self.left, self.right)
+
+
+@torch.no_grad()
+def match_directions(
+    a: Tensor,
+    b: Tensor,
+    alive_a: Tensor | None = None,
+    alive_b: Tensor | None = None,
+    exact_up_to: int = EXACT_UP_TO,
+    candidates: int = CANDIDATES,
+) -> Matching:
+    """Match the rows of two decoders, (F_a, d) and (F_b, d), by cosine.
+
+    alive_a (F_a,), alive_b (F_b,): bool, which features take part; a dead one never moved from where the seed put it
+    and would be matched with another run's noise. All of them by default.
+
+    The matching is exact while both sides have at most `exact_up_to` live features. Beyond, a sparse assignment picks
+    among the `candidates` most similar partners of each feature, and what is left over is matched in the same way
+    until nothing is: a lower bound on the mean that an exact matching would have, and `Matching.bound` an upper one.
+    Raises ValueError when shapes do not fit or a row that takes part has no direction.
+    """
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"decoders must be (F, d) with one d, got {tuple(a.shape)} and {tuple(b.shape)}.")
+    live_a, live_b = _live(alive_a, len(a)), _live(alive_b, len(b))
+    unit_a, unit_b = _unit_rows(a, live_a), _unit_rows(b, live_b)
+
+    def cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        return (unit_a[left] @ unit_b[right].t()).numpy()
+
+    return _match(cosine, live_a, live_b, exact_up_to, candidates)
+
+
+@torch.no_grad()
+def match_codes(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates: int = CANDIDATES) -> Matching:
+    """Match two dictionaries by Pearson correlation of their codes (N, F_a) and (N, F_b) of the same N rows.
+
+    Codes are dense or CSR; a CSR matrix is never made dense, only blocks of the (F_a, F_b) correlations are. Features
+    whose code is the same on all rows (dead ones first of all) take no part. The rest is as in `match_directions`.
+    """
+    left, right, n = *_two_columns(a, b), len(a)
+    mean_a, spread_a = _moments(left)
+    mean_b, spread_b = _moments(right)
+
+    def correlation(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        table = (left[i] @ right[j].T).toarray() / n - np.outer(mean_a[i], mean_b[j])
+        return table / np.outer(spread_a[i], spread_b[j])
+
+    return _match(correlation, np.flatnonzero(spread_a), np.flatnonzero(spread_b), exact_up_to, candidates)
+
+
+@torch.no_grad()
+def match_active_sets(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates: int = CANDIDATES) -> Matching:
+    """Match by which rows activate a feature, however much: Jaccard index |A & B| / |A | B| of the sets of rows.
+
+    Codes as in `match_codes`; active means other than zero, and features that are active on no row take no part.
+    """
+    left, right = (side.astype(bool).astype(np.float32) for side in _two_columns(a, b))
+    size_a, size_b = (np.diff(side.indptr) for side in (left, right))
+
+    def index(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        both = (left[i] @ right[j].T).toarray()
+        return both / (size_a[i][:, None] + size_b[j] - both)
+
+    return _match(index, np.flatnonzero(size_a), np.flatnonzero(size_b), exact_up_to, candidates)
+
+
+def random_directions(like: Tensor, seed: int = 0) -> Tensor:
+    """A decoder (F, d) that learned nothing but where directions lie: the baseline of `match_directions`.
+
+    Gaussian draws with the mean and covariance of the unit rows of `like` (F, d), scaled to unit length.
+    """
+    unit = F.normalize(like.double().cpu(), dim=1)
+    mean = unit.mean(0)
+    centred = (unit - mean) / len(unit) ** 0.5
+    draws = torch.randn(len(unit), len(unit), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    return F.normalize(mean + draws @ centred, dim=1).to(like)
+
+
+def shuffled_codes(codes: Tensor, seed: int = 0) -> Tensor:
+    """CSR codes (N, F) in which every feature keeps its values but not its rows: the baseline of `match_codes`.
+
+    The rows are put into one random order, and each feature's codes are then moved along it by a distance of its own.
+    """
+    check_matrix(codes, "codes")
+    columns = transposed_csr(codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr())  # (F, N)
+    generator, (n_features, n) = torch.Generator().manual_seed(seed), columns.shape
+    order = torch.randperm(n, generator=generator)
+    distance = torch.randint(n, (n_features,), generator=generator)
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(n))
+    feature = torch.arange(n_features).repeat_interleave(columns.crow_indices().diff())
+    moved = order[(place[columns.col_indices()] + distance[feature]) % n]
+    sorting = (feature * n + moved).argsort()
+    parts = columns.crow_indices(), moved[sorting], columns.values()[sorting]
+    return transposed_csr(csr(*parts, (n_features, n)))
+
+
+def _unit_rows(decoder: Tensor, live: np.ndarray) -> Tensor:
+    unit = F.normalize(decoder.detach().float().cpu(), dim=1)
+    length = torch.linalg.vector_norm(unit[live], dim=1)
+    if not ((length - 1).abs() < 1e-3).all():
+        raise ValueError("a direction is zero or holds NaN or infinity: leave its feature out by the alive mask.")
+    return unit
+
+
+def _live(alive: Tensor | None, n_features: int) -> np.ndarray:
+    if alive is None:
+        return np.arange(n_features)
+    if alive.shape != (n_features,) or alive.dtype != torch.bool:
+        raise ValueError(f"alive must be a bool tensor ({n_features},), got {tuple(alive.shape)} {alive.dtype}.")
+    return np.flatnonzero(alive.cpu().numpy())
+
+
+def _two_columns(a: Tensor, b: Tensor) -> list[csr_matrix]:
+    """Both matrices of codes (N, F) feature by feature: scipy CSR (F, N) without stored zeros."""
+    from scipy.sparse import csr_matrix
+
+    sides = []
+    for codes in (a, b):
+        check_matrix(codes, "codes")
+        codes = codes.detach().cpu()
+        columns = transposed_csr(codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr())
+        parts = columns.values().double().numpy(), columns.col_indices().numpy(), columns.crow_indices().numpy()
+        sides.append(csr_matrix(parts, shape=tuple(columns.shape)))
+        sides[-1].eliminate_zeros()
+    if len(a) != len(b):
+        raise ValueError(f"the codes must be of the same rows, but there are {len(a)} and {len(b)}.")
+    return sides
+
+
+def _moments(columns: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (F,) over all N rows, stored or not; 0 for a feature that does not vary."""
+    n = columns.shape[1]
+    mean = np.asarray(columns.mean(axis=1)).ravel()
+    deviation = columns.copy()
+    deviation.data = (deviation.data - np.repeat(mean, np.diff(columns.indptr))) ** 2
+    stored = np.asarray(deviation.sum(axis=1)).ravel()
+    variance = (stored + (n - np.diff(columns.indptr)) * mean**2) / n
+    return mean, np.sqrt(np.where(variance > 1e-12 * mean**2, variance, 0))
+
+
+def _match(similarities: Similarities, left: np.ndarray, right: np.ndarray, exact_up_to: int, k: int) -> Matching:
+    """Match the features `left` of A with the features `right` of B; the smaller side chooses."""
+    if len(left) > len(right):
+        turned = _match(lambda j, i: similarities(i, j).T, right, left, exact_up_to, k)
+        order = turned.right.argsort()
+        return Matching(turned.right[order], turned.left[order], turned.similarity[order], turned.bound)
+    partner, similarity = np.full(len(left), -1), np.zeros(len(left))
+    bound, wide = np.nan, len(right) > exact_up_to
+    while len(rows := np.flatnonzero(partner < 0)):
+        free = np.setdiff1d(right, partner, assume_unique=False)
+        if len(free) > exact_up_to:
+            found, values, relaxed = _assign_candidates(similarities, left[rows], free, k)
+            bound = relaxed if np.isnan(bound) else bound  # the first round's, which leaves nothing out
+        else:
+            found, values = _assign(similarities(left[rows], free))
+        partner[rows], similarity[rows] = np.where(found < 0, -1, free[found]), values
+    matched = torch.from_numpy(similarity)
+    parts = torch.from_numpy(left).long(), torch.from_numpy(partner).long(), matched.float()
+    return Matching(*parts, float(bound) if wide else float(matched.mean()))
+
+
+def _assign(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's column (n,) in the assignment of largest sum of a table (n, m), n <= m, and its value there."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    return columns, table[rows, columns]
+
+
+def _assign_candidates(
+    similarities: Similarities, left: np.ndarray, right: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The same from each row's k largest entries; -1 for rows whose candidates all went to others.
+
+    Every row may also stay alone, at the value of its k-th candidate. Nothing outside its candidates is worth more to
+    it, so the mean at the optimum, the third value, is an upper bound on that of the exact assignment.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+    k, n = min(k, len(right)), len(left)
+    values, columns = np.empty((n, k)), np.empty((n, k), dtype=np.int64)
+    step = max(1, BLOCK // len(right))
+    for start in range(0, n, step):
+        top = torch.from_numpy(similarities(left[start : start + step], right)).topk(k, dim=1)
+        values[start : start + step], columns[start : start + step] = top.values, top.indices
+    alone = values[:, -1:]
+    cost = 1 + values.max() - np.hstack([values, alone - 1e-9])  # positive, for scipy drops what is 0
+    edges = np.hstack([columns, len(right) + np.arange(n)[:, None]])
+    offsets = np.arange(n + 1) * (k + 1)
+    graph = csr_matrix((cost.ravel(), edges.ravel(), offsets), shape=(n, len(right) + n))
+    _, chosen = min_weight_full_bipartite_matching(graph)
+    taken = (edges == chosen[:, None]).argmax(1)  # (n,) which candidate; k: stays alone
+    worth = np.hstack([values, alone])[np.arange(n), taken]
+    return np.where(taken < k, chosen, -1), np.where(taken < k, worth, 0), float(worth.mean())
