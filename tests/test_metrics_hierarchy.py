@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.menagerie import TAXONOMY
-from lib.metrics import by_level, clades, lca_depth, majority_depth
+from lib.metrics import by_level, clades, lca_depth, majority_depth, parents
 
 MENAGERIE = [species.path for species in TAXONOMY.values()]
 
@@ -112,6 +112,32 @@ def test_clades_equal_those_of_counting_every_prefix(seed):
 
 def test_one_single_image_is_its_own_clade():
     assert clades(torch.tensor([[-1, 0, -1]]), [("a", "b")]) == [("a", "b")]
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_parent_is_the_feature_of_the_level_before_with_the_highest_conditional_activation(seed, layout):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.rand(50, 20, generator=generator) * (torch.rand(50, 20, generator=generator) < 0.3)
+    codes[:, [4, 17]] = 0
+    found = parents(codes.to_sparse_csr() if layout == torch.sparse_csr else codes, (3, 8, 20))
+    active = codes > 0
+    for child in range(20):
+        above = range(3) if child in range(3, 8) else range(3, 8) if child >= 8 else ()
+        options = []
+        for parent in above:
+            if active[:, child].any() and active[:, parent].any():
+                share = float(active[active[:, child], parent].double().mean())
+                options.append((share, share / float(active[:, parent].double().mean()), -parent))
+        share, lift, parent = max([option for option in options if option[1] > 1], default=(np.nan, np.nan, 1))
+        assert int(found.feature[child]) == -parent
+        assert [float(found.conditional[child]), float(found.lift[child])] == pytest.approx([share, lift], nan_ok=True)
+
+
+def test_a_feature_that_is_always_active_is_no_parent():
+    codes = torch.tensor([[1.0, 0, 1], [1, 0, 0], [1, 1, 1]])
+    assert parents(codes, (1, 3)).feature.tolist() == [-1, -1, -1]
+    assert parents(codes, (2, 3)).feature.tolist() == [-1, -1, 1]
 
 
 def test_levels_count_living_dead_and_excluded_features():

@@ -63,17 +63,42 @@ def test_the_unshuffled_order_counts_as_a_permutation():
 def test_without_a_trend_every_p_value_is_equally_likely():
     rng = np.random.default_rng(0)
     levels = np.repeat([0, 1, 2], [4, 16, 40])
-    found = [trend_test(rng.normal(size=60), levels, 199, seed) for seed in range(400)]
+    found = [trend_test(rng.normal(size=60), levels, None, 199, seed) for seed in range(400)]
     for name in ("p", "p_rising", "p_falling"):
         assert kstest([trend[name] for trend in found], "uniform").pvalue > 0.01
+
+
+def test_strata_compare_only_values_of_one_group():
+    rng = np.random.default_rng(2)
+    values, levels, groups = rng.integers(9, size=50), rng.integers(3, size=50), rng.integers(4, size=50)
+    of_groups = [(values[groups == g], levels[groups == g]) for g in range(4)]
+    sizes = [sum(a < b for a in of_levels for b in of_levels) for _, of_levels in of_groups]
+    expected = np.average([by_loops(*group) for group in of_groups], weights=sizes)
+    assert trend_test(values, levels, groups)["effect"] == pytest.approx(expected)
+
+
+def test_strata_take_away_a_trend_that_is_only_theirs():
+    rng = np.random.default_rng(3)
+    groups = np.repeat([0, 1, 2, 3], 50)
+    levels = rng.binomial(3, groups / 3 * 0.8 + 0.1)
+    values = groups + rng.normal(size=200)
+    assert trend_test(values, levels, n_permutations=999)["p"] == 0.001
+    assert trend_test(values, levels, groups, n_permutations=999)["p"] > 0.05
+
+
+def test_with_strata_every_p_value_is_equally_likely_too():
+    rng = np.random.default_rng(4)
+    levels, groups = np.tile([0, 1, 2], 20), np.repeat([0, 1, 2], 20)
+    found = [trend_test(groups + rng.normal(size=60), levels, groups, 199, seed)["p"] for seed in range(300)]
+    assert kstest(found, "uniform").pvalue > 0.01
 
 
 def test_many_permutations_give_what_few_at_a_time_give(monkeypatch):
     rng = np.random.default_rng(1)
     values, levels = rng.normal(size=30), rng.integers(3, size=30)
-    at_once = trend_test(values, levels, 100)
+    at_once = trend_test(values, levels, n_permutations=100)
     monkeypatch.setattr("lib.metrics.trends._ENTRIES", 64)
-    assert trend_test(values, levels, 100) == at_once
+    assert trend_test(values, levels, n_permutations=100) == at_once
 
 
 @pytest.mark.parametrize("levels", [[], [4, 4, 4]])
@@ -83,7 +108,7 @@ def test_with_one_level_there_is_no_trend(levels):
 
 
 def test_shapes_must_agree():
-    with pytest.raises(ValueError, match=r"got \(3,\) and \(2,\)"):
+    with pytest.raises(ValueError, match=r"got \(3,\), \(2,\)"):
         trend_test([1, 2, 3], [0, 1])
 
 

@@ -3,7 +3,7 @@
 Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never made dense.
 """
 
-from lib.metrics.hierarchy import by_level, clades, lca_depth, majority_depth
+from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
 from lib.metrics.intervals import Interval, bootstrap, rank_correlation
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
@@ -16,14 +16,17 @@ from lib.metrics.stability import (
     random_directions,
     shuffled_codes,
 )
-from lib.metrics.trends import trend_test
+from lib.metrics.trends import Trend, trend_test
 from lib.metrics.uniqueness import jaccard, jaccard_counts
 
 __all__ = [
     "Interval",
+    "Level",
     "Matching",
+    "Parents",
     "Reconstruction",
     "Sparsity",
+    "Trend",
     "bootstrap",
     "by_level",
     "clades",
@@ -35,6 +38,7 @@ __all__ = [
     "match_codes",
     "match_directions",
     "monosemanticity",
+    "parents",
     "random_directions",
     "rank_correlation",
     "reconstruction",

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lib.columns import check_matrix
+
 Path = Sequence[str]
+
+
+class Parents(NamedTuple):
+    """For each of F features the one of the level above that it is mostly active with; -1 and NaN where none is."""
+
+    feature: Tensor  # (F,) int64
+    conditional: Tensor  # (F,) P(parent active | feature active)
+    lift: Tensor  # (F,) the same over P(parent active): 1 is chance
 
 
 class Level(TypedDict):
@@ -78,6 +89,36 @@ def clades(top_images: Tensor, paths: Sequence[Path], share: float = 0.75) -> li
     return found
 
 
+def parents(codes: Tensor, group_ends: Sequence[int], min_lift: float = 1.0) -> Parents:
+    """The tree that co-activation makes of nested levels: for each feature its parent on the level before its own.
+
+    codes: `(N, F)` dense or CSR; above zero is active. The parent is the feature of the level before with the highest
+    P(parent active | feature active), of equals the one of the higher lift, among those whose lift over P(parent
+    active) is more than `min_lift`: a feature that is active nearly everywhere is nobody's parent by chance. Features
+    of the first level, dead ones and those that no feature lifts have none.
+
+    Raises ValueError unless the levels' ends rise to F.
+    """
+    n_images, n_features = codes.shape
+    ends = _checked_ends(group_ends, n_features)
+    active = _indicator(codes)  # (N, F)
+    frequency = np.asarray(active.sum(axis=0)).ravel() / n_images
+    feature = torch.full((n_features,), -1)
+    conditional, lift = torch.full((2, n_features), torch.nan)
+    for before, start, end in zip(ends, ends[1:], ends[2:], strict=False):
+        together = (active[:, start:end].T @ active[:, before:start]).tocoo()
+        child, parent = together.row + start, together.col + before
+        share = together.data / (n_images * frequency[child])
+        over_chance = share / frequency[parent]
+        order = np.lexsort((parent, -over_chance, -share, child))
+        order = order[over_chance[order] > min_lift + 1e-9]
+        child, first = np.unique(child[order], return_index=True)
+        best = order[first]
+        feature[child] = torch.from_numpy(parent[best].astype(np.int64))
+        conditional[child], lift[child] = (torch.from_numpy(x[best]).float() for x in (share, over_chance))
+    return Parents(feature, conditional, lift)
+
+
 def by_level(values: Tensor, group_ends: Sequence[int], alive: Tensor) -> list[Level]:
     """Values `(F,)` summarised for each of the levels that end at `group_ends` (`SAEConfig.group_ends`), coarse first.
 
@@ -86,10 +127,27 @@ def by_level(values: Tensor, group_ends: Sequence[int], alive: Tensor) -> list[L
 
     Raises ValueError unless the levels' ends rise to F.
     """
-    ends = [0, *group_ends]
-    if ends[-1] != len(values) or any(b <= a for a, b in pairwise(ends)) or len(alive) != len(values):
-        raise ValueError(f"levels must end at rising widths up to F = {len(values)}, got {tuple(group_ends)}.")
+    ends = _checked_ends(group_ends, len(values))
     return [_level(number, start, end, values, alive) for number, (start, end) in enumerate(pairwise(ends))]
+
+
+def _checked_ends(group_ends: Sequence[int], n_features: int) -> list[int]:
+    ends = [0, *group_ends]
+    if ends[-1] != n_features or any(b <= a for a, b in pairwise(ends)):
+        raise ValueError(f"levels must end at rising widths up to F = {n_features}, got {tuple(group_ends)}.")
+    return ends
+
+
+def _indicator(codes: Tensor):
+    """Which features are active on which images: (N, F) scipy CSR of ones."""
+    from scipy.sparse import csr_matrix
+
+    check_matrix(codes, "codes")
+    sparse = codes.cpu() if codes.layout == torch.sparse_csr else codes.cpu().to_sparse_csr()
+    parts = (part.numpy() for part in (sparse.values() > 0, sparse.col_indices(), sparse.crow_indices()))
+    active = csr_matrix(tuple(parts), shape=tuple(codes.shape), dtype=np.int32)
+    active.eliminate_zeros()
+    return active
 
 
 def _level(number: int, start: int, end: int, values: Tensor, alive: Tensor) -> Level:

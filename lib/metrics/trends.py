@@ -19,43 +19,54 @@ class Trend(TypedDict):
     n: int
 
 
-def trend_test(values, levels, n_permutations: int = 9999, seed: int = 0) -> Trend:
+def trend_test(values, levels, strata=None, n_permutations: int = 9999, seed: int = 0) -> Trend:
     """Permutation test of Jonckheere and Terpstra for values that rise, or fall, from level to level.
 
     values: `(n,)` numbers; NaN are left out. levels: `(n,)` their levels, numbers whose order counts. The effect is
     how much more often the value of the higher level is the larger one, over all pairs of values of different levels:
     P(larger) - P(smaller), which is Somers' D of values given levels; the Jonckheere-Terpstra statistic is the same
-    number on another scale. Ties count half to either side.
+    number on another scale. Ties count half to either side. strata: `(n,)` groups; with them only values of the same
+    group are compared, so that what the groups differ in cannot make a trend.
 
-    The null hypothesis is that levels say nothing about values: each permutation deals the same levels out anew, and
-    p = (1 + permutations with an effect as large) / (1 + permutations), which is valid for any number of them
-    (Phipson and Smyth, 2010). `n` is the number of values that took part; with a single level all p are 1.
+    The null hypothesis is that levels say nothing about values (of a group): each permutation deals the same levels out
+    anew (within groups), and p = (1 + permutations with an effect as large) / (1 + permutations), which is valid for
+    any number of them (Phipson and Smyth, 2010). `n` is the number of values that took part; where no two of them can
+    be compared all p are 1.
 
     Raises ValueError for shapes that differ or no permutations.
     """
     values, levels = np.asarray(values, dtype=np.float64), np.asarray(levels)
-    if values.ndim != 1 or values.shape != levels.shape:
-        raise ValueError(f"values and levels must be (n,) both, got {values.shape} and {levels.shape}.")
+    strata = np.zeros(values.shape) if strata is None else np.asarray(strata)
+    if values.ndim != 1 or not values.shape == levels.shape == strata.shape:
+        raise ValueError(f"values, levels and strata must be (n,), got {values.shape}, {levels.shape}, {strata.shape}.")
     if n_permutations < 1:
         raise ValueError(f"n_permutations is {n_permutations}: a permutation test needs at least one.")
-    order = np.argsort(values, kind="stable")[: int((~np.isnan(values)).sum())]  # NaN sort last
+    known = ~np.isnan(values)
+    rng = np.random.default_rng(seed)
+    lead, pairs = np.zeros(n_permutations + 1, dtype=np.int64), 0  # the first is the order that was observed
+    for stratum in np.unique(strata[known]):
+        here = known & (strata == stratum)
+        leads, comparisons = _shuffled_leads(values[here], levels[here], n_permutations, rng)
+        lead, pairs = lead + leads, pairs + comparisons
+    observed = lead[0]  # counts itself in each of the following: the 1 of the formula
+    p_rising, p_falling = float((lead >= observed).mean()), float((lead <= observed).mean())
+    p = float((np.abs(lead) >= abs(observed)).mean())
+    effect = float(observed / pairs) if pairs else 0.0
+    return Trend(effect=effect, p_rising=p_rising, p_falling=p_falling, p=p, n=int(known.sum()))
+
+
+def _shuffled_leads(values: np.ndarray, levels: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Leads (n + 1,) of the levels as they are and of n shuffles, and over how many pairs of values they count."""
+    order = np.argsort(values, kind="stable")
     _, levels = np.unique(levels[order], return_inverse=True)
-    n, n_levels = len(order), int(levels.max(initial=0)) + 1
     _, first, count = np.unique(values[order], return_index=True, return_counts=True)
     ties = np.repeat(first, count), np.repeat(first + count, count)  # (n,) where an entry's equals begin and end
-    sizes = np.bincount(levels, minlength=1)
-    pairs = (n * n - int((sizes * sizes).sum())) // 2
-    observed = int(_lead(levels[None], n_levels, *ties)[0])
-
-    rng = np.random.default_rng(seed)
-    leads = [np.empty(0, dtype=np.int64)]
-    for start in range(0, n_permutations, block := max(1, _ENTRIES // max(1, n))):
-        shuffled = np.tile(levels, (min(block, n_permutations - start), 1))
-        leads.append(_lead(rng.permuted(shuffled, axis=1, out=shuffled), n_levels, *ties))
-    lead = np.concatenate(leads)
-    larger, smaller, either = lead >= observed, lead <= observed, np.abs(lead) >= abs(observed)
-    p_rising, p_falling, p = ((1 + int(hits.sum())) / (1 + n_permutations) for hits in (larger, smaller, either))
-    return Trend(effect=observed / pairs if pairs else 0.0, p_rising=p_rising, p_falling=p_falling, p=p, n=n)
+    sizes = np.bincount(levels)
+    parts, block = [_lead(levels[None], len(sizes), *ties)], max(1, _ENTRIES // len(levels))
+    for start in range(0, n, block):
+        shuffled = np.tile(levels, (min(block, n - start), 1))
+        parts.append(_lead(rng.permuted(shuffled, axis=1, out=shuffled), len(sizes), *ties))
+    return np.concatenate(parts), (len(levels) ** 2 - int((sizes**2).sum())) // 2
 
 
 def _lead(levels: np.ndarray, n_levels: int, tie_start: np.ndarray, tie_stop: np.ndarray) -> np.ndarray:
