@@ -5,6 +5,7 @@ Training is elsewhere: `lib.training` runs the loop, `lib.objectives` holds each
 """
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -21,9 +22,10 @@ from lib.sparse_codes import Codes, Encoder
 CHOICES = {
     "lr_rule": ("paper", "code"),
     "threshold": ("scalar", "per_feature"),
-    "matryoshka_loss": ("paper", "code"),
+    "matryoshka_loss": ("paper", "mean", "code"),
     "data_order": ("reshuffle", "replay"),
     "encoder_dtype": ("auto", "float32", "bfloat16"),
+    "input_norm": ("none", "layer_norm", "unit_rms"),
 }
 
 
@@ -36,7 +38,8 @@ class SAEConfig:
     """
 
     kind: str = "batchtopk"
-    """relu, topk, batchtopk or matryoshka; later kinds register themselves in `KINDS` and `OBJECTIVES`."""
+    """relu, topk, batchtopk or matryoshka; later kinds register themselves in `KINDS` and `OBJECTIVES`. jumprelu and
+    signed_topk come from other libraries (`lib.hub`) and are not trained here."""
     expansion: float = 8
     """Latents per input dimension, F / d."""
     width: int | None = None
@@ -46,7 +49,9 @@ class SAEConfig:
     group_fractions: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5625)
     """Matryoshka: shares of the latents in each group; the nested prefixes are their running sums."""
     matryoshka_loss: str = "paper"
-    """paper: sum over the G prefixes' losses; code: 1/G² of it (matters beside the auxiliary loss and clipping)."""
+    """paper: sum over the G prefixes' losses, as Bussmann et al. (arXiv 2503.17547) define it; mean: 1/G of it, so that
+    it weighs against the auxiliary loss as one reconstruction does; code: 1/G² of it. It matters beside the auxiliary
+    loss and clipping alone, for Adam takes no notice of the loss's scale."""
     l1: float = 0.02
     """relu: weight of the codes' sum in the loss, in units of the normalised input."""
     steps: int = 100_000
@@ -92,6 +97,9 @@ class SAEConfig:
     encoder_dtype: str = "auto"
     """bfloat16: screen the latents by a bfloat16 product, then compute the survivors in float32 (exact); float32: one
     float32 product; auto: bfloat16 on processors that multiply it in hardware (AMX), else float32."""
+    input_norm: str = "none"
+    """What an SAE from another library does to each input by itself before the encoder, and undoes after the decoder.
+    layer_norm: subtract the mean over d, divide by the standard deviation; unit_rms: divide by |x| / sqrt(d)."""
     log_every: int = 100
     """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 5000
@@ -121,7 +129,7 @@ class SAEConfig:
         n = self.width if self.width is not None else round(self.expansion * d)
         if n < 1:
             raise ValueError(f"An SAE needs at least one latent; expansion {self.expansion:g} of width {d} gives {n}.")
-        if self.kind != "relu" and self.k > n:
+        if self.kind not in ("relu", "jumprelu") and self.k > n:
             raise ValueError(f"k = {self.k} active latents do not fit into F = {n}; lower k or widen the SAE.")
         return n
 
@@ -157,9 +165,9 @@ def register_kind(*names: str) -> Callable:
     return register
 
 
-@register_kind("relu", "batchtopk", "matryoshka")
+@register_kind("relu", "batchtopk", "matryoshka", "jumprelu")
 def above_threshold(sae: "SAE", pre: Tensor) -> Tensor:
-    """ReLU, then zero what does not exceed the learned threshold (0 for relu)."""
+    """ReLU, then zero what does not exceed the learned threshold (0 for relu, one for each latent for jumprelu)."""
     return torch.where(pre > sae.threshold.clamp(min=0), pre, 0)
 
 
@@ -170,10 +178,26 @@ def row_top_k(sae: "SAE", pre: Tensor) -> Tensor:
     return torch.zeros_like(pre).scatter(-1, top.indices, top.values.clamp(min=0))
 
 
+@register_kind("signed_topk")
+def row_top_k_signed(sae: "SAE", pre: Tensor) -> Tensor:
+    """The k largest pre-activations of each row, negative ones among them where fewer than k are positive (saev's)."""
+    top = pre.topk(sae.config.k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, top.indices, top.values)
+
+
+def input_scale(x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
+    """Shift and scale (..., 1) by which an `input_norm` other than none brings x (..., d) to (x - shift) / scale."""
+    if norm == "layer_norm":
+        return x.mean(-1, keepdim=True), x.std(-1, keepdim=True)
+    rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / math.sqrt(x.shape[-1])
+    return torch.zeros_like(rms), rms
+
+
 class SAE(nn.Module):
     """A sparse autoencoder: W_enc (d, F), b_enc (F,), W_dec (F, d) with unit rows, b_dec (d,), threshold () or (F,).
 
-    `W_enc` is stored by latent, as `W_dec` is; its strides show it, its shape does not.
+    `W_enc` is stored by latent, as `W_dec` is; its strides show it, its shape does not. Decoder rows that another
+    library trained keep the norms that it gave them.
     """
 
     def __init__(self, config: SAEConfig, d: int) -> None:
@@ -188,6 +212,7 @@ class SAE(nn.Module):
         self.W_dec = nn.Parameter(directions)
         self.b_dec = nn.Parameter(torch.zeros(d))
         per_feature = config.threshold == "per_feature" and config.kind in ("batchtopk", "matryoshka")
+        per_feature = per_feature or config.kind == "jumprelu"
         self.register_buffer("threshold", torch.full((self.n_features,) if per_feature else (), -1.0))
 
     def extra_repr(self) -> str:
@@ -195,10 +220,10 @@ class SAE(nn.Module):
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """(..., d) to (..., F), before the activation function."""
-        return (self._checked(x) - self.b_dec) @ self.W_enc + self.b_enc
+        return (self._normalized(self._checked(x)) - self.b_dec) @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes (..., F) of x (..., d): non-negative, zero where inactive."""
+        """Codes (..., F) of x (..., d): non-negative (but for kind signed_topk), zero where inactive."""
         return KINDS[self.config.kind](self, self.pre_activations(x))
 
     @torch.no_grad()
@@ -219,7 +244,7 @@ class SAE(nn.Module):
         """Thresholding kinds take the few latents above the lowest threshold; others their dense codes' non-zeros."""
         if KINDS[self.config.kind] is above_threshold:
             encoder = Encoder(self.W_enc.t(), self.b_enc)
-            flat, values = encoder.above(x - self.b_dec, max(0.0, float(self.threshold.min())))
+            flat, values = encoder.above(self._normalized(x) - self.b_dec, max(0.0, float(self.threshold.min())))
             if self.threshold.ndim:
                 keep = values > self.threshold[flat % self.n_features]
                 flat, values = flat[keep], values[keep]
@@ -229,15 +254,33 @@ class SAE(nn.Module):
             values = dense[flat]
         return Codes.from_flat(flat, values, len(x), self.n_features)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Reconstruction (..., d) of codes (..., F), dense or sparse CSR (rows, F)."""
+    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
+        """Reconstruction (..., d) of codes (..., F), dense or sparse CSR (rows, F).
+
+        An SAE with an `input_norm` also needs the inputs x (..., d), whose shift and scale it gives back.
+        """
         if codes.shape[-1] != self.n_features:
             raise ValueError(f"This SAE has {self.n_features} latents; the codes have {codes.shape[-1]}.")
-        return codes @ self.W_dec + self.b_dec
+        decoded = codes @ self.W_dec + self.b_dec
+        if self.config.input_norm == "none":
+            return decoded
+        if x is None:
+            raise ValueError(
+                f"This SAE normalises each input ({self.config.input_norm}): call decode(codes, x) with the inputs x."
+            )
+        shift, scale = input_scale(self._checked(x), self.config.input_norm)
+        return decoded * scale + shift
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction (..., d), in the units of x."""
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x), x)
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        """What the encoder reads of x (..., d)."""
+        if self.config.input_norm == "none":
+            return x
+        shift, scale = input_scale(x, self.config.input_norm)
+        return (x - shift) / (scale + (1e-5 if self.config.input_norm == "layer_norm" else 0.0))
 
     def _checked(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d:

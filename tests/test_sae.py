@@ -6,7 +6,7 @@ import torch
 from lib.sae import SAE, SAEConfig
 
 D, F = 16, 64
-KINDS = ("relu", "topk", "batchtopk", "matryoshka")
+KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "signed_topk")
 
 
 def make_sae(kind="batchtopk", **fields):
@@ -55,6 +55,44 @@ def test_relu_keeps_all_positive_and_topk_the_k_largest_of_each_row(x):
     codes = topk.encode(x)
     assert (codes > 0).sum(1).max() == 5
     assert torch.equal(codes.topk(5, dim=1).values, topk.pre_activations(x).topk(5, dim=1).values.relu())
+
+
+def test_jumprelu_has_a_threshold_for_each_latent(x):
+    sae = make_sae("jumprelu")
+    sae.threshold[: F // 2] = -0.5
+    pre = sae.pre_activations(x)
+    torch.testing.assert_close(sae.encode(x), pre.relu() * (pre > sae.threshold))
+
+
+def test_signed_topk_keeps_negative_values_where_fewer_than_k_are_positive(x):
+    sae = make_sae("signed_topk")
+    with torch.no_grad():
+        sae.b_enc.sub_(3)
+    pre = sae.pre_activations(x)
+    codes = sae.encode(x)
+    assert codes.min() < 0
+    assert torch.equal((codes != 0).sum(1), torch.full((len(x),), 5))
+    assert torch.equal(codes.sort(dim=1, descending=True).values[:, 0].relu(), pre.max(1).values.relu())
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "unit_rms"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_input_norm_is_done_before_the_encoder_and_undone_after_the_decoder(norm, kind, x):
+    plain, sae = make_sae(kind), make_sae(kind, input_norm=norm)
+    x = 7 * x + 2
+    shift = x.mean(1, keepdim=True) if norm == "layer_norm" else torch.zeros(len(x), 1)
+    scale = x.std(1, keepdim=True) if norm == "layer_norm" else x.square().mean(1, keepdim=True).sqrt()
+    inner = (x - shift) / (scale + (1e-5 if norm == "layer_norm" else 0))
+    torch.testing.assert_close(sae.encode(x), plain.encode(inner))
+    torch.testing.assert_close(sae.encode_sparse(x, chunk=7).to_dense(), sae.encode(x))
+    torch.testing.assert_close(sae(x), plain(inner) * scale + shift)
+    torch.testing.assert_close(sae.decode(sae.encode_sparse(x), x), sae(x))
+
+
+def test_decoding_under_an_input_norm_without_the_inputs_is_refused(x):
+    sae = make_sae(input_norm="layer_norm")
+    with pytest.raises(ValueError, match=r"normalises each input \(layer_norm\): call decode\(codes, x\)"):
+        sae.decode(sae.encode(x))
 
 
 @pytest.mark.parametrize("kind", KINDS)
