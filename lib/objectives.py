@@ -35,6 +35,9 @@ class Objective(Protocol):
 OBJECTIVES: dict[str, type[Objective]] = {}
 """By kind of SAE."""
 
+PREFIX_POWERS = {"paper": 0, "mean": 1, "code": 2}
+"""By `matryoshka_loss`: the power of 1/G that weighs the sum of the G prefixes' losses."""
+
 
 class AuxiliaryGradients(NamedTuple):
     """Gradients of the auxiliary loss for the dead latents (n of F), and the loss itself."""
@@ -119,7 +122,7 @@ class _SparseObjective(_Common):
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
         super().__init__(sae, encoder_dtype)
         self.ends = torch.tensor(self.config.group_ends(sae.n_features), device=sae.b_enc.device)  # (G,)
-        self.prefix_weight = 1 / len(self.ends) ** 2 if self.config.matryoshka_loss == "code" else 1.0
+        self.prefix_weight = len(self.ends) ** -PREFIX_POWERS[self.config.matryoshka_loss]
         self.select = TopK(self.config.k) if self.config.kind == "topk" else BatchTopK(self.config.k)
         self.memory = vars(self.select)
 

@@ -33,8 +33,7 @@ def slow_loss(sae, x, dead=None):
     ends = config.group_ends(F)
     errors = [codes[:, :end] @ sae.W_dec[:end] + sae.b_dec - x for end in ends]
     loss = sum(error.square().sum(1).mean() for error in errors)
-    if config.matryoshka_loss == "code":
-        loss = loss / len(ends) ** 2
+    loss = loss / {"paper": 1, "mean": len(ends), "code": len(ends) ** 2}[config.matryoshka_loss]
     if config.kind == "relu":
         loss = loss + config.l1 * codes.sum(1).mean()
     if dead is not None:
@@ -84,14 +83,14 @@ def test_gradients_with_dead_latents_equal_dense_autograds(kind, aux_k):
     assert_gradients_equal(gradients(sae), sae, loss)
 
 
-@pytest.mark.parametrize("which", ["paper", "code"])
-def test_matryoshka_loss_sums_the_prefixes_in_the_paper_and_scales_by_the_groups_squared_in_the_code(which):
+@pytest.mark.parametrize(("which", "divisor"), [("paper", 1), ("mean", 4), ("code", 16)])
+def test_matryoshka_loss_is_the_sum_of_the_prefixes_their_mean_or_the_codes_sum_over_groups_squared(which, divisor):
     sae, x = make("matryoshka", matryoshka_loss=which)
     objective = OBJECTIVES["matryoshka"](sae, torch.float32)
     objective.backward(x)
     report, loss = objective.report(), slow_loss(sae, x)
     prefixes = sum(value for name, value in report.items() if name.startswith("mse_"))
-    assert report["loss"] == pytest.approx(prefixes if which == "paper" else prefixes / 16, rel=1e-6)
+    assert report["loss"] == pytest.approx(prefixes / divisor, rel=1e-6)
     assert_gradients_equal(gradients(sae), sae, loss)
 
 
