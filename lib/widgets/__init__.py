@@ -1,5 +1,6 @@
 """Widgets of the book: each works with a kernel, and from its stored state in a page without one."""
 
 from lib.widgets.feature_explorer import FeatureExplorer
+from lib.widgets.hierarchy_tree import HierarchyTree
 
-__all__ = ["FeatureExplorer"]
+__all__ = ["FeatureExplorer", "HierarchyTree"]

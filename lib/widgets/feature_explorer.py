@@ -11,18 +11,16 @@ import anywidget
 import numpy as np
 import traitlets
 
-from lib.widgets.packing import pack, quantise, sprite_sheets
+from lib.widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, quantise, sprite_sheets
 
 HERE = Path(__file__).parent
-SCRIPTS = ("explorer_data.js", "explorer_parts.js", "feature_explorer.js")  # one module, cut where its subject changes
+SCRIPTS = ("packing.js", "elements.js", "explorer_data.js", "explorer_parts.js", "feature_explorer.js")  # one module
 PICTURES = 12  # most active pictures shown of a feature
 BINS = 20  # bars of an activation histogram
 PER_BIN = 4  # example pictures kept for a bar
 QUANTILES = (0.25, 0.5, 0.75, 0.95)
 VALUE_LEVELS = 65_536  # activations are stored as fractions of the feature's maximum
 MAP_LEVELS = 64  # patch maps as fractions of the feature's largest patch; the eye tells fewer shades apart
-NONE = 65_535  # in arrays of positions: no picture, no name, no class
-MAX_PICTURES = NONE
 TINY = np.finfo(np.float32).tiny  # divisor in place of zero
 QUALITY = 62  # of the sprites in the page; pictures that a kernel sends are less compressed
 LIVE_QUALITY = 85
@@ -67,7 +65,7 @@ class FeatureExplorer(anywidget.AnyWidget):
         self._table, self._images, self._thumbnail = table, images, thumbnail
         scores = None if scores is None else np.asarray(scores, dtype=np.float32)
         chosen = _best(table, scores, max_features)
-        pool = _picture_pool(_numpy(table.top_images)[chosen, :PICTURES], max_pictures)
+        pool = picture_pool(_numpy(table.top_images)[chosen, :PICTURES], max_pictures)
         vocabulary, name_arrays = _name_arrays(names)
         manifest, self.numbers = pack(_columns(table, sae, scores) | name_arrays | self._details(chosen, pool))
         layout, self.sheets = sprite_sheets((images[int(i)] for i in pool), thumbnail, QUALITY)
@@ -143,7 +141,7 @@ class FeatureExplorer(anywidget.AnyWidget):
 
     def _all_about(self, feature: int) -> tuple[dict, list[bytes]]:
         features = np.array([feature])
-        pool = _picture_pool(_numpy(self._table.top_images)[features, :PICTURES], MAX_PICTURES)
+        pool = picture_pool(_numpy(self._table.top_images)[features, :PICTURES], MAX_PICTURES)
         images, _ = self._table.activations(feature)
         pool = np.union1d(pool, _spread(_numpy(images), BINS * PER_BIN))
         manifest, numbers = pack(self._details(features, pool))
@@ -177,14 +175,6 @@ def _best(table, scores: np.ndarray | None, count: int) -> np.ndarray:
     alive = np.flatnonzero(_numpy(table.alive))
     merit = np.nan_to_num(merit[alive], nan=-np.inf)
     return alive[np.argsort(-merit, kind="stable")][:count]
-
-
-def _picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
-    """Different images in (E, k) top lists: everyone's first picture, everyone's second … until `limit`; -1 is none."""
-    by_rank = top_images.T.ravel()
-    by_rank = by_rank[by_rank >= 0]
-    _, first = np.unique(by_rank, return_index=True)
-    return by_rank[np.sort(first)][:limit].astype(np.int64)
 
 
 def _spread(items: np.ndarray, count: int) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 ALIGNMENT = 8  # a typed array of the browser must start at a multiple of its item size
+NONE = 65_535  # in arrays of positions: no picture, no name, no class
+MAX_PICTURES = NONE
 COLUMNS, ROWS = 24, 12  # pictures in a sheet: small enough to be decoded in a few milliseconds
 
 
@@ -39,6 +41,14 @@ def unpack(manifest: Mapping[str, dict], block: bytes) -> dict[str, np.ndarray]:
         name: np.frombuffer(data, entry["dtype"], int(np.prod(entry["shape"])), entry["offset"]).reshape(entry["shape"])
         for name, entry in manifest.items()
     }
+
+
+def picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
+    """Different images in (E, k) top lists: everyone's first picture, everyone's second … until `limit`; -1 is none."""
+    by_rank = top_images.T.ravel()
+    by_rank = by_rank[by_rank >= 0]
+    _, first = np.unique(by_rank, return_index=True)
+    return by_rank[np.sort(first)][:limit].astype(np.int64)
 
 
 def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int) -> tuple[dict, bytes]:

@@ -1,0 +1,32 @@
+// Elements of a page and numbers as text, for all widgets.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element with properties, attributes (data-, aria-, role) and children; undefined children are left out. */
+function h(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.flat().filter((child) => child !== undefined));
+  return node;
+}
+
+function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+const percent = (fraction) => `${(100 * fraction).toFixed(fraction < 0.01 ? 2 : 1)} %`;
+const decimals = (value) => (Number.isNaN(value) ? "–" : value.toFixed(Math.abs(value) < 10 ? 2 : 1));
+const whole = (n) => n.toLocaleString("en");
+const counted = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+function pictureCanvas(picture, size, label) {
+  const canvas = h("canvas", { width: size, height: size, className: "fx-picture", role: "img", "aria-label": label });
+  picture.sprites.draw(canvas, picture.position);
+  return canvas;
+}
