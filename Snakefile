@@ -1,14 +1,14 @@
 # The graph of the book: every notebook of a profile is executed by papermill, then jupyter-book renders the whole.
 #
 #   make book                                                     # book/tools/build.py: `notebooks`, then `book`
+#   make book PROFILE=paper EXECUTOR=slurm                        # the same graph on a cluster
 #   snakemake notebooks --cores 2 --config profile=tiny           # by hand
-#   snakemake notebooks --executor slurm --jobs 20 …              # the same graph on a cluster
 #
-# A notebook is run again when its source, a module of lib that it imports (directly or not), data of such a module or
-# one of its parameters has changed. Artifacts are addressed by what made them, so a notebook that follows another one
-# (`after` in the profile) only waits for it: it finds the artifacts that fit its own parameters, or makes them. That is
-# what `ancient` says below. Snakemake 9 does not look for changes behind an `ancient` input that is being remade, so the
-# target `notebooks` is asked for until nothing is left to do.
+# A notebook is run again when its source, a module of lib that it imports (directly or not), data of such a module, one
+# of its parameters or the version of a package that lib is built on has changed. Artifacts are addressed by what made
+# them, so a notebook that follows another one (`after` in the profile) only waits for it: it finds the artifacts that fit
+# its own parameters, or makes them. That is what `ancient` says below. Snakemake 9 does not look for changes behind an
+# `ancient` input that is being remade, so the target `notebooks` is asked for until nothing is left to do.
 
 import json
 import sys
@@ -19,45 +19,58 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 from book.tools.dependencies import Graph
-from book.tools.profiles import Profile
+from book.tools.packages import versions
+from book.tools.profiles import profiles_of_book
 
 PROFILE = config.get("profile", "tiny")
-BUILD = f"build/{PROFILE}"
+EXECUTED = "build/{profile}/notebooks/{notebook}.ipynb"
 try:
-    profile = Profile(PROFILE)
-    profile.check()
+    profiles = {profile.name: profile for profile in profiles_of_book(PROFILE)}
 except ValueError as error:
     sys.exit(f"error: {error}")
 graph = Graph()
-NOTEBOOKS = list(profile.entries)
-EXECUTED = f"{BUILD}/notebooks/{{notebook}}.ipynb"
+NOTEBOOKS = [
+    EXECUTED.format(profile=name, notebook=notebook) for name, profile in profiles.items() for notebook in profile.entries
+]
+
+
+def entry(wildcards):
+    return profiles[wildcards.profile].entries[wildcards.notebook]
 
 
 def files(*patterns):
     return sorted(path for pattern in patterns for path in glob(pattern, recursive=True) if Path(path).is_file())
 
 
+localrules:  # on a cluster these run where `make book` was called: they need the network, or take seconds
+    book,
+    cover,
+    vendor,
+
+
 wildcard_constraints:
-    notebook="|".join(NOTEBOOKS),
+    profile="|".join(profiles),
+    notebook="|".join({notebook for profile in profiles.values() for notebook in profile.entries}),
 
 
 rule notebooks:
     input:
-        expand(EXECUTED, notebook=NOTEBOOKS),
+        NOTEBOOKS,
 
 
 rule book:
     default_target: True
     input:
-        notebooks=expand(EXECUTED, notebook=NOTEBOOKS),
-        cover=f"{BUILD}/cover.webp",
+        notebooks=NOTEBOOKS,
+        sources=files("notebooks/*.ipynb"),
+        cover=f"build/{PROFILE}/cover.webp",
         vendor="build/vendor",
         prose=files("book/*.md", "book/*.bib", "book/_static/**", "book/_templates/**", "_config.yml", "_toc.yml"),
-        tools=["book/tools/render.py", "book/tools/status.py"],
+        tools=["book/tools/render.py", "book/tools/pages.py", "book/tools/status.py"],
     output:
         "build/html/index.html",
     params:
-        profile=PROFILE,
+        profiles={name: profile.left_out for name, profile in profiles.items()},
     shell:
         "{sys.executable:q} -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
 
@@ -66,16 +79,22 @@ rule notebook:
     input:
         source="notebooks/{notebook}.ipynb",
         code=lambda wildcards: graph.of_notebook(f"notebooks/{wildcards.notebook}.ipynb"),
-        first=lambda wildcards: [ancient(EXECUTED.format(notebook=n)) for n in profile.entries[wildcards.notebook].after],
+        first=lambda wildcards: [
+            ancient(EXECUTED.format(profile=wildcards.profile, notebook=name)) for name in entry(wildcards).after
+        ],
     output:
         EXECUTED,
     params:
-        values=lambda wildcards: json.dumps(profile.parameters(wildcards.notebook), sort_keys=True),
-    threads: lambda wildcards: profile.entries[wildcards.notebook].threads
+        values=lambda wildcards: json.dumps(profiles[wildcards.profile].parameters(wildcards.notebook), sort_keys=True),
+        packages=json.dumps(versions(), sort_keys=True),
+    threads: lambda wildcards: entry(wildcards).threads
     resources:
-        mem_mb=lambda wildcards: profile.entries[wildcards.notebook].memory_mb,
+        mem_mb=lambda wildcards: entry(wildcards).memory_mb,
+        gpu=lambda wildcards: entry(wildcards).gpus,
+        runtime=lambda wildcards: entry(wildcards).runtime,
     shell:
-        "{sys.executable:q} -m book.tools.run_notebook {wildcards.notebook} --profile {PROFILE} --threads {threads} 2>&1"
+        "{sys.executable:q} -m book.tools.run_notebook {wildcards.notebook} --profile {wildcards.profile}"
+        " --threads {threads} 2>&1"
 
 
 rule cover:
@@ -83,7 +102,7 @@ rule cover:
         "book/tools/cover.py",
         files("lib/menagerie/*.py"),
     output:
-        f"{BUILD}/cover.webp",
+        f"build/{PROFILE}/cover.webp",
     shell:
         "{sys.executable:q} -m book.tools.cover {output} 2>&1"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from book.tools.render import prepare_notebook
+from book.tools.pages import prepare_notebook
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
 PARAMETERS = 'n: int = 3  # a number\nprofile_dir: str = "../build/x"  # where artifacts are kept'

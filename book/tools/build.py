@@ -3,26 +3,30 @@
 import argparse
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-import psutil
+from book.tools.executors import following, on_slurm, on_this_machine
+from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, show, size, too_much
+from book.tools.profiles import Profile, profiles_of_book
 
 PAGE = Path("build/html/index.html")
 LOG = Path("build/snakemake.log")
 
 
-def snakemake(target: str, profile: str, cores: int) -> bool:
+def snakemake(target: str, profile: str, arguments: list[str]) -> bool:
     """Make one target of the graph; true when there was something to do. Raises RuntimeError when a job failed.
 
-    Jobs print to the terminal, Snakemake's own messages go to LOG. The machine's memory is shared out, so that no more
-    notebooks run at once than fit.
+    Jobs print to the terminal, Snakemake's own messages go to LOG.
     """
-    memory_mb = int(psutil.virtual_memory().total / 2**20 * 0.8)
-    command = [sys.executable, "-m", "snakemake", target, "--cores", str(cores), "--config", f"profile={profile}"]
-    command += ["--resources", f"mem_mb={memory_mb}", "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
+    command = [sys.executable, "-m", "snakemake", target, "--config", f"profile={profile}", *arguments]
+    command += ["--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     with LOG.open("w") as log:
         status = subprocess.run(command, stderr=log).returncode
     text = LOG.read_text()
@@ -32,10 +36,35 @@ def snakemake(target: str, profile: str, cores: int) -> bool:
     return "Nothing to be done" not in text
 
 
+def confirmed(profiles: list[Profile], options: argparse.Namespace) -> bool:
+    """Whether the build is a short one; else its plan is shown, and how to start it all the same."""
+    plans = [Plan.of(profile) for profile in profiles]
+    here = machine(options.executor, options.cores, options.tflops)
+    if not too_much(plans, here):
+        return True
+    print(show(plans, here, profiles[0].root))
+    print(
+        f"\nThis is more than {SHORT_HOURS:g} hours or {size(SMALL_BYTES)}: add CONFIRM=1 to start it.", file=sys.stderr
+    )
+    return False
+
+
+def make(run: Callable[[str], bool]) -> None:
+    """All notebooks, then the pages."""
+    while run("notebooks"):
+        pass  # see the Snakefile: what waits for a remade notebook is looked at in the next round
+    run("book")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="of this machine")
+    parser.add_argument("--jobs", type=int, default=20, help="at once in the cluster's queue")
+    parser.add_argument("--tflops", type=float, help="speed that the plan reckons with")
+    parser.add_argument("--confirm", action="store_true", help="start a long or large build")
+    parser.add_argument("--snakemake", default="", help="further arguments for Snakemake")
     options = parser.parse_args()
     Path("build").mkdir(exist_ok=True)
     began = time.monotonic()
@@ -46,9 +75,16 @@ def main() -> int:
             print("error: another build is running in this folder; wait for it to end.", file=sys.stderr)
             return 1
         try:
-            while snakemake("notebooks", options.profile, options.cores):
-                pass  # see the Snakefile: what waits for a remade notebook is looked at in the next round
-            snakemake("book", options.profile, options.cores)
+            profiles = profiles_of_book(options.profile)
+            if not options.confirm and not confirmed(profiles, options):
+                return 1
+            arguments = on_slurm(options.jobs) if options.executor == "slurm" else on_this_machine(options.cores)
+            logs = [Path("build", profile.name, "logs") for profile in profiles]
+            with following(logs) if options.executor == "slurm" else nullcontext():
+                make(partial(snakemake, profile=options.profile, arguments=arguments + shlex.split(options.snakemake)))
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except RuntimeError as error:
             print(f"{error}The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
             return 1

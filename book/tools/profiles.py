@@ -1,5 +1,15 @@
-"""A profile: which notebooks a build runs, and with which parameters (`profiles/<name>.yaml`)."""
+"""A profile: which notebooks a build runs, with which parameters and on how much machine (`profiles/<name>.yaml`).
 
+title: CLIP ViT-B/32 on photographs     what the page headings of a profile built along with another one say
+extends: paper                          begin with another profile's content; what follows is laid over it, key by key
+also: [paper-siglip]                    profiles built into the same book, each with artifacts of its own
+leave_out: {01_menagerie: "why"}        chapters that are not run; the book shows their text, and the reason
+shared: {k: 20}                         parameters for every notebook that declares them
+notebooks:                              in the book's order; each with the keys of `Entry`
+  03_train_saes: {parameters: {steps: 100000}, after: [02_activations], gpus: 1}
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -8,35 +18,62 @@ from pathlib import Path
 import papermill
 import yaml
 
-ENTRY_KEYS = {"parameters", "after", "threads", "memory_mb"}
+PROFILE_KEYS = {"title", "extends", "also", "leave_out", "shared", "notebooks"}
+ENTRY_KEYS = {"parameters", "after", "threads", "memory_mb", "gpus", "runtime"}
 
 
 @dataclass(frozen=True)
 class Entry:
     """One notebook of a profile.
 
-    `after` orders notebooks that share artifacts (the first one makes them), `threads` and `memory_mb` are what the
-    scheduler sets aside while the notebook runs.
+    `after` orders notebooks that share artifacts (the first one makes them). `threads`, `memory_mb` and `gpus` are what
+    the scheduler sets aside while the notebook runs; `runtime` is the minutes that a cluster allows it.
     """
 
     parameters: dict = field(default_factory=dict)
     after: list[str] = field(default_factory=list)
     threads: int = 1
     memory_mb: int = 2500
+    gpus: int = 0
+    runtime: int = 240
 
 
 class Profile:
-    """`profiles/<name>.yaml` read and checked against the notebooks; raises ValueError with one sentence otherwise."""
+    """`profiles/<name>.yaml` read and checked against the notebooks; raises ValueError with one sentence otherwise.
+
+    `entries`: the notebooks it runs, in order; `left_out`: those it does not, with the reason; `also`: names of the
+    profiles that are built into the same book.
+    """
 
     def __init__(self, name: str, root: Path = Path()):
         self.name, self.root = name, Path(root).resolve()
+        content = self._content(name, ())
+        self.title: str = content.get("title") or name
+        self.also: list[str] = content.get("also") or []
+        self.shared: dict = content.get("shared") or {}
+        self.left_out: dict[str, str] = content.get("leave_out") or {}
+        self.entries = {name: self._entry(name, entry or {}) for name, entry in (content["notebooks"] or {}).items()}
+
+    def _content(self, name: str, extended_by: tuple[str, ...]) -> dict:
+        """The file's content, laid over that of the profile it extends."""
+        content = self._read(name)
+        unknown = sorted(set(content) - PROFILE_KEYS)
+        if unknown:
+            known = ", ".join(sorted(PROFILE_KEYS))
+            raise ValueError(f"profiles/{name}.yaml has the unknown key {unknown[0]!r}; a profile's keys are {known}.")
+        base = content.get("extends")
+        if base is None:
+            return {"notebooks": {}, **content}
+        if base in (*extended_by, name):
+            raise ValueError(f"profiles/{name}.yaml extends {base}, which extends {name}: take one `extends` out.")
+        return _laid_over(self._content(base, (*extended_by, name)), content)
+
+    def _read(self, name: str) -> dict:
         path = self.root / "profiles" / f"{name}.yaml"
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write profiles/{name}.yaml.")
-        content = yaml.safe_load(path.read_text()) or {}
-        self.shared: dict = content.get("shared") or {}
-        self.entries = {name: self._entry(name, entry or {}) for name, entry in content["notebooks"].items()}
+        return yaml.safe_load(path.read_text()) or {}
 
     def _entry(self, notebook: str, entry: dict) -> Entry:
         unknown = set(entry) - ENTRY_KEYS
@@ -51,10 +88,14 @@ class Profile:
         """The notebook's source, without outputs."""
         return self.root / "notebooks" / f"{name}.ipynb"
 
+    def executed(self, name: str) -> Path:
+        """Where the notebook's executed copy is kept."""
+        return self.root / "build" / self.name / "notebooks" / f"{name}.ipynb"
+
     @cached_property
     def declared(self) -> dict[str, dict[str, dict]]:
         """Per notebook the parameters that its `parameters` cell declares, as papermill reads them."""
-        missing = [name for name in self.entries if not self.notebook(name).is_file()]
+        missing = [name for name in (*self.entries, *self.left_out) if not self.notebook(name).is_file()]
         if missing:
             raise ValueError(
                 f"profiles/{self.name}.yaml names {missing[0]}, but there is no notebooks/{missing[0]}.ipynb."
@@ -74,9 +115,40 @@ class Profile:
         everywhere = {parameter for declared in self.declared.values() for parameter in declared}
         self._refuse_unknown("shared", self.shared, everywhere, "parameter")
 
-    def _refuse_unknown(self, where: str, names, known, what: str) -> None:
+    def _refuse_unknown(self, where: str, names: Iterable[str], known: Iterable[str], what: str) -> None:
         for name in names:
             if name not in known:
                 close = get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known)) or 'none'}."
                 raise ValueError(f"profiles/{self.name}.yaml, {where}: unknown {what} {name!r}; {hint}")
+
+
+def _laid_over(base: dict, content: dict) -> dict:
+    """A profile over the one it extends: `shared`, a notebook's keys and parameters are merged, the rest is its own."""
+    notebooks = {name: dict(entry or {}) for name, entry in (base.get("notebooks") or {}).items()}
+    own = content.get("notebooks") or {}
+    for name, entry in own.items():
+        inherited = notebooks.get(name, {})
+        parameters = {**(inherited.get("parameters") or {}), **((entry or {}).get("parameters") or {})}
+        notebooks[name] = {**inherited, **(entry or {}), "parameters": parameters}
+    inherited_reasons = {name: why for name, why in (base.get("leave_out") or {}).items() if name not in own}
+    left_out = {**inherited_reasons, **(content.get("leave_out") or {})}
+    kept = {name: entry for name, entry in notebooks.items() if name not in left_out}
+    for entry in kept.values():  # waiting for a chapter that is not run would be waiting for ever
+        entry["after"] = [name for name in entry.get("after") or [] if name not in left_out]
+    return {
+        "title": content.get("title"),
+        "also": content.get("also"),
+        "shared": {**(base.get("shared") or {}), **(content.get("shared") or {})},
+        "leave_out": left_out,
+        "notebooks": kept,
+    }
+
+
+def profiles_of_book(name: str, root: Path = Path()) -> list[Profile]:
+    """The profile and those in its `also`, all checked: what one build executes and one book shows."""
+    main = Profile(name, root)
+    profiles = [main, *(Profile(other, root) for other in main.also)]
+    for profile in profiles:
+        profile.check()
+    return profiles

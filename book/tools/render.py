@@ -5,7 +5,6 @@ renders that folder with warnings as errors, and the finished site takes the old
 """
 
 import argparse
-import html
 import json
 import re
 import shutil
@@ -14,53 +13,72 @@ import sys
 from pathlib import Path
 
 import nbformat
+import yaml
 
-from book.tools.profiles import Profile
+from book.tools.pages import figures_drawn, page_not_run, page_of_another_profile, prepare_notebook, without_dangling
+from book.tools.profiles import Profile, profiles_of_book
 from book.tools.status import status_page
 
-PLOTLY_SCRIPT = '<script src="../_static/vendor/plotly.min.js"></script>\n'
 
-
-def prepare_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """What a static page needs: plotly's script, once and only where it is used; alt texts; no progress bars."""
-    script = PLOTLY_SCRIPT
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
-        cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
-        for output in cell.outputs:
-            fragment = output.get("data", {}).get("text/html", "")
-            if "plotly-graph-div" in fragment:
-                opening = f'<div class="book-plot" role="img" aria-label="{html.escape(alt, quote=True)}">'
-                output.data["text/html"] = f"{script}{opening}{fragment}</div>"
-                script = ""
-    return notebook
-
-
-def is_progress_bar(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is nothing but what tqdm drew for those who waited."""
-    if output.output_type != "stream" or output.name != "stderr":
-        return False
-    lines = [line for line in re.split(r"[\r\n]+", output.text) if line.strip("\x1b[A ")]
-    return all(re.search(r"\d+%\||\d+it \[|\[\d\d:\d\d", line) for line in lines)
-
-
-def stage(profile: Profile, folder: Path) -> Path:
-    """Lay out everything jupyter-book reads."""
-    root, build = profile.root, profile.root / "build" / profile.name
+def stage(profiles: list[Profile], folder: Path) -> Path:
+    """Lay out everything jupyter-book reads; the first profile is the book's, the others add pages to its chapters."""
+    main = profiles[0]
+    root = main.root
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("tools", "__pycache__"))
     shutil.copytree(root / "build" / "vendor", folder / "book" / "_static" / "vendor")
-    shutil.copyfile(build / "cover.webp", folder / "book" / "_static" / "cover.webp")
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copyfile(root / name, folder / name)
-    (folder / "notebooks").mkdir()
-    executed = {name: nbformat.read(build / "notebooks" / f"{name}.ipynb", as_version=4) for name in profile.entries}
-    for name, notebook in executed.items():
-        nbformat.write(prepare_notebook(notebook), folder / "notebooks" / f"{name}.ipynb")
-    (folder / "book" / "status.md").write_text(status_page(profile, executed))
+    shutil.copyfile(root / "build" / main.name / "cover.webp", folder / "book" / "_static" / "cover.webp")
+    shutil.copyfile(root / "_config.yml", folder / "_config.yml")
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    executed = {profile.name: _read_executed(profile) for profile in profiles}
+    (folder / "book" / "status.md").write_text(status_page(profiles, executed))
+    pages = _pages(toc, profiles, executed)
+    (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
+    _write(folder, pages)
     return folder
+
+
+def _read_executed(profile: Profile) -> dict[str, nbformat.NotebookNode]:
+    return {name: nbformat.read(profile.executed(name), as_version=4) for name in profile.entries}
+
+
+def _pages(toc: dict, profiles: list[Profile], executed: dict) -> dict[str, nbformat.NotebookNode]:
+    """The notebooks' pages by name; runs of other profiles are hung below their chapter in the table of contents."""
+    main, *others = profiles
+    chapters = {
+        chapter["file"].removeprefix("notebooks/"): chapter
+        for part in toc["parts"]
+        for chapter in part["chapters"]
+        if chapter["file"].startswith("notebooks/")
+    }
+    homeless = [(p.name, name) for p in profiles for name in p.entries if name not in chapters]
+    if homeless:
+        raise ValueError("profiles/{}.yaml runs {}, which _toc.yml does not list: add it there.".format(*homeless[0]))
+    pages = {}
+    for name, chapter in chapters.items():
+        if name in main.entries:
+            pages[name] = prepare_notebook(executed[main.name][name])
+        else:
+            source = nbformat.read(main.notebook(name), as_version=4)
+            pages[name] = page_not_run(source, main.name, main.left_out.get(name))
+        for other in (other for other in others if name in other.entries):
+            page = page_of_another_profile(executed[other.name][name], other.name, other.title)
+            pages[f"{name}-{other.name}"] = prepare_notebook(page)
+            chapter.setdefault("sections", []).append({"file": f"notebooks/{name}-{other.name}"})
+    return pages
+
+
+def _write(folder: Path, pages: dict[str, nbformat.NotebookNode]) -> None:
+    """Write the pages, and mend what prose says of figures that no page shows."""
+    drawn = {figure for page in pages.values() for figure in figures_drawn(page)}
+    (folder / "notebooks").mkdir()
+    for name, page in pages.items():
+        for cell in page.cells:
+            if cell.cell_type == "markdown":
+                cell.source = without_dangling(cell.source, drawn)
+        nbformat.write(page, folder / "notebooks" / f"{name}.ipynb")
+    for prose in (folder / "book").glob("*.md"):
+        prose.write_text(without_dangling(prose.read_text(), drawn))
 
 
 def render(staged: Path, out: Path) -> None:
@@ -83,7 +101,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/html"))
     options = parser.parse_args()
     try:
-        staged = stage(Profile(options.profile), Path("build/stage"))
+        staged = stage(profiles_of_book(options.profile), Path("build/stage"))
         render(staged, options.out)
     except (ValueError, RuntimeError, json.JSONDecodeError) as error:
         print(f"error: {error}", file=sys.stderr)

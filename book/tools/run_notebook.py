@@ -147,7 +147,8 @@ def run(profile: Profile, name: str, threads: int) -> Path:
         raise
     for key, path in (("input_path", profile.notebook(name)), ("output_path", target)):
         notebook.metadata.papermill[key] = str(path.relative_to(profile.root))
-    notebook.metadata["monosemantic"] = {"environment": environment(), "peak_memory_mb": peak_memory_mb()}
+    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(), "threads": threads}
+    notebook.metadata["monosemantic"] = record | {"slurm_job": os.environ.get("SLURM_JOB_ID")}
     papermill.iorw.write_ipynb(notebook, str(partial))
     partial.replace(target)
     progress.say(f"done in {time.monotonic() - began:.0f} s")

@@ -6,21 +6,28 @@ import datetime
 from book.tools.profiles import Profile
 
 
-def status_page(profile: Profile, executed: dict) -> str:
-    """Markdown of the page; `executed` maps a notebook's name to its executed copy (nbformat)."""
-    runs = {name: notebook.metadata for name, notebook in executed.items()}
-    return "\n".join(
-        [
-            "# Status of this build",
-            "",
-            f"This copy of the book was executed with the profile `{profile.name}`.",
-            "The build wrote the tables below, from the record that each executed notebook carries.",
-            "",
-            *_runs(executed, runs),
-            *_machines(runs),
-            *_parameters(profile, runs),
-        ]
-    )
+def status_page(profiles: list[Profile], executed: dict[str, dict]) -> str:
+    """Markdown of the page; `executed` maps a profile's name to its executed notebooks (nbformat) by name."""
+    names = " and ".join(f"`{profile.name}`" for profile in profiles)
+    several = len(profiles) > 1
+    lines = [
+        "# Status of this build",
+        "",
+        f"This copy of the book was executed with the profile{'s' if several else ''} {names}.",
+        "The build wrote the tables below, from the record that each executed notebook carries.",
+        "",
+        "## Notebooks",
+        "",
+    ]
+    for profile in profiles:
+        lines += [f"### Profile `{profile.name}`", ""] if several else []
+        lines += _runs(executed[profile.name], "" if profile is profiles[0] else f"-{profile.name}")
+    lines += _left_out(profiles[0])
+    notebooks = [(p.name, name, notebook) for p in profiles for name, notebook in executed[p.name].items()]
+    lines += _machines({f"{p}/{name}" if several else name: notebook.metadata for p, name, notebook in notebooks})
+    for profile in profiles:
+        lines += _parameters(profile, executed[profile.name], several)
+    return "\n".join(lines)
 
 
 def _title(notebook) -> str:
@@ -28,19 +35,28 @@ def _title(notebook) -> str:
     return first.lstrip("# ").splitlines()[0]
 
 
-def _runs(executed: dict, runs: dict) -> list[str]:
+def _runs(executed: dict, suffix: str) -> list[str]:
+    """One row a notebook; `suffix` is what its page's name ends in, for another profile than the book's."""
     rows = ["| notebook | run time | peak memory | finished (UTC) |", "|---|---:|---:|---|"]
     total = 0.0
-    for name, metadata in runs.items():
+    for name, notebook in executed.items():
+        metadata = notebook.metadata
         seconds, finished = metadata.papermill.duration, metadata.papermill.end_time
         total += seconds
         end = datetime.datetime.fromisoformat(finished).strftime("%d %b, %H:%M")
         memory = metadata.monosemantic.peak_memory_mb / 1024
-        rows.append(
-            f"| [{_title(executed[name])}](../notebooks/{name}.ipynb) | {_time(seconds)} | {memory:.1f} GB | {end} |"
-        )
+        link = f"[{_title(notebook)}](../notebooks/{name}{suffix}.ipynb)"
+        rows.append(f"| {link} | {_time(seconds)} | {memory:.1f} GB | {end} |")
     rows.append(f"| **all notebooks, one after the other** | **{_time(total)}** | | |")
-    return ["## Notebooks", "", *rows, ""]
+    return [*rows, ""]
+
+
+def _left_out(profile: Profile) -> list[str]:
+    """The chapters that the book's profile does not run, with its reasons."""
+    if not profile.left_out:
+        return []
+    rows = [f"| [`{name}`](../notebooks/{name}.ipynb) | {why} |" for name, why in profile.left_out.items()]
+    return ["## Not run", "", "| notebook | why |", "|---|---|", *rows, ""]
 
 
 def _time(seconds: float) -> str:
@@ -74,15 +90,16 @@ def _machines(runs: dict) -> list[str]:
     return lines
 
 
-def _parameters(profile: Profile, runs: dict) -> list[str]:
+def _parameters(profile: Profile, executed: dict, several: bool) -> list[str]:
     """Every parameter of every notebook: this build's value and, where the build changed it, the notebook's default."""
-    lines = ["## Parameters", ""]
+    lines = [f"## Parameters of `{profile.name}`" if several else "## Parameters", ""]
     lines += ["Set in bold are the values that the profile changed from the notebook's own default.", ""]
-    for name, metadata in runs.items():
+    for name, notebook in executed.items():
+        metadata = notebook.metadata
         used = metadata.papermill.parameters
         lines += [f"### `{name}`", "", "| parameter | value | default, if another | meaning |", "|---|---|---|---|"]
         for parameter, declared in profile.declared[name].items():
-            default = _literal(declared["default"])
+            default = literal(declared["default"])
             value = used.get(parameter, default)
             shown = f"`{default!r}`" if value == default else f"**`{value!r}`**"
             meaning = (declared["help"] or "").replace("|", "\\|")
@@ -92,7 +109,7 @@ def _parameters(profile: Profile, runs: dict) -> list[str]:
     return lines
 
 
-def _literal(source: str):
+def literal(source: str):
     try:
         return ast.literal_eval(source)
     except (ValueError, SyntaxError):

@@ -1,0 +1,172 @@
+"""What there is to compute in a profile, read from the parameters of its notebooks: the items of `make plan`.
+
+Counted are the forward passes of the encoders, the training of the dictionaries, their pass over the evaluation
+pictures, and what all of that leaves on the disk. What several notebooks share is counted where the first one makes it.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from book.tools.profiles import Profile
+from book.tools.sizes import DATA_SETS, SLICE, VisionTransformer, count_pictures, encoder_size
+from book.tools.status import literal
+from lib.artifacts import read_meta
+from lib.sae import SAEConfig
+from lib.sae_places import sae_folder
+from lib.stores import activations_folder
+
+STEP_FLOPS = (
+    4  # a training step costs this times B d F: the encoder's product is half of it, as benchmarks/RESULTS.md shows
+)
+STORE_BYTES, FLOAT_BYTES = 2, 4  # activations are stored in float16, dictionaries in float32
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing to compute. `place` tells equal work of two notebooks; it is done where `folders` are complete."""
+
+    what: str
+    place: tuple
+    flops: float
+    disk: float = 0.0
+    pictures: int = 0
+    drawn: bool = False
+    memory: float = 0.0
+    folders: tuple[Path, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return bool(self.folders) and all(_complete(folder) for folder in self.folders)
+
+
+def _complete(folder: Path) -> bool:
+    return bool((read_meta(folder) or {}).get("complete"))
+
+
+class Planner:
+    """Reads the parameters of a profile's notebooks; the names mean the same in all of them."""
+
+    def __init__(self, profile: Profile):
+        self.profile = profile
+        self.root = profile.root / "build" / profile.name
+        self.assumed: dict[str, None] = {}
+        self.data_sets: dict[str, float] = {}
+        self.seen: set[tuple] = set()
+
+    def of_notebook(self, name: str) -> list[Work] | None:
+        """What the notebook adds to those asked for before; None where its parameters do not tell."""
+        values = {key: literal(declared["default"]) for key, declared in self.profile.declared[name].items()}
+        values |= self.profile.parameters(name)
+        return list(self._new(self._work(values))) if "encoder" in values else None
+
+    def _new(self, works: Iterable[Work]) -> Iterable[Work]:
+        """The work that no notebook before has planned."""
+        for work in works:
+            if work.place not in self.seen:
+                self.seen.add(work.place)
+                yield work
+
+    def _work(self, values: dict) -> Iterable[Work]:
+        encoder, tokens = values["encoder"], values.get("tokens", "cls")
+        size = self._encoder(encoder)
+        sites = _several(values, "sites", "site") or []
+        if "n_close" in values:
+            yield from self._exploration(encoder, size, values)
+        for name in ("train_images", "eval_images"):
+            if name in values and sites:
+                yield self._extraction(encoder, size, values[name], sites, tokens)
+        if "steps" in values and sites:
+            yield from self._dictionaries(encoder, size, sites, tokens, values)
+        for judge in values.get("judges", []):
+            if judge != "facts":
+                yield self._extraction(judge, self._encoder(judge), values["eval_images"], ["proj"], "judge")
+
+    def _exploration(self, encoder: str, size: VisionTransformer, values: dict) -> Iterable[Work]:
+        """Chapter 2: all sites at all tokens for a few pictures, and two vectors at each layer for the others."""
+        everywhere = [f"{i}.{kind}" for i in range(size.layers) for kind in ("attn_out", "mlp_out", "resid_post")]
+        yield self._extraction(encoder, size, f"{values['images']}[:{values['n_close']}]", [*everywhere, "proj"], "all")
+        for tokens in ("cls", "mean"):
+            yield self._extraction(encoder, size, values["images"], everywhere[2::3], tokens)
+
+    def _extraction(self, encoder: str, size: VisionTransformer, images: str, sites: list[str], tokens: str) -> Work:
+        """One pass over a set of pictures; sites that an earlier notebook has read cost nothing again."""
+        todo = [site for site in sites if ("store", encoder, images, site, tokens) not in self.seen]
+        self.seen |= {("store", encoder, images, site, tokens) for site in todo}
+        n = self._pictures(images)
+        values = sum(size.rows(site, "cls" if tokens == "judge" else tokens) * size.width_at(site) for site in todo)
+        root = self.root if tokens != "judge" else self.root / "judges" / re.sub(r"\W+", "-", encoder).strip("-")
+        folder = activations_folder(root, images, tokens if tokens != "judge" else "proj")
+        return Work(
+            f"activations of {n:,} pictures",
+            ("pass", encoder, images, tuple(todo), tokens),
+            flops=n * size.flops(todo) if todo else 0.0,
+            disk=n * values * (FLOAT_BYTES if tokens == "judge" else STORE_BYTES),
+            pictures=n if todo else 0,
+            drawn=images.startswith("menagerie"),
+            memory=size.parameters() * FLOAT_BYTES,
+            folders=tuple(folder / site for site in todo),
+        )
+
+    def _dictionaries(
+        self, encoder: str, size: VisionTransformer, sites: list[str], tokens: str, values: dict
+    ) -> Iterable[Work]:
+        """The dictionaries of all sites; those of one site are trained together, in one pass over its activations."""
+        n_eval = self._pictures(values["eval_images"]) if "eval_images" in values else 0
+        for site in sites:
+            works = [
+                self._dictionary(encoder, size, site, tokens, config, values.get("train_images"), n_eval)
+                for config in _configs(values, last=site == sites[-1])
+            ]
+            together = sum(work.memory for work in works if work.place not in self.seen)
+            yield from (replace(work, memory=together) for work in works)
+
+    def _dictionary(
+        self, encoder: str, size: VisionTransformer, site: str, tokens: str, config: SAEConfig, images: str, n_eval: int
+    ) -> Work:
+        d = size.width_at(site)
+        n_features = config.n_features(d)
+        training = STEP_FLOPS * config.steps * config.batch_size * d * n_features
+        scoring = 2 * n_eval * size.rows(site, tokens) * d * n_features
+        weights = (2 * d * n_features + n_features + d) * FLOAT_BYTES
+        folder = sae_folder(self.root, site, tokens, config)
+        place = ("dictionary", encoder, images, site, tokens, config)
+        # weights, their gradients and Adam's two moments
+        return Work("dictionary", place, training + scoring, weights, memory=4 * weights, folders=(folder,))
+
+    def _encoder(self, spec: str) -> VisionTransformer:
+        try:
+            return encoder_size(spec, self.profile.root)
+        except ValueError as error:
+            self.assumed[f"{error}; ViT-L/14 at 336 px was assumed."] = None
+            return encoder_size("open_clip:ViT-L-14-336")
+
+    def _pictures(self, spec: str) -> int:
+        count, known = count_pictures(spec)
+        base = SLICE.match(spec)["base"]
+        if not known:
+            self.assumed[f"{base} is not there to be counted; {count:,} pictures were assumed."] = None
+        elif base in DATA_SETS:
+            self.data_sets[base] = DATA_SETS[base][1]
+        return count
+
+
+def _several(values: dict, plural: str, singular: str) -> list | None:
+    return values.get(plural) or ([values[singular]] if singular in values else None)
+
+
+def _configs(values: dict, last: bool) -> list[SAEConfig]:
+    """The dictionaries of one site; a sweep over k is made at the last one."""
+    kinds, sizes = _several(values, "kinds", "kind") or [], _several(values, "expansions", "expansion") or []
+    seeds = values.get("seeds") or [values.get("seed", 0)]
+    settings = {name: values[name] for name in ("steps", "batch_size") if name in values}
+    ks = [values["k"], *(values.get("sweep", []) if last else [])]
+    return [
+        SAEConfig(kind=kind, expansion=size, k=k, seed=seed, **settings)
+        for kind in kinds
+        for size in sizes
+        for k in ks
+        for seed in seeds
+        if k == values["k"] or (size == min(sizes) and kind == kinds[-1])
+    ]
