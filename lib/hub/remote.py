@@ -1,0 +1,140 @@
+"""The Hugging Face hub: fetching only the files that a dictionary needs, pushing one with its card.
+
+The endpoint is `HF_ENDPOINT`, the token `HF_TOKEN` or that of `hf auth login`, the cache that of huggingface_hub.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from lib.hub.card import facts_of, model_card
+from lib.sae import SAE
+
+PREFIX = "hf:"
+_SETTINGS = ("config.json", "cfg.json")
+
+
+def download(spec: str, weights: Sequence[str]) -> Path:
+    """The local folder or file of `hf:owner/name[/folder or file][@revision]`; `weights`: names looked for in a folder.
+
+    What is in the cache is found offline too. Raises FileNotFoundError, PermissionError or ConnectionError in a sentence.
+    """
+    text, _, revision = spec.removeprefix(PREFIX).partition("@")
+    if text.startswith((".", "/", "~")):
+        return Path(text).expanduser()
+    owner, _, rest = text.partition("/")
+    name, _, inner = rest.partition("/")
+    if not owner or not name:
+        raise ValueError(f"{spec!r} names no repository: write hf:owner/name, with /folder or /file behind if needed.")
+    from huggingface_hub import snapshot_download
+
+    repo, place = f"{owner}/{name}", PurePosixPath(inner)
+    wanted = [place / file for file in (*weights, *_SETTINGS)]
+    if place.suffix:
+        wanted = [place, *(folder / file for folder in (place.parent, place.parent.parent) for file in _SETTINGS)]
+    patterns = [str(path) for path in wanted]
+    with plain_errors(repo):
+        root = snapshot_download(
+            repo, revision=revision or None, allow_patterns=patterns, endpoint=_endpoint(), tqdm_class=None
+        )
+    local = Path(root, inner)
+    if not local.is_file() and not any((local / file).is_file() for file in weights):
+        raise FileNotFoundError(_nothing_there(repo, inner, revision, weights))
+    return local
+
+
+def _nothing_there(repo: str, inner: str, revision: str, weights: Sequence[str]) -> str:
+    from huggingface_hub import HfApi
+
+    with plain_errors(repo):
+        files = HfApi(endpoint=_endpoint()).list_repo_files(repo, revision=revision or None)
+    below = [file for file in files if file.startswith(inner)] or files
+    return (
+        f"No dictionary in {repo}/{inner}: looked for {', '.join(weights)}. The repository holds "
+        f"{', '.join(below[:20]) or 'nothing'}{' ...' * (len(below) > 20)}; name the folder or the file itself."
+    )
+
+
+def package_sae(
+    sae: SAE | str | os.PathLike,
+    folder: str | os.PathLike,
+    store: object | None = None,
+    about: Mapping[str, object] | None = None,
+    spec: str | None = None,
+) -> Path:
+    """Write what `push_sae` pushes into a local folder: config.json, model.safetensors, README.md."""
+    trained = None if isinstance(sae, SAE) else Path(sae)
+    sae, folder = (SAE.load(trained) if trained else sae), Path(folder)
+    facts = {**facts_of(store, trained), **(about or {})}
+    sae.save(folder)
+    (folder / "README.md").write_text(model_card(sae, facts, spec or str(folder)), encoding="utf-8")
+    return folder
+
+
+def push_sae(
+    sae: SAE | str | os.PathLike,
+    repo: str,
+    path: str = "",
+    store: object | None = None,
+    about: Mapping[str, object] | None = None,
+    private: bool = False,
+) -> str:
+    """Push a dictionary to the hub repository `owner/name`, made where it is missing, in one commit; returns its spec.
+
+    sae: an SAE, or the folder that `train_sae` filled, whose log then gives the card its figures. path: folder in the
+    repository. store: the activations it was trained on, for encoder, site, tokens and images. about: further facts for
+    the card (`license` goes into its head). Raises PermissionError without a token that may write, ConnectionError
+    where the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    if repo.count("/") != 1:
+        raise ValueError(f"{repo!r} names no repository: write owner/name.")
+    spec = PREFIX + (f"{repo}/{path}" if path else repo)
+    with tempfile.TemporaryDirectory() as folder:
+        package_sae(sae, folder, store, about, spec)
+        api = HfApi(endpoint=_endpoint())
+        with plain_errors(repo):
+            api.create_repo(repo, private=private, exist_ok=True)
+            message = f"Add the sparse autoencoder {path}".rstrip()
+            api.upload_folder(repo_id=repo, folder_path=folder, path_in_repo=path or None, commit_message=message)
+    return spec
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
+
+
+@contextmanager
+def plain_errors(repo: str) -> Iterator[None]:
+    """Turn the hub's errors into builtin ones of one sentence."""
+    import httpx
+    from huggingface_hub import errors
+
+    login = "set HF_TOKEN or run `hf auth login`"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise PermissionError(f"{repo} is gated: ask for access on its page, then {login}.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no repository {repo} on {_endpoint()}, or it is private and your token may not read it: {login}."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repo} has no such revision.") from error
+    except errors.LocalTokenNotFoundError as error:
+        raise PermissionError(f"{repo} needs a token: {login}.") from error
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.TransportError) as error:
+        raise ConnectionError(
+            f"{_endpoint()} cannot be reached and {repo} is not in the cache: check the network, HF_ENDPOINT and "
+            "HF_HUB_OFFLINE."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise PermissionError(f"Your token may not do this with {repo} (status {status}): {login}.") from error
+        raise ConnectionError(f"{_endpoint()} answered {repo} with status {status}: try again later.") from error

@@ -1,0 +1,128 @@
+"""SAELens: cfg.json, sae_weights.safetensors. Read in every form since version 3, written as version 6 reads it.
+
+BatchTopK and Matryoshka SAEs are saved for inference as JumpReLU ones. Their training checkpoints are read the same
+way: the decoder's norms folded into the encoder where the codes are rescaled by them, the running threshold for all.
+"""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lib.artifacts import replacing
+from lib.hub.assembly import Weights, assemble, group_fractions, inexpressible, required
+from lib.hub.prisma import INPUT_NORMS
+from lib.hub.safe_files import Checkpoint
+from lib.sae import SAE
+
+_SCALED_BEFORE_TRAINING = ("expected_average_only_in", "covariance_whitening")
+_EXPORTED_NORMS = {ours: theirs for theirs, ours in INPUT_NORMS.items() if theirs}
+_WRITTEN_FOR = "6.0.0"  # the first version of this layout
+
+
+def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
+    """Architectures standard, topk, jumprelu, gated, and batchtopk or matryoshka_batchtopk in training; others refused."""
+    state, path = checkpoint.content, checkpoint.path
+    if checkpoint.config is None:
+        raise ValueError(f"{path} has no cfg.json beside it.")
+    config = _as_version_6(checkpoint.config)
+    if "scaling_factor" in state and not torch.all(state["scaling_factor"] == 1):
+        raise inexpressible(path, "its codes are rescaled by a fine-tuned scaling_factor")
+    norm = _input_norm(checkpoint, config.get("normalize_activations"))
+    W_enc, W_dec, b_dec = required(state, ("W_enc", "W_dec", "b_dec"), path)
+    shared = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec, "centred": config.get("apply_b_dec_to_input", True)}
+    if config["architecture"] == "gated":
+        b_gate, b_mag, r_mag = required(state, ("b_gate", "b_mag", "r_mag"), path)
+        weights = Weights.gated(**shared, b_gate=b_gate, b_mag=b_mag, r_mag=r_mag)
+        return assemble(weights, kind="jumprelu", input_norm=norm)
+    kind, threshold = _kind(checkpoint, config)
+    weights = Weights.of(**shared, b_enc=required(state, ("b_enc",), path)[0])
+    if config.get("rescale_acts_by_decoder_norm") and "topk" in config["architecture"]:
+        weights = weights.with_unit_rows()
+    weights = Weights.of(**{**vars(weights), "threshold": threshold})
+    return assemble(weights, **kind, input_norm=norm)
+
+
+def _as_version_6(config: dict) -> dict:
+    """Older files name the activation, and TopK by it."""
+    activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    config = {"architecture": "standard", **config}
+    if activation == "topk" and config["architecture"] == "standard":
+        config |= {"architecture": "topk", "k": config["activation_fn_kwargs"]["k"]}
+    elif activation not in ("relu", "topk"):
+        config |= {"architecture": f"{config['architecture']} with {activation}"}
+    return config
+
+
+def _kind(checkpoint: Checkpoint, config: dict) -> tuple[dict, Tensor | None]:
+    """Fields of `SAEConfig` and the threshold, by architecture."""
+    state, architecture = checkpoint.content, config["architecture"]
+    if architecture == "standard":
+        return {"kind": "relu"}, None
+    if architecture == "topk":
+        return {"kind": "topk", "k": int(config["k"])}, None
+    if architecture == "jumprelu":
+        if "log_threshold" in state:
+            return {"kind": "jumprelu"}, state["log_threshold"].exp()
+        return {"kind": "jumprelu"}, required(state, ("threshold",), checkpoint.path)[0]
+    if architecture in ("batchtopk", "matryoshka_batchtopk"):
+        (threshold,) = required(state, ("topk_threshold",), checkpoint.path)
+        known = {"kind": "batchtopk", "k": max(1, round(config["k"]))}
+        if architecture == "matryoshka_batchtopk":
+            ends = [0, *(width for width in config["matryoshka_widths"] if width < config["d_sae"]), config["d_sae"]]
+            sizes = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+            known |= {"kind": "matryoshka", "group_fractions": group_fractions(sizes)}
+        return known, threshold
+    raise inexpressible(checkpoint.path, f"its architecture is {architecture!r}")
+
+
+def _input_norm(checkpoint: Checkpoint, norm: str | bool | None) -> str:
+    norm = {True: _SCALED_BEFORE_TRAINING[0], False: None}.get(norm, norm) if isinstance(norm, bool) else norm
+    if norm in _SCALED_BEFORE_TRAINING:
+        warnings.warn(
+            f"{checkpoint.path} was trained on scaled activations ({norm}) and does not hold the scale: give it "
+            "activations scaled in the same way, as SAELens too expects.",
+            stacklevel=4,
+        )
+        return "none"
+    if norm not in INPUT_NORMS:
+        raise inexpressible(checkpoint.path, f"its input normalisation {norm!r} is unknown here")
+    return INPUT_NORMS[norm]
+
+
+def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | None) -> Path:
+    """Write cfg.json and sae_weights.safetensors, which `sae_lens.SAE.load_from_disk` reads as the same function.
+
+    relu becomes standard, topk stays, and what has a threshold becomes jumprelu, one threshold for each latent.
+    `metadata` (model_name, hook_name ...) is kept in cfg.json. Raises ValueError for signed_topk, which it cannot express.
+    """
+    architecture = {"relu": "standard", "topk": "topk"}.get(sae.config.kind, "jumprelu")
+    if sae.config.kind == "signed_topk":
+        raise ValueError("SAELens has no top-k that keeps negative values: signed_topk cannot be exported.")
+    tensors = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    if architecture == "standard" and sae.threshold > 0:
+        architecture = "jumprelu"
+    if architecture == "jumprelu":
+        tensors["threshold"] = sae.threshold.clamp(min=0).expand(sae.n_features)
+    config = {
+        "architecture": architecture,
+        "d_in": sae.d,
+        "d_sae": sae.n_features,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": _EXPORTED_NORMS[sae.config.input_norm],
+        "reshape_activations": "none",
+        "metadata": {"sae_lens_version": _WRITTEN_FOR, **metadata},
+    }
+    config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}
+    folder = Path(folder)
+    with replacing(folder / "sae_weights.safetensors") as temporary:
+        save_file({name: tensor.detach().cpu().float().contiguous() for name, tensor in tensors.items()}, temporary)
+    with replacing(folder / "cfg.json") as temporary:
+        temporary.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return folder
