@@ -28,12 +28,15 @@ _HOME = {
     "train_sae": "lib.training",
     "FeatureTable": "lib.features",
     "FeatureExplorer": "lib.widgets",
+    "load_sae": "lib.hub",
+    "push_sae": "lib.hub",
 }
 _MODULES = (
     "activations",
     "artifacts",
     "data",
     "features",
+    "hub",
     "menagerie",
     "metrics",
     "models",

@@ -69,7 +69,7 @@ def _kind(checkpoint: Checkpoint, unsaid: dict) -> str:
     if _CALLED_BATCHTOPK.search(str(checkpoint.path)):
         return "batchtopk"
     raise ValueError(
-        f"{checkpoint.path} is a TopK or a BatchTopK dictionary, whose files look alike, and no config.json says which: "
+        f"{checkpoint.path} is a TopK or a BatchTopK dictionary, whose files look alike, and no config.json tells: "
         "call load_sae(..., kind='topk') or load_sae(..., kind='batchtopk')."
     )
 

@@ -43,9 +43,9 @@ FORMATS: dict[str, Callable[[Checkpoint, dict], SAE]] = {
 def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | torch.device = "cpu", **unsaid) -> SAE:
     """The dictionary of a local folder or file, or of `hf:owner/name[/folder or file][@revision]`, ready for inference.
 
-    format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev or prisma; None: by
-    the files. `unsaid`: what some files do not say, `kind`, `k`, `threshold`. Codes and reconstructions are those of the
-    library (tested to 1e-5); what `SAE` cannot compute raises ValueError. Nothing in a file is ever run.
+    format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev or prisma; None:
+    by the files. unsaid: `kind`, `k`, `threshold`, where a file does not tell. Codes and reconstructions are those of
+    the library (tested to 1e-5); what `SAE` cannot compute raises ValueError. Nothing in a file is ever run.
     Raises FileNotFoundError where nothing is found, ConnectionError where the hub cannot be reached.
     """
     if format is not None and format not in FORMATS:
@@ -99,7 +99,7 @@ def detect(checkpoint: Checkpoint) -> str:
             return "dictionary_learning"
     raise ValueError(
         f"{path} is of no layout known here: it holds {_shown(checkpoint)}, with "
-        f"{', '.join(sorted(config)[:20]) or 'no settings'} beside it. Where you know the library, name it: format= one "
+        f"{', '.join(sorted(config)[:20]) or 'no settings'} beside it. If you know the library, name it: format= one "
         f"of {', '.join(FORMATS)}."
     )
 

@@ -19,7 +19,7 @@ _SETTINGS = ("config.json", "cfg.json")
 def download(spec: str, weights: Sequence[str]) -> Path:
     """The local folder or file of `hf:owner/name[/folder or file][@revision]`; `weights`: names looked for in a folder.
 
-    What is in the cache is found offline too. Raises FileNotFoundError, PermissionError or ConnectionError in a sentence.
+    What is in the cache is found offline too. Raises FileNotFoundError, PermissionError or ConnectionError.
     """
     text, _, revision = spec.removeprefix(PREFIX).partition("@")
     if text.startswith((".", "/", "~")):
@@ -36,9 +36,7 @@ def download(spec: str, weights: Sequence[str]) -> Path:
         wanted = [place, *(folder / file for folder in (place.parent, place.parent.parent) for file in _SETTINGS)]
     patterns = [str(path) for path in wanted]
     with plain_errors(repo):
-        root = snapshot_download(
-            repo, revision=revision or None, allow_patterns=patterns, endpoint=_endpoint(), tqdm_class=None
-        )
+        root = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, endpoint=_endpoint())
     local = Path(root, inner)
     if not local.is_file() and not any((local / file).is_file() for file in weights):
         raise FileNotFoundError(_nothing_there(repo, inner, revision, weights))

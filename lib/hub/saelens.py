@@ -7,6 +7,7 @@ way: the decoder's norms folded into the encoder where the codes are rescaled by
 import json
 import os
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ _WRITTEN_FOR = "6.0.0"  # the first version of this layout
 
 
 def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
-    """Architectures standard, topk, jumprelu, gated, and batchtopk or matryoshka_batchtopk in training; others refused."""
+    """Architectures standard, topk, jumprelu, gated; batchtopk and matryoshka_batchtopk in training; no others."""
     state, path = checkpoint.content, checkpoint.path
     if checkpoint.config is None:
         raise ValueError(f"{path} has no cfg.json beside it.")
@@ -74,7 +75,7 @@ def _kind(checkpoint: Checkpoint, config: dict) -> tuple[dict, Tensor | None]:
         known = {"kind": "batchtopk", "k": max(1, round(config["k"]))}
         if architecture == "matryoshka_batchtopk":
             ends = [0, *(width for width in config["matryoshka_widths"] if width < config["d_sae"]), config["d_sae"]]
-            sizes = [end - start for start, end in zip(ends, ends[1:], strict=False)]
+            sizes = [end - start for start, end in pairwise(ends)]
             known |= {"kind": "matryoshka", "group_fractions": group_fractions(sizes)}
         return known, threshold
     raise inexpressible(checkpoint.path, f"its architecture is {architecture!r}")
@@ -98,7 +99,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
     """Write cfg.json and sae_weights.safetensors, which `sae_lens.SAE.load_from_disk` reads as the same function.
 
     relu becomes standard, topk stays, and what has a threshold becomes jumprelu, one threshold for each latent.
-    `metadata` (model_name, hook_name ...) is kept in cfg.json. Raises ValueError for signed_topk, which it cannot express.
+    `metadata` (model_name, hook_name ...) is kept in cfg.json. Raises ValueError for signed_topk, unknown to SAELens.
     """
     architecture = {"relu": "standard", "topk": "topk"}.get(sae.config.kind, "jumprelu")
     if sae.config.kind == "signed_topk":

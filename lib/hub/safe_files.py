@@ -84,7 +84,7 @@ def _parsed(text: bytes, path: Path) -> dict:
 
 
 def read_pickle(blob: bytes, path: Path) -> Any:
-    """What `torch.save` wrote, tensors on the CPU; raises ValueError, naming them, where it asks for foreign objects."""
+    """What `torch.save` wrote, tensors on the CPU; raises ValueError where it names objects of unknown classes."""
     if not zipfile.is_zipfile(io.BytesIO(blob)):
         raise ValueError(
             f"{path} is neither safetensors nor a file that torch.save (1.6 or later) wrote; it is not opened, because "
