@@ -7,8 +7,9 @@
 # A notebook is run again when its source, a module of lib that it imports (directly or not), data of such a module, one
 # of its parameters or the version of a package that lib is built on has changed. Artifacts are addressed by what made
 # them, so a notebook that follows another one (`after` in the profile) only waits for it: it finds the artifacts that fit
-# its own parameters, or makes them. That is what `ancient` says below. Snakemake 9 does not look for changes behind an
-# `ancient` input that is being remade, so the target `notebooks` is asked for until nothing is left to do.
+# its own parameters, or makes them. That is what `ancient` says below. One that `reads` the results of another is run
+# again after it. Snakemake 9 does not look for changes behind an `ancient` input that is being remade, so the target
+# `notebooks` is asked for until nothing is left to do.
 
 import json
 import sys
@@ -81,6 +82,9 @@ rule notebook:
         code=lambda wildcards: graph.of_notebook(f"notebooks/{wildcards.notebook}.ipynb"),
         first=lambda wildcards: [
             ancient(EXECUTED.format(profile=wildcards.profile, notebook=name)) for name in entry(wildcards).after
+        ],
+        read=lambda wildcards: [
+            EXECUTED.format(profile=wildcards.profile, notebook=name) for name in entry(wildcards).reads
         ],
     output:
         EXECUTED,

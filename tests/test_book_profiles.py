@@ -1,10 +1,12 @@
 """A profile that asks for something a notebook does not have is refused before anything runs."""
 
+import re
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from book.tools.profiles import Profile
+from book.tools.profiles import Entry, Profile, profiles_of_book
 
 
 @pytest.fixture
@@ -19,9 +21,9 @@ def project(tmp_path):
         notebook = new_notebook(cells=[cell], metadata={"kernelspec": kernel})
         nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
 
-    def profile(text: str) -> Profile:
-        (tmp_path / "profiles" / "mine.yaml").write_text(text)
-        return Profile("mine", tmp_path)
+    def profile(text: str, name: str = "mine") -> Profile:
+        (tmp_path / "profiles" / f"{name}.yaml").write_text(text)
+        return Profile(name, tmp_path)
 
     return profile
 
@@ -49,6 +51,11 @@ def test_waiting_for_a_notebook_outside_the_profile_is_an_error(project):
         project("notebooks:\n  a: {after: [b]}").check()
 
 
+def test_reading_the_results_of_a_notebook_outside_the_profile_is_an_error(project):
+    with pytest.raises(ValueError, match=r"unknown notebook in `reads` 'b'"):
+        project("notebooks:\n  a: {reads: [b]}").check()
+
+
 def test_a_misspelt_key_of_an_entry_is_an_error(project):
     with pytest.raises(ValueError, match="unknown key 'params'"):
         project("notebooks:\n  a: {params: {n: 1}}")
@@ -65,6 +72,77 @@ def test_an_unknown_profile_is_answered_with_the_known_ones(project, tmp_path):
         Profile("yours", tmp_path)
 
 
+def test_an_entry_says_what_the_scheduler_sets_aside(project):
+    entry = project("notebooks:\n  a: {threads: 8, gpus: 2, memory_mb: 64000, runtime: 600}").entries["a"]
+    assert entry == Entry(threads=8, gpus=2, memory_mb=64000, runtime=600)
+
+
+def test_an_unknown_key_of_a_profile_is_an_error(project):
+    with pytest.raises(ValueError, match="unknown key 'note-books'"):
+        project("note-books: {}")
+
+
+class TestExtends:
+    BASE = "shared: {k: 5}\nnotebooks:\n  a: {parameters: {n: 7}, threads: 4}\n  b: {after: [a], gpus: 1}"
+
+    @pytest.fixture
+    def child(self, project):
+        project(self.BASE, name="base")
+        return lambda text: project(f"extends: base\n{text}", name="child")
+
+    def test_what_it_does_not_say_is_the_other_profiles(self, child):
+        profile = child("")
+        assert profile.entries == {"a": Entry({"n": 7}, threads=4), "b": Entry(after=["a"], gpus=1)}
+        assert profile.shared == {"k": 5}
+
+    def test_artifacts_are_its_own(self, child):
+        assert child("").parameters("a")["profile_dir"] == "../build/child"
+
+    def test_values_are_merged_key_by_key(self, child):
+        profile = child("shared: {k: 6}\nnotebooks:\n  a: {parameters: {profile_dir: x}, threads: 2}")
+        assert profile.shared == {"k": 6}
+        assert profile.entries["a"] == Entry({"n": 7, "profile_dir": "x"}, threads=2)
+
+    def test_what_it_leaves_out_is_not_run_and_not_waited_for(self, child):
+        profile = child("leave_out: {a: no animals here}")
+        profile.check()
+        assert profile.entries == {"b": Entry(gpus=1)}
+        assert profile.left_out == {"a": "no animals here"}
+
+    def test_what_the_other_leaves_out_it_may_run(self, project, child):
+        project("leave_out: {a: too slow}\nnotebooks:\n  b: {}", name="base")
+        assert child("notebooks:\n  a: {}").left_out == {}
+
+    def test_a_circle_is_an_error(self, child, tmp_path):
+        (tmp_path / "profiles" / "base.yaml").write_text("extends: child")
+        with pytest.raises(ValueError, match="take one `extends` out"):
+            child("")
+
+
+def test_the_profiles_of_a_book_are_the_one_asked_for_and_those_along_with_it(project, tmp_path):
+    project("title: B\nnotebooks:\n  b: {}", name="along")
+    project("also: [along]\nnotebooks:\n  a: {}")
+    profiles = profiles_of_book("mine", tmp_path)
+    assert [(profile.name, profile.title, list(profile.entries)) for profile in profiles] == [
+        ("mine", "mine", ["a"]),
+        ("along", "B", ["b"]),
+    ]
+
+
+def test_a_fault_in_a_profile_along_with_another_is_found_too(project, tmp_path):
+    project("notebooks:\n  b: {parameters: {n: 1}}", name="along")
+    project("also: [along]\nnotebooks:\n  a: {}")
+    with pytest.raises(ValueError, match=r"along.yaml, b: unknown parameter 'n'"):
+        profiles_of_book("mine", tmp_path)
+
+
 def test_every_profile_of_the_book_fits_its_notebooks(root):
     for path in (root / "profiles").glob("*.yaml"):
-        Profile(path.stem, root).check()
+        profiles_of_book(path.stem, root)
+
+
+@pytest.mark.parametrize("name", ["tiny", "photo", "paper"])
+def test_a_profile_for_readers_runs_every_chapter_or_says_why_not(root, name):
+    profile = Profile(name, root)
+    chapters = set(re.findall(r"file: notebooks/(\S+)", (root / "_toc.yml").read_text()))
+    assert chapters == profile.entries.keys() | profile.left_out.keys()

@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -31,9 +32,18 @@ def snakemake(target: str, profile: str, arguments: list[str]) -> bool:
         status = subprocess.run(command, stderr=log).returncode
     text = LOG.read_text()
     if status:
-        job_failed = "CalledProcessError" in text  # then the job itself has said why
-        raise RuntimeError("" if job_failed else text[-4000:])
+        raise RuntimeError(what_went_wrong(text))
     return "Nothing to be done" not in text
+
+
+def what_went_wrong(text: str) -> str:
+    """What is to be said of a failed run of Snakemake, from its messages: nothing where a job here has said why, the end
+    of what the job printed where it ran on another machine, and else the messages themselves."""
+    if "CalledProcessError" in text:
+        return ""
+    logs = [Path(found) for found in re.findall(r"^ +log: (\S+\.log)", text, flags=re.MULTILINE)]
+    said = [log.read_text(errors="replace").partition("Error in rule")[0] for log in logs if log.is_file()]
+    return "\n".join("\n".join(job.splitlines()[-15:-1]) for job in said) + "\n" if said else text[-4000:]
 
 
 def confirmed(profiles: list[Profile], options: argparse.Namespace) -> bool:

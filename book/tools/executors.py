@@ -41,7 +41,7 @@ def on_slurm(jobs: int) -> list[str]:
     arguments = ["--executor", "slurm", "--jobs", str(jobs), "--latency-wait", "60"]
     if _has_accounting():
         return [*arguments, "--slurm-status-command", "sacct"]
-    return [*arguments, "--slurm-status-command", "squeue", "--slurm-no-account"]
+    return [*arguments, "--slurm-status-command", "squeue"]
 
 
 def _has_accounting() -> bool:

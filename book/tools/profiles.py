@@ -19,19 +19,21 @@ import papermill
 import yaml
 
 PROFILE_KEYS = {"title", "extends", "also", "leave_out", "shared", "notebooks"}
-ENTRY_KEYS = {"parameters", "after", "threads", "memory_mb", "gpus", "runtime"}
+ENTRY_KEYS = {"parameters", "after", "reads", "threads", "memory_mb", "gpus", "runtime"}
 
 
 @dataclass(frozen=True)
 class Entry:
     """One notebook of a profile.
 
-    `after` orders notebooks that share artifacts (the first one makes them). `threads`, `memory_mb` and `gpus` are what
-    the scheduler sets aside while the notebook runs; `runtime` is the minutes that a cluster allows it.
+    `after` orders notebooks that share artifacts (the first one makes them); a notebook is also run after those in
+    `reads`, and again whenever one of them was, because it reads their results. `threads`, `memory_mb` and `gpus` are
+    what the scheduler sets aside while the notebook runs; `runtime` is the minutes that a cluster allows it.
     """
 
     parameters: dict = field(default_factory=dict)
     after: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
     threads: int = 1
     memory_mb: int = 2500
     gpus: int = 0
@@ -112,6 +114,7 @@ class Profile:
         for name, entry in self.entries.items():
             self._refuse_unknown(name, [*entry.parameters, "profile_dir"], self.declared[name], "parameter")
             self._refuse_unknown(name, entry.after, self.entries, "notebook in `after`")
+            self._refuse_unknown(name, entry.reads, self.entries, "notebook in `reads`")
         everywhere = {parameter for declared in self.declared.values() for parameter in declared}
         self._refuse_unknown("shared", self.shared, everywhere, "parameter")
 
@@ -135,7 +138,8 @@ def _laid_over(base: dict, content: dict) -> dict:
     left_out = {**inherited_reasons, **(content.get("leave_out") or {})}
     kept = {name: entry for name, entry in notebooks.items() if name not in left_out}
     for entry in kept.values():  # waiting for a chapter that is not run would be waiting for ever
-        entry["after"] = [name for name in entry.get("after") or [] if name not in left_out]
+        for key in ("after", "reads"):
+            entry[key] = [name for name in entry.get(key) or [] if name not in left_out]
     return {
         "title": content.get("title"),
         "also": content.get("also"),

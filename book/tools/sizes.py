@@ -16,7 +16,7 @@ DATA_SETS = {  # pictures, and gigabytes of files, as their publishers state the
     "hf:Sijuade/ImageNette:validation": (3_925, 0.5),
 }
 ASSUMED_PICTURES = 50_000  # of a set that is not there to be counted
-SLICE = re.compile(r"^(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?$")
+SLICE = re.compile(r"^(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>\d*))?\])?$")
 
 
 @dataclass(frozen=True)
@@ -131,19 +131,35 @@ def _hub_size(config: dict) -> VisionTransformer:
     )
 
 
-def count_pictures(spec: str) -> tuple[int, bool]:
-    """How many pictures a spec names, and whether that is known (else a number is assumed)."""
+@dataclass(frozen=True)
+class Pictures:
+    """A set of pictures: `spec` as `lib.data` writes it, their number, and whether that is `known` or assumed."""
+
+    base: str
+    spec: str
+    count: int
+    known: bool
+
+
+def pictures(spec: str) -> Pictures:
+    """What a spec names. A set of photographs is not opened for it; the Menagerie and folders are counted."""
     match = SLICE.match(spec)
-    known = match["base"] in DATA_SETS
-    total = DATA_SETS[match["base"]][0] if known else _count_here(match["base"])
-    start, stop = (int(match[end]) if match[end] else None for end in ("start", "stop"))
-    return len(range(total or ASSUMED_PICTURES)[start:stop]), total is not None
+    base = match["base"]
+    total = DATA_SETS[base][0] if base in DATA_SETS else _counted(base)
+    ends = (int(match[end]) if match[end] else None for end in ("start", "stop", "step"))
+    chosen = range(total or ASSUMED_PICTURES)[slice(*ends)]
+    step = f":{chosen.step}" if chosen.step > 1 else ""
+    whole = len(chosen) == (total or ASSUMED_PICTURES)
+    canonical = base if whole else f"{base}[{chosen.start}:{chosen.stop}{step}]"
+    return Pictures(base, canonical, len(chosen), total is not None)
 
 
-def _count_here(base: str) -> int | None:
+def _counted(base: str) -> int | None:
     from lib.data import load_images
 
+    if not base.startswith(("menagerie:", "folder:")):
+        return None
     try:
         return len(load_images(base))
-    except (ValueError, OSError, ImportError):
+    except (ValueError, OSError):
         return None

@@ -7,19 +7,18 @@ pictures, and what all of that leaves on the disk. What several notebooks share 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from book.tools.profiles import Profile
-from book.tools.sizes import DATA_SETS, SLICE, VisionTransformer, count_pictures, encoder_size
+from book.tools.sizes import DATA_SETS, Pictures, VisionTransformer, encoder_size, pictures
 from book.tools.status import literal
 from lib.artifacts import read_meta
 from lib.sae import SAEConfig
 from lib.sae_places import sae_folder
 from lib.stores import activations_folder
 
-STEP_FLOPS = (
-    4  # a training step costs this times B d F: the encoder's product is half of it, as benchmarks/RESULTS.md shows
-)
+STEP_FLOPS = 4  # times B d F: the encoder's product is about half of a training step (benchmarks/RESULTS.md)
 STORE_BYTES, FLOAT_BYTES = 2, 4  # activations are stored in float16, dictionaries in float32
 
 
@@ -71,7 +70,7 @@ class Planner:
     def _work(self, values: dict) -> Iterable[Work]:
         encoder, tokens = values["encoder"], values.get("tokens", "cls")
         size = self._encoder(encoder)
-        sites = _several(values, "sites", "site") or []
+        sites = _several(values, "sites", "site")
         if "n_close" in values:
             yield from self._exploration(encoder, size, values)
         for name in ("train_images", "eval_images"):
@@ -81,7 +80,7 @@ class Planner:
             yield from self._dictionaries(encoder, size, sites, tokens, values)
         for judge in values.get("judges", []):
             if judge != "facts":
-                yield self._extraction(judge, self._encoder(judge), values["eval_images"], ["proj"], "judge")
+                yield self._judgement(judge, values["eval_images"])
 
     def _exploration(self, encoder: str, size: VisionTransformer, values: dict) -> Iterable[Work]:
         """Chapter 2: all sites at all tokens for a few pictures, and two vectors at each layer for the others."""
@@ -94,26 +93,32 @@ class Planner:
         """One pass over a set of pictures; sites that an earlier notebook has read cost nothing again."""
         todo = [site for site in sites if ("store", encoder, images, site, tokens) not in self.seen]
         self.seen |= {("store", encoder, images, site, tokens) for site in todo}
-        n = self._pictures(images)
-        values = sum(size.rows(site, "cls" if tokens == "judge" else tokens) * size.width_at(site) for site in todo)
-        root = self.root if tokens != "judge" else self.root / "judges" / re.sub(r"\W+", "-", encoder).strip("-")
-        folder = activations_folder(root, images, tokens if tokens != "judge" else "proj")
+        shelf = self._pictures(images)
+        values = sum(size.rows(site, tokens) * size.width_at(site) for site in todo)
+        folder = activations_folder(self.root, shelf.spec, tokens)
         return Work(
-            f"activations of {n:,} pictures",
+            f"activations of {shelf.count:,} pictures",
             ("pass", encoder, images, tuple(todo), tokens),
-            flops=n * size.flops(todo) if todo else 0.0,
-            disk=n * values * (FLOAT_BYTES if tokens == "judge" else STORE_BYTES),
-            pictures=n if todo else 0,
+            flops=shelf.count * size.flops(todo) if todo else 0.0,
+            disk=shelf.count * values * STORE_BYTES,
+            pictures=shelf.count if todo else 0,
             drawn=images.startswith("menagerie"),
             memory=size.parameters() * FLOAT_BYTES,
             folders=tuple(folder / site for site in todo),
         )
 
+    def _judgement(self, judge: str, images: str) -> Work:
+        """A judge's embeddings of the evaluation pictures, kept apart and in float32 (lib/judges.py)."""
+        work = self._extraction(judge, self._encoder(judge), images, ["proj"], "mean")
+        root = self.root / "judges" / re.sub(r"\W+", "-", judge).strip("-")
+        folder = activations_folder(root, self._pictures(images).spec, "proj") / "proj"
+        return replace(work, disk=work.disk * FLOAT_BYTES / STORE_BYTES, folders=(folder,) if work.folders else ())
+
     def _dictionaries(
         self, encoder: str, size: VisionTransformer, sites: list[str], tokens: str, values: dict
     ) -> Iterable[Work]:
         """The dictionaries of all sites; those of one site are trained together, in one pass over its activations."""
-        n_eval = self._pictures(values["eval_images"]) if "eval_images" in values else 0
+        n_eval = self._pictures(values["eval_images"]).count if "eval_images" in values else 0
         for site in sites:
             works = [
                 self._dictionary(encoder, size, site, tokens, config, values.get("train_images"), n_eval)
@@ -142,31 +147,38 @@ class Planner:
             self.assumed[f"{error}; ViT-L/14 at 336 px was assumed."] = None
             return encoder_size("open_clip:ViT-L-14-336")
 
-    def _pictures(self, spec: str) -> int:
-        count, known = count_pictures(spec)
-        base = SLICE.match(spec)["base"]
-        if not known:
-            self.assumed[f"{base} is not there to be counted; {count:,} pictures were assumed."] = None
-        elif base in DATA_SETS:
-            self.data_sets[base] = DATA_SETS[base][1]
-        return count
+    def _pictures(self, spec: str) -> Pictures:
+        found = pictures(spec)
+        if not found.known:
+            self.assumed[f"{found.base} is not there to be counted; {found.count:,} pictures were assumed."] = None
+        elif found.base in DATA_SETS:
+            self.data_sets[found.base] = DATA_SETS[found.base][1]
+        return found
 
 
-def _several(values: dict, plural: str, singular: str) -> list | None:
-    return values.get(plural) or ([values[singular]] if singular in values else None)
+def _several(values: dict, plural: str, singular: str) -> list:
+    """The values of a parameter that may be a list."""
+    return values.get(plural) or ([values[singular]] if singular in values else [])
 
 
 def _configs(values: dict, last: bool) -> list[SAEConfig]:
-    """The dictionaries of one site; a sweep over k is made at the last one."""
-    kinds, sizes = _several(values, "kinds", "kind") or [], _several(values, "expansions", "expansion") or []
-    seeds = values.get("seeds") or [values.get("seed", 0)]
-    settings = {name: values[name] for name in ("steps", "batch_size") if name in values}
-    ks = [values["k"], *(values.get("sweep", []) if last else [])]
-    return [
-        SAEConfig(kind=kind, expansion=size, k=k, seed=seed, **settings)
-        for kind in kinds
-        for size in sizes
-        for k in ks
-        for seed in seeds
-        if k == values["k"] or (size == min(sizes) and kind == kinds[-1])
+    """The dictionaries of one site: the grid, one more to look at closely, the nested levels, and at the last site the
+    sweep over k."""
+    settings = {name: values[name] for name in ("k", "steps", "batch_size", "seed") if name in values}
+    sizes = [
+        (kind, size)
+        for kind in _several(values, "kinds", "kind")
+        for size in _several(values, "expansions", "expansion")
     ]
+    if "kind" in values and "expansion" in values:
+        sizes.append((values["kind"], values["expansion"]))
+    configs = [SAEConfig(kind=kind, expansion=size, **settings) for kind, size in sizes]
+    if "levels" in values:
+        width = values["levels"][-1]
+        fractions = [(end - start) / width for start, end in pairwise([0, *values["levels"]])]
+        configs.append(SAEConfig(kind="matryoshka", width=width, group_fractions=fractions, **settings))
+        configs.append(SAEConfig(kind="batchtopk", width=width, **settings))
+    if "sweep" in values and last:
+        kind, size = values["sweep_kind"], values["sweep_expansion"]
+        configs += [SAEConfig(kind=kind, expansion=size, **{**settings, "k": k}) for k in values["sweep"]]
+    return list(dict.fromkeys(replace(one, seed=seed) for one in configs for seed in values.get("seeds", [one.seed])))
