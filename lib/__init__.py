@@ -35,6 +35,7 @@ _MODULES = (
     "activations",
     "artifacts",
     "data",
+    "distributed",
     "features",
     "hub",
     "menagerie",

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, rows_of, unreadable_images
 from lib.stores import ActivationStore, activations_folder, endless_shuffle, map_safetensors
@@ -46,6 +47,9 @@ def extract(
 ) -> dict[str, ActivationStore]:
     """Activations of all images at all sites, in one forward pass each: {site: store}, on disk at `out/<site>/`.
 
+    Under `accelerate launch` or `lib.distributed.launch` each process fills a part of the shards, in a folder that all
+    of them see; the store is, byte for byte, the one that a single process would have made.
+
     sites: names as `4.resid_post`; `proj` has one row an image whatever the tokens. tokens: `cls`, `spatial`, `all`,
     `random:k` (of all T, without replacement, drawn by `seed`) or `mean` (of the spatial ones). dtype on disk: float16,
     bfloat16 or float32. on_error: "raise", or "skip" unreadable images, which are then counted and named in meta.json.
@@ -65,13 +69,12 @@ def extract(
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
     geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
     about = {"encoder": encoder.spec, "device": encoder.device.type, "torch": torch.__version__}
+    folders = {name: _SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
+    same_on_all_ranks([(name, folder.meta["hash"], geometry) for name, folder in folders.items()], "what to extract")
     with _alone(Path(out), names):
-        folders = {name: _SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
-        missing = [(i, todo) for i in range(-(-len(images) // shard_images)) if (todo := _missing(folders, i))]
-        if missing:
-            _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress)
-        for folder in folders.values():
-            folder.finish(images)
+        missing = my_share(on_first_rank(lambda: _prepare(folders, -(-len(images) // shard_images))))
+        on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress))
+        on_first_rank(lambda: _finish(folders))
         return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
 
 
@@ -84,10 +87,13 @@ def _check_source(images, on_error: str) -> None:
 
 @contextmanager
 def _alone(out: Path, names: Sequence[str]) -> Iterator[None]:
-    """Wait until no other process extracts to these sites: notebooks of a profile run side by side and share stores."""
+    """Wait until no other process extracts to these sites: notebooks of a profile run side by side and share stores.
+
+    Of processes at one work the first waits for all.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as locks:
-        for name in sorted(names):  # all in one order, so that two never wait for each other
+        for name in sorted(names) if rank() == 0 else ():  # all in one order, so that two never wait for each other
             locks.enter_context(FileLock(out / f".{name}.lock"))
         yield
 
@@ -117,12 +123,18 @@ def _shard_images(encoder: Encoder, tokens: Tokens, batch_size: int, dtype: str)
     return max(1, fitting // batch_size) * batch_size
 
 
-def _missing(folders: dict[str, "_SiteFolder"], shard: int) -> list[str]:
-    return [name for name, folder in folders.items() if not folder.has(shard)]
+def _prepare(folders: dict[str, "_SiteFolder"], n_shards: int) -> list[tuple[int, list[str]]]:
+    """Make the folders ready, and say which shards are to be filled, each with the sites that lack it."""
+    for folder in folders.values():
+        folder.prepare()
+    sites = [[name for name, folder in folders.items() if not folder.has(i)] for i in range(n_shards)]
+    return [(i, missing) for i, missing in enumerate(sites) if missing]
 
 
 def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error, progress) -> None:
     """Run the encoder over the missing shards' images, batch after batch, and write each shard once it is full."""
+    if not missing:
+        return
     plan = [
         (shard, range(start, min(start + geometry["batch_size"], stop)))
         for shard, _ in missing
@@ -132,10 +144,11 @@ def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error
     wanted = dict(missing)
     last = dict(plan)  # each shard's last batch
     reader = read_batches(encoder, images, [batch for _, batch in plan], workers)
-    done = len(images) - sum(len(batch) for _, batch in plan)
-    bar = tqdm(total=len(images), initial=done, unit="img", desc="extract", disable=not progress, mininterval=1.0)
+    total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
+    bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
     with _Writer(folders) as writer, bar:
         for (shard, indices), batch in zip(plan, reader, strict=True):
+            stop_if_another_failed()
             skipped = unreadable_images(batch, images, on_error)
             rows = rows_of(encoder, batch, wanted[shard], tokens)
             writer.put(shard, rows, batch.images, skipped, ends=indices == last[shard])
@@ -147,24 +160,28 @@ class _SiteFolder:
 
     def __init__(self, path: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
         self.path, self.site, self.d = path, site, encoder.width(site)
-        self.spec = {**spec, "site": site}
         self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
-        hashed = spec_hash(self.spec)
-        meta = read_meta(path) or {}
-        self.complete = bool(meta.get("complete")) and meta.get("hash") == hashed and self._all_there(meta)
+        spec = {**spec, "site": site}
+        tokens = "pooled" if site == "proj" else spec["tokens"]
+        head = {"spec": spec, "hash": spec_hash(spec), "complete": False, "site": site, "tokens": tokens, "d": self.d}
+        self.meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
+        self.complete = False
+
+    def prepare(self) -> None:
+        """Keep what is there of this spec and geometry, remove the rest."""
+        meta = read_meta(self.path) or {}
+        same = meta.get("hash") == self.meta["hash"]
+        self.complete = same and bool(meta.get("complete")) and self._all_there(meta)
         if self.complete:
             return
-        resumable = meta.get("hash") == hashed and meta.get("geometry") == geometry
-        if not resumable:
-            _clear(path)
-            tokens = "pooled" if site == "proj" else spec["tokens"]
-            head = {"spec": self.spec, "hash": hashed, "complete": False, "site": site, "tokens": tokens, "d": self.d}
-            meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
-            path.mkdir(parents=True, exist_ok=True)
-            write_meta(path, meta)
-        for partial in path.glob(".*.partial"):  # left by a process that was killed
+        if same and meta.get("geometry") == self.geometry:
+            self.meta = {**meta, "complete": False}
+        else:
+            _clear(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_meta(self.path, self.meta)
+        for partial in self.path.glob(".*.partial"):  # left by a process that was killed
             partial.unlink()
-        self.meta = {**meta, "complete": False}
 
     def _all_there(self, meta: dict) -> bool:
         return all((self.path / shard["file"]).is_file() for shard in meta["shards"])
@@ -181,7 +198,7 @@ class _SiteFolder:
         with replacing(self.shard(i)) as temporary:
             temporary.write_bytes(save(tensors, {"skipped": json.dumps(skipped)}))
 
-    def finish(self, images) -> None:
+    def finish(self) -> None:
         """Write meta.json over the shards: their rows, and which images are not among them."""
         if self.complete:
             return
@@ -193,9 +210,15 @@ class _SiteFolder:
         rows = sum(shard["rows"] for shard in shards)
         if rows == 0:
             _clear(self.path)
-            raise ValueError(f"none of the {len(images)} images could be read; the first: {skipped[0]['reason']}")
+            images = self.geometry["images"]
+            raise ValueError(f"none of the {images} images could be read; the first: {skipped[0]['reason']}")
         end = {"rows": rows, "n_skipped": len(skipped), "skipped": skipped, "shards": shards}
         write_meta(self.path, {**self.meta, "complete": True, **end})
+
+
+def _finish(folders: dict[str, _SiteFolder]) -> None:
+    for folder in folders.values():
+        folder.finish()
 
 
 def _clear(folder: Path) -> None:

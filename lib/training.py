@@ -21,6 +21,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.distributed import (
+    local_gpu,
+    on_all_ranks,
+    on_first_rank,
+    rank,
+    same_on_all_ranks,
+    stop_if_another_failed,
+    world_size,
+)
 from lib.metrics.reconstruction import Reconstruction
 from lib.metrics.sparsity import Sparsity
 from lib.objectives import OBJECTIVES
@@ -52,27 +61,43 @@ def train_sae(
 
     `out` (a folder per config) makes artifacts: a complete one of the same spec is loaded, a checkpoint is resumed bit
     for bit; metrics.jsonl gets a line every `log_every` steps, on the validation store too where one is given.
+    Under `accelerate launch` or `lib.distributed.launch` each process trains some of the configs, on the same batches,
+    and all of them get all SAEs; then `out` is needed.
     Raises ValueError for configs that do not fit the store or each other, and for activations that are not finite.
     """
     configs = [config] if isinstance(config, SAEConfig) else list(config)
     folders = _folders(out, configs)
     _check(store, configs)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    specs = [_spec(store, one) for one in configs] if out is not None else [None] * len(configs)
-    finished = [_load_complete(folder, spec, device) for folder, spec in zip(folders, specs, strict=True)]
-    if not all(finished):
+    device = local_gpu() or "cpu" if device == "auto" else device
+    specs = [_spec(store, one) if folder else None for one, folder in zip(configs, folders, strict=True)]
+    same_on_all_ranks(specs, "what to train")
+    missing = on_first_rank(lambda: [i for i in range(len(configs)) if not _is_complete(folders[i], specs[i])])
+    mine = _dealt(missing, [one.n_features(store.d) * one.steps for one in configs], world_size())[rank()]
+    trained: dict[int, SAE] = {}
+
+    def train_mine() -> None:
         setup = Setup(store, configs[0], device)
-        runs = [
-            None if done else Run(one, setup, folder, spec)
-            for one, done, folder, spec in zip(configs, finished, folders, specs, strict=True)
-        ]
-        _train([run for run in runs if run], store, validation, progress)
-        finished = [done or run.finish() for done, run in zip(finished, runs, strict=True)]
-    return finished[0] if isinstance(config, SAEConfig) else finished
+        runs = [Run(configs[i], setup, folders[i], specs[i]) for i in mine]
+        _train(runs, store, validation, progress and rank() == 0)
+        trained.update((i, run.finish()) for i, run in zip(mine, runs, strict=True))
+
+    on_all_ranks(train_mine if mine else lambda: None)
+    saes = [trained.get(i) or SAE.load(folder, device) for i, folder in enumerate(folders)]
+    return saes[0] if isinstance(config, SAEConfig) else saes
+
+
+def _dealt(items: list[int], work: list[int], hands: int) -> list[list[int]]:
+    """The items dealt to so many hands, the most work first and always to whom has the least."""
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    for item in sorted(items, key=lambda i: -work[i]):
+        min(dealt, key=lambda hand: sum(work[i] for i in hand)).append(item)
+    return dealt
 
 
 def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig]) -> list[Path | None]:
     """The folder of each config."""
+    if out is None and world_size() > 1:
+        raise ValueError("Several processes share what they train through folders: pass `out`, one for each config.")
     if out is None:
         return [None] * len(configs)
     folders = [Path(out)] if isinstance(out, str | os.PathLike) else [Path(folder) for folder in out]
@@ -90,6 +115,11 @@ def _check(store: Activations, configs: list[SAEConfig]) -> None:
     if len(store) == 0:
         raise ValueError("The activation store is empty; extract activations first.")
     for config in configs:
+        if config.kind not in OBJECTIVES or config.input_norm != "none":
+            raise ValueError(
+                f"An SAE of kind {config.kind!r} with input_norm {config.input_norm!r} can be loaded but not trained "
+                f"here; train one of {', '.join(OBJECTIVES)} with input_norm 'none'."
+            )
         config.group_ends(config.n_features(store.d))
     for name in ("batch_size", "data_seed", "data_order", "normalize", "normalization_batches"):
         if len({getattr(config, name) for config in configs}) > 1:
@@ -104,12 +134,9 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     return {"config": settings, "data": store.meta["hash"], "code": code}
 
 
-def _load_complete(folder: Path | None, spec: dict | None, device: str) -> SAE | None:
-    if folder is None:
-        return None
-    meta = read_meta(folder)
-    complete = meta is not None and meta.get("complete") and meta.get("hash") == spec_hash(spec)
-    return SAE.load(folder, device) if complete else None
+def _is_complete(folder: Path | None, spec: dict | None) -> bool:
+    meta = None if folder is None else read_meta(folder)
+    return meta is not None and bool(meta.get("complete")) and meta.get("hash") == spec_hash(spec)
 
 
 def batches(store: Activations, config: SAEConfig, start: int) -> Generator[Tensor, None, None]:
@@ -350,6 +377,7 @@ def _train(runs: list[Run], store: Activations, validation: Activations | None, 
         tqdm(total=end, initial=start, desc=name, unit="step", mininterval=1, disable=not progress) as bar,
     ):
         for step in range(start, end):
+            stop_if_another_failed()
             x = next(source).to(runs[0].setup.device, torch.float32)
             due = [run for run in widest_first if run.step == step < run.config.steps]
             each(lambda run, x=x: run.advance_and_log(x, validation), due)
