@@ -158,3 +158,16 @@ def test_mismatched_rows_are_an_error():
 def test_other_sparse_layouts_are_an_error_that_says_what_to_do():
     with pytest.raises(ValueError, match="to_sparse_csr"):
         monosemanticity(codes().to_sparse_coo(), embeddings())
+
+
+def test_sums_over_thousands_of_images_stay_exact():
+    n = 20_000
+    e = embeddings(n, 24) + 3  # all pictures alike: the sums grow with every image
+    a = torch.rand(n, 3, generator=torch.Generator().manual_seed(4))
+    a[:, 1] = (a[:, 1] - 0.5).clamp_min(0)  # every other image
+    a[:, 2] *= torch.logspace(-6, 0, n)  # most of it on a few
+    unit, shifted = F.normalize(e.double(), dim=1), a.double() - a.double().min(0).values
+    squares = shifted.square().sum(0)
+    expected = ((shifted.t() @ unit).square().sum(1) - squares) / (shifted.sum(0).square() - squares)
+    for layout in (a, a.to_sparse_csr()):
+        torch.testing.assert_close(monosemanticity(layout, e).double(), expected, atol=0, rtol=1e-6)

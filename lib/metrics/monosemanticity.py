@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from lib.columns import check_matrix, csr, transposed_csr
 
 # Pairs are what is left of S1^2 after S2 is taken off. Where less than this share is left, float32 would show.
 _WELL_CONDITIONED = 0.25
+# Terms of a sum that float32 adds up by itself; sums of more are put together in float64.
+_CHUNK = 64
 
 
 @torch.no_grad()
@@ -32,12 +35,14 @@ def monosemanticity(activations: Tensor, embeddings: Tensor, block: int = 1 << 2
         raise ValueError(
             f"embeddings must be (N, E) with the activations' N = {len(activations)}, got {tuple(embeddings.shape)}."
         )
-    unit = embeddings.to(activations.device, torch.double)
-    length = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
+    embeddings = embeddings.to(activations.device)
+    length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True, dtype=torch.double)
     if not (length.isfinite() & (length > 0)).all():
         raise ValueError("an embedding is zero or holds NaN or infinity, so it has no direction: check what made it.")
+    unit = embeddings / length.to(torch.promote_types(embeddings.dtype, torch.float32))
+    unit = unit.to(torch.promote_types(activations.dtype, torch.float32))
     score = _sparse if activations.layout == torch.sparse_csr else _dense
-    return score(activations, unit / length, block).float()
+    return score(activations, unit, block).float()
 
 
 def _check_finite(low: Tensor, high: Tensor) -> None:
@@ -55,7 +60,7 @@ def _dense(activations: Tensor, unit: Tensor, block: int) -> Tensor:
         shifted = (columns - low).mul_((high - low).reciprocal())  # (N, f); NaN where all are equal
         total_squared = shifted.sum(0).double().square()
         squares = torch.linalg.vector_norm(shifted, dim=0).double().square()
-        direction = shifted.t() @ unit.to(shifted.dtype)  # (f, E)
+        direction = shifted.t() @ unit  # (f, E)
         pairs = total_squared - squares
         score = (torch.linalg.vector_norm(direction, dim=1).double().square() - squares) / pairs
         redo = (pairs < _WELL_CONDITIONED * total_squared).nonzero().squeeze(1)  # never the dead: NaN compares false
@@ -66,10 +71,11 @@ def _dense(activations: Tensor, unit: Tensor, block: int) -> Tensor:
 
 
 def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
-    """Float64 throughout, for the entries are few; images that are not stored share one value and need no memory.
+    """Images that are not stored share one value and need no memory; the few entries' sums are float64 but for V.
 
-    Each feature's largest activation, a~ = 1 on image m, is held apart: with the sums over the other images, twice the
-    numerator is 2 e_m . V + |V|^2 - S2 and twice the denominator 2 S1 + S1^2 - S2. As S2 <= S1, nothing cancels.
+    Each feature's largest activation, a~ = 1 on image m, is held apart: with the sums over the other images, V = sum
+    a~ e, twice the numerator is 2 e_m . V + |V|^2 - S2 and twice the denominator 2 S1 + S1^2 - S2. As S2 <= S1, nothing
+    cancels: a relative error of V moves the score by no more than twice itself, so that V may be summed in float32.
     """
     n_images, n_features = activations.shape
     columns = transposed_csr(activations)  # (F, N)
@@ -96,13 +102,30 @@ def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
         stop = min(start + width, n_features)
         some, here = slice(start, stop), slice(int(offsets[start]), int(offsets[stop]))
         bounds = offsets[start : stop + 1] - offsets[start]
-        rows = csr(bounds, images[here], weights[here], (stop - start, n_images))
-        direction = rows @ unit  # (width, E)
-        if elsewhere[some].any():
-            direction += torch.outer(elsewhere[some], unit.sum(0))
-        along = apart[some] * torch.linalg.vecdot(unit[images[top[some]]], direction) if len(images) else 0
-        scores.append(2 * along + torch.linalg.vector_norm(direction, dim=1).square() - squares[some])
+        if elsewhere[some].any():  # stored and other images can cancel each other
+            rows = csr(bounds, images[here], weights[here], (stop - start, n_images))
+            direction = rows @ unit.double() + torch.outer(elsewhere[some], unit.sum(0, dtype=torch.double))
+        else:
+            direction = _weighted_sums(unit, images[here], bounds, weights[here].to(unit.dtype))  # (width, E)
+        tops = unit[images[top[some]]].to(direction.dtype) if len(images) else torch.zeros_like(direction)
+        along = apart[some] * torch.linalg.vecdot(tops, direction)
+        scores.append(2 * along + torch.linalg.vector_norm(direction, dim=1).double().square() - squares[some])
     return torch.where(pairs > 0, torch.cat(scores) / pairs, torch.nan)
+
+
+def _weighted_sums(unit: Tensor, images: Tensor, bounds: Tensor, weights: Tensor) -> Tensor:
+    """`out[f] = sum of weights[i] * unit[images[i]] for i in bounds[f]:bounds[f + 1]`, (f, E), in chunks of entries."""
+    chunks = (bounds.diff() + _CHUNK - 1).div(_CHUNK, rounding_mode="floor").clamp_min(1)  # of each feature
+    last = chunks.cumsum(0)
+    owner = torch.arange(len(chunks), device=unit.device).repeat_interleave(chunks)
+    place = torch.arange(len(owner), device=unit.device) - (last - chunks)[owner]
+    starts = torch.cat([bounds[:-1][owner] + place * _CHUNK, bounds[-1:]])
+    sums = embedding_bag(images, unit, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    if len(owner) == len(chunks):
+        return sums
+    return torch.zeros(len(chunks), unit.shape[1], dtype=torch.double, device=unit.device).index_add_(
+        0, owner, sums.double()
+    )
 
 
 def _extremes(values: Tensor, feature: Tensor, unstored: Tensor) -> tuple[Tensor, Tensor]:
