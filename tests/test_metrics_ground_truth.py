@@ -218,3 +218,20 @@ def test_agreement_leaves_out_dead_features_and_halves_ties():
 def test_facts_about_other_images_are_an_error():
     with pytest.raises(ValueError, match="facts are about 60 images"):
         ground_truth.auc(torch.zeros(10, 3), random_facts())
+
+
+def test_agreement_grows_from_a_coin_flip_to_certainty():
+    score = torch.cat([torch.zeros(20), torch.ones(20)]) + torch.linspace(0, 0.05, 40)
+    truth = (score > 0.5).float() + torch.rand(40, generator=torch.Generator().manual_seed(5)) * 0.1
+    edges = [0, 0.5, 0.8, 1.1]
+    found = ground_truth.agreement_growth(score, truth, edges, n_bootstrap=200)
+    bins = ground_truth.agreement_by_difference(score, truth, edges, n_bootstrap=20)
+    assert found.value == pytest.approx(bins["agreement"].iloc[2] - bins["agreement"].iloc[0])
+    assert found.low < found.value < found.high
+    assert found.low > 0.2
+
+
+def test_agreement_in_a_single_filled_bin_has_no_growth():
+    score = torch.linspace(0, 1, 30)
+    assert np.isnan(ground_truth.agreement_growth(score, score, [0, 1.1, 2], n_bootstrap=20).value)
+    assert np.isnan(ground_truth.agreement_growth(score[:3], score[:3], [0, 0.4, 2], n_bootstrap=20).value)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.columns import ColumnBlock, check_matrix, csr, sorted_columns, transposed_csr
+from lib.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lib.data import ImageSet
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+_TAILS = torch.tensor([0.025, 0.975], dtype=torch.double)
 MAX_LEVELS = 4096  # values of one column that the oracle tells apart: ImageNet's classes, iNaturalist's families
 
 
@@ -234,6 +236,33 @@ def agreement_by_difference(
     """
     import pandas as pd
 
+    pairs, shares = _agreement(score, truth, edges, n_bootstrap, seed)
+    lower, upper = shares[:, 1:].nanquantile(_TAILS, dim=1)
+    columns = {"pairs": pairs.long(), "agreement": shares[:, 0], "lower": lower, "upper": upper}
+    return pd.DataFrame(
+        {"low": edges[:-1], "high": edges[1:]} | {name: column.numpy() for name, column in columns.items()}
+    )
+
+
+def agreement_growth(
+    score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int = 500, seed: int = 0, min_pairs: int = 100
+) -> Interval:
+    """Agreement in the highest bin of score differences minus that in the lowest; arguments as above.
+
+    Only bins of at least `min_pairs` pairs count. Both shares come from the same resampled features. NaN where fewer
+    than two bins are left.
+    """
+    pairs, shares = _agreement(score, truth, edges, n_bootstrap, seed)
+    filled = shares[pairs >= min_pairs]
+    if len(filled) < 2:
+        return Interval(math.nan)
+    growth = filled[-1] - filled[0]
+    low, high = growth[1:].nanquantile(_TAILS).tolist()
+    return Interval(float(growth[0]), low, high)
+
+
+def _agreement(score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Pairs in each bin `(bins,)`; the share that agrees `(bins, 1 + n_bootstrap)`: as it is, then resampled."""
     known = ~(score.isnan() | truth.isnan())
     score, truth = score[known].double().cpu(), truth[known].double().cpu()
     n, n_bins = len(score), len(edges) - 1
@@ -252,12 +281,7 @@ def agreement_by_difference(
             inside = (bins == b) & (difference != 0)
             for part, pairs in enumerate((inside * agrees, inside)):
                 sums[b, part] += ((pairs.float() @ weights) * weights[some]).sum(0, dtype=torch.double) / 2
-    shares = sums[:, 0] / sums[:, 1]  # (bins, 1 + n_bootstrap)
-    lower, upper = shares[:, 1:].nanquantile(torch.tensor([0.025, 0.975], dtype=torch.double), dim=1)
-    columns = {"pairs": sums[:, 1, 0].long(), "agreement": shares[:, 0], "lower": lower, "upper": upper}
-    return pd.DataFrame(
-        {"low": edges[:-1], "high": edges[1:]} | {name: column.numpy() for name, column in columns.items()}
-    )
+    return sums[:, 1, 0], sums[:, 0] / sums[:, 1]
 
 
 def _checked(activations: Tensor, facts: Facts) -> Tensor:
