@@ -37,8 +37,10 @@ def snakemake(target: str, profile: str, arguments: list[str]) -> bool:
 
 
 def what_went_wrong(text: str) -> str:
-    """What is to be said of a failed run of Snakemake, from its messages: nothing where a job here has said why, the end
-    of what the job printed where it ran on another machine, and else the messages themselves."""
+    """What is to be said of a failed run of Snakemake, from its messages.
+
+    Nothing where a job on this machine has said why; what the job printed where it ran on another; else the messages.
+    """
     if "CalledProcessError" in text:
         return ""
     logs = [Path(found) for found in re.findall(r"^ +log: (\S+\.log)", text, flags=re.MULTILINE)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import papermill
 import yaml
 
-PROFILE_KEYS = {"title", "extends", "also", "leave_out", "shared", "notebooks"}
+PROFILE_KEYS = {"title", "extends", "also", "data", "leave_out", "shared", "notebooks"}
 ENTRY_KEYS = {"parameters", "after", "reads", "threads", "memory_mb", "gpus", "runtime"}
 
 
@@ -44,7 +44,7 @@ class Profile:
     """`profiles/<name>.yaml` read and checked against the notebooks; raises ValueError with one sentence otherwise.
 
     `entries`: the notebooks it runs, in order; `left_out`: those it does not, with the reason; `also`: names of the
-    profiles that are built into the same book.
+    profiles that are built into the same book; `data`: the folder with the data sets, which notebooks get as MV_DATA.
     """
 
     def __init__(self, name: str, root: Path = Path()):
@@ -52,6 +52,7 @@ class Profile:
         content = self._content(name, ())
         self.title: str = content.get("title") or name
         self.also: list[str] = content.get("also") or []
+        self.data: Path | None = self.root / Path(content["data"]).expanduser() if content.get("data") else None
         self.shared: dict = content.get("shared") or {}
         self.left_out: dict[str, str] = content.get("leave_out") or {}
         self.entries = {name: self._entry(name, entry or {}) for name, entry in (content["notebooks"] or {}).items()}
@@ -143,6 +144,7 @@ def _laid_over(base: dict, content: dict) -> dict:
     return {
         "title": content.get("title"),
         "also": content.get("also"),
+        "data": content.get("data") or base.get("data"),
         "shared": {**(base.get("shared") or {}), **(content.get("shared") or {})},
         "leave_out": left_out,
         "notebooks": kept,

@@ -129,6 +129,8 @@ def run(profile: Profile, name: str, threads: int) -> Path:
     papermill_engines.register("book", Engine)
     progress.say("started")
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    if profile.data:
+        os.environ.setdefault("MV_DATA", str(profile.data))  # what is set on this machine comes first
     began = time.monotonic()
     try:
         notebook = papermill.execute_notebook(

@@ -58,7 +58,10 @@ class Planner:
         """What the notebook adds to those asked for before; None where its parameters do not tell."""
         values = {key: literal(declared["default"]) for key, declared in self.profile.declared[name].items()}
         values |= self.profile.parameters(name)
-        return list(self._new(self._work(values))) if "encoder" in values else None
+        try:
+            return list(self._new(self._work(values)))
+        except (KeyError, TypeError, ValueError):  # parameters that are missing here, or mean something of their own
+            return None
 
     def _new(self, works: Iterable[Work]) -> Iterable[Work]:
         """The work that no notebook before has planned."""
@@ -179,6 +182,6 @@ def _configs(values: dict, last: bool) -> list[SAEConfig]:
         configs.append(SAEConfig(kind="matryoshka", width=width, group_fractions=fractions, **settings))
         configs.append(SAEConfig(kind="batchtopk", width=width, **settings))
     if "sweep" in values and last:
-        kind, size = values["sweep_kind"], values["sweep_expansion"]
-        configs += [SAEConfig(kind=kind, expansion=size, **{**settings, "k": k}) for k in values["sweep"]]
+        swept = SAEConfig(kind=values["sweep_kind"], expansion=values["sweep_expansion"], **settings)
+        configs += [replace(swept, k=k) for k in values["sweep"]]
     return list(dict.fromkeys(replace(one, seed=seed) for one in configs for seed in values.get("seeds", [one.seed])))
