@@ -73,3 +73,7 @@ def test_every_data_file_of_the_package_belongs_to_some_module(root):
     data = [path for folder in ("lib", "assets/tiny") for path in (root / folder).rglob("*") if path.is_file()]
     shipped = {str(path.relative_to(root)) for path in data if path.suffix not in {".py", ".pyc", ".md"}}
     assert shipped <= claimed
+
+
+def test_the_scoreboard_depends_on_the_list_of_claims(root):
+    assert "book/claims.yaml" in Graph(root).of_notebook(root / "notebooks/90_scoreboard.ipynb")

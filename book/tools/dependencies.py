@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "lib"
-ASSETS = {"lib.towers": ("assets/tiny/clip", "assets/tiny/eye")}
-"""Folders of data that a module reads and that do not lie beside it."""
+ASSETS = {"lib.towers": ("assets/tiny/clip", "assets/tiny/eye"), "lib.claims": ("book/claims.yaml",)}
+"""Files and folders of data that a module reads and that do not lie beside it."""
 
 
 class Graph:
@@ -87,15 +87,15 @@ class Graph:
         return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
     def _files(self, module: str) -> Iterator[Path]:
-        """The module, the files beside it that share its name or that it names, the folders of ASSETS."""
+        """The module, the files beside it that share its name or that it names, and what ASSETS says."""
         file = self._file(module)
         yield file
         nodes = ast.walk(ast.parse(file.read_text()))
         named = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
         data = [beside for beside in file.parent.iterdir() if beside.is_file() and beside.suffix not in {".py", ".pyc"}]
         yield from (beside for beside in data if beside.name in named or beside.stem == file.stem)
-        for folder in ASSETS.get(module, ()):
-            found = (self.root / folder).rglob("*")
+        for asset in (self.root / name for name in ASSETS.get(module, ())):
+            found = asset.rglob("*") if asset.is_dir() else [asset]
             yield from (item for item in found if item.is_file() and item.suffix != ".md")
 
 
