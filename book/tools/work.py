@@ -78,43 +78,46 @@ class Planner:
             yield from self._exploration(encoder, size, values)
         for name in ("train_images", "eval_images"):
             if name in values and sites:
-                yield self._extraction(encoder, size, values[name], sites, tokens)
+                yield self._extraction(encoder, size, self._pictures(values[name]), sites, tokens)
         if "steps" in values and sites:
             yield from self._dictionaries(encoder, size, sites, tokens, values)
         for judge in values.get("judges", []):
             if judge != "facts":
-                yield self._judgement(judge, values["eval_images"])
+                yield self._judgement(judge, self._pictures(values["eval_images"]))
 
     def _exploration(self, encoder: str, size: VisionTransformer, values: dict) -> Iterable[Work]:
         """Chapter 2: all sites at all tokens for a few pictures, and two vectors at each layer for the others."""
         everywhere = [f"{i}.{kind}" for i in range(size.layers) for kind in ("attn_out", "mlp_out", "resid_post")]
-        yield self._extraction(encoder, size, f"{values['images']}[:{values['n_close']}]", [*everywhere, "proj"], "all")
+        shelf = self._pictures(values["images"])
+        close = replace(shelf, spec=f"{shelf.spec}#", count=min(shelf.count, values["n_close"]))
+        yield self._extraction(encoder, size, close, [*everywhere, "proj"], "all")
         for tokens in ("cls", "mean"):
-            yield self._extraction(encoder, size, values["images"], everywhere[2::3], tokens)
+            yield self._extraction(encoder, size, shelf, everywhere[2::3], tokens)
 
-    def _extraction(self, encoder: str, size: VisionTransformer, images: str, sites: list[str], tokens: str) -> Work:
+    def _extraction(
+        self, encoder: str, size: VisionTransformer, shelf: Pictures, sites: list[str], tokens: str
+    ) -> Work:
         """One pass over a set of pictures; sites that an earlier notebook has read cost nothing again."""
-        todo = [site for site in sites if ("store", encoder, images, site, tokens) not in self.seen]
-        self.seen |= {("store", encoder, images, site, tokens) for site in todo}
-        shelf = self._pictures(images)
+        todo = [site for site in sites if ("store", encoder, shelf.spec, site, tokens) not in self.seen]
+        self.seen |= {("store", encoder, shelf.spec, site, tokens) for site in todo}
         values = sum(size.rows(site, tokens) * size.width_at(site) for site in todo)
         folder = activations_folder(self.root, shelf.spec, tokens)
         return Work(
             f"activations of {shelf.count:,} pictures",
-            ("pass", encoder, images, tuple(todo), tokens),
+            ("pass", encoder, shelf.spec, tuple(todo), tokens),
             flops=shelf.count * size.flops(todo) if todo else 0.0,
             disk=shelf.count * values * STORE_BYTES,
             pictures=shelf.count if todo else 0,
-            drawn=images.startswith("menagerie"),
+            drawn=shelf.base.startswith("menagerie"),
             memory=size.parameters() * FLOAT_BYTES,
             folders=tuple(folder / site for site in todo),
         )
 
-    def _judgement(self, judge: str, images: str) -> Work:
+    def _judgement(self, judge: str, shelf: Pictures) -> Work:
         """A judge's embeddings of the evaluation pictures, kept apart and in float32 (lib/judges.py)."""
-        work = self._extraction(judge, self._encoder(judge), images, ["proj"], "mean")
+        work = self._extraction(judge, self._encoder(judge), shelf, ["proj"], "mean")
         root = self.root / "judges" / re.sub(r"\W+", "-", judge).strip("-")
-        folder = activations_folder(root, self._pictures(images).spec, "proj") / "proj"
+        folder = activations_folder(root, shelf.spec, "proj") / "proj"
         return replace(work, disk=work.disk * FLOAT_BYTES / STORE_BYTES, folders=(folder,) if work.folders else ())
 
     def _dictionaries(
