@@ -1,0 +1,29 @@
+"""ImageNet-1k: `imagenet:train` and `imagenet:val`, in torchvision's layout."""
+
+from lib.image_sources.base import check_split
+from lib.image_sources.files import ClassFolders
+from lib.image_sources.homes import Home
+
+HOME = Home(
+    "imagenet",
+    "ImageNet-1k (ILSVRC 2012)",
+    "https://www.image-net.org/download.php",
+    "train/n01440764/*.JPEG and val/n01440764/*.JPEG (torchvision.datasets.ImageNet unpacks the archives so)",
+)
+
+
+class ImageNetSource(ClassFolders):
+    """One split; classes are the synset folders in sorted order, which is the order of ImageNet's 1,000 class numbers.
+
+    Where all 1,000 are there, they have their names in words (open_clip's), else those of the folders.
+    """
+
+    def __init__(self, split: str):
+        root = HOME.find(check_split(HOME.kind, split, ("train", "val")))
+        super().__init__(root)
+        if self.class_names is None:
+            raise ValueError(f"{root} holds pictures but no synset folders; sort them into {HOME.layout}.")
+        if len(self.class_names) == 1000:
+            from open_clip import IMAGENET_CLASSNAMES
+
+            self.class_names = tuple(IMAGENET_CLASSNAMES)
