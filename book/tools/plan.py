@@ -16,7 +16,8 @@ from book.tools.profiles import Profile, profiles_of_book
 from book.tools.work import Planner, Work
 
 CPU_TFLOPS = 0.1  # of a core, sustained, in float32
-GPU_TFLOPS = 60  # sustained; an A100's peak is 312 in bfloat16 and 156 in TF32
+GPU_TFLOPS = 60  # sustained, in bfloat16, of which an A100's peak is 312
+GPU_FLOAT32 = 0.25  # share of that speed in float32, in which dictionaries are trained
 PHOTOGRAPHS_READ = 100  # a second and core: read, decoded and resized, of ImageNet's size
 PICTURES_DRAWN = 350  # a second and core, of the Menagerie (benchmarks/RESULTS.md)
 BASE_MEMORY = 1.5e9  # Python and its libraries
@@ -39,7 +40,8 @@ class Machine:
 
     def _seconds(self, work: Work, cores: int) -> float:
         """A GPU computes while the cores read pictures; without one the cores do one after the other."""
-        computing = work.flops / (self.tflops * 1e12 * (1 if self.gpu else cores))
+        speed = self.tflops * (GPU_FLOAT32 if work.float32 else 1) if self.gpu else self.tflops * cores
+        computing = work.flops / (speed * 1e12)
         reading = work.pictures / (cores * (PICTURES_DRAWN if work.drawn else PHOTOGRAPHS_READ))
         return max(computing, reading) if self.gpu else computing + reading
 
@@ -115,7 +117,8 @@ def show(plans: list[Plan], here: Machine, root: Path) -> str:
             *lines,
             f"Left to do: {duration(seconds)} on {where}, {size(disk)} of disk ({size(free)} are free).",
             f"Assumed: {here.tflops:g} TFLOP/s a {unit} here (TFLOPS= changes it), {CPU_TFLOPS:g} a CPU core and "
-            f"{GPU_TFLOPS:g} a GPU elsewhere; {PHOTOGRAPHS_READ} photographs read a second and core.",
+            f"{GPU_TFLOPS:g} a GPU elsewhere, in float32 {GPU_FLOAT32:.0%} of that; a core reads {PHOTOGRAPHS_READ} "
+            "photographs a second.",
             "Not counted: statistics, plots, rendering. Notebooks marked - do not tell what they cost.",
         ]
     )

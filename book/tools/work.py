@@ -24,11 +24,15 @@ STORE_BYTES, FLOAT_BYTES = 2, 4  # activations are stored in float16, dictionari
 
 @dataclass(frozen=True)
 class Work:
-    """One thing to compute. `place` tells equal work of two notebooks; it is done where `folders` are complete."""
+    """One thing to compute. `place` tells equal work of two notebooks; it is done where `folders` are complete.
+
+    `float32`: computed in full precision on a GPU too; `drawn`: pictures of the Menagerie; `disk`, `memory`: bytes.
+    """
 
     what: str
     place: tuple
     flops: float
+    float32: bool = False
     disk: float = 0.0
     pictures: int = 0
     drawn: bool = False
@@ -144,7 +148,8 @@ class Planner:
         folder = sae_folder(self.root, site, tokens, config)
         place = ("dictionary", encoder, images, site, tokens, config)
         # weights, their gradients and Adam's two moments
-        return Work("dictionary", place, training + scoring, weights, memory=4 * weights, folders=(folder,))
+        flops, memory = training + scoring, 4 * weights
+        return Work("dictionary", place, flops, True, weights, memory=memory, folders=(folder,))
 
     def _encoder(self, spec: str) -> VisionTransformer:
         try:

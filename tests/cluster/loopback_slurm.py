@@ -1,7 +1,8 @@
 """A real Slurm of one node on this machine's loopback, for as long as a block runs.
 
 Needs root and Debian's `slurm-wlm` and `munge`; no systemd, no cgroups and no accounting database. All of its state is
-in one folder, its ports are its own, and only the daemons that it started are stopped.
+in one folder, its ports are its own, and only the daemons that it started are stopped. Jobs look for the configuration
+where every cluster has it, so a link to it is in /etc/slurm meanwhile.
 """
 
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+SYSTEM_CONFIGURATION = Path("/etc/slurm/slurm.conf")
 CONTROLLER_PORT, NODE_PORT = 26817, 26818
 CONFIGURATION = """
 ClusterName=loopback
@@ -55,8 +57,10 @@ def missing_programs() -> list[str]:
 
 
 @contextmanager
-def loopback_slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """Start munge, controller and node; yield the environment in which `sbatch` finds them; stop them in the end."""
+def loopback_slurm(folder: Path) -> Iterator[None]:
+    """Start munge, controller and node; stop them in the end. Raises RuntimeError where a Slurm is set up already."""
+    if SYSTEM_CONFIGURATION.exists():
+        raise RuntimeError(f"a Slurm is set up here ({SYSTEM_CONFIGURATION}): this would get in its way")
     folder.mkdir(mode=0o755)  # munge refuses a socket in a folder that others may write to
     for name in ("state", "spool"):
         (folder / name).mkdir()
@@ -71,13 +75,24 @@ def loopback_slurm(folder: Path) -> Iterator[dict[str, str]]:
             node_port=NODE_PORT,
         )
     )
-    environment = os.environ | {"SLURM_CONF": str(configuration)}
-    with ExitStack() as daemons:
+    with ExitStack() as stack:
+        stack.enter_context(_linked(SYSTEM_CONFIGURATION, configuration))
         for command in (_munged(folder), ["slurmctld", "-D", "-c"], ["slurmd", "-D", "-c"]):
-            daemons.enter_context(_daemon(command, environment, folder / f"{Path(command[0]).name}.out"))
+            stack.enter_context(_daemon(command, folder / f"{command[0]}.out"))
             time.sleep(1)
-        _wait_until_idle(environment, folder)
-        yield environment
+        _wait_until_idle(folder)
+        yield
+
+
+@contextmanager
+def _linked(link: Path, target: Path) -> Iterator[None]:
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)  # one that leads nowhere, of a run that was killed
+    link.symlink_to(target)
+    try:
+        yield
+    finally:
+        link.unlink()
 
 
 def _munged(folder: Path) -> list[str]:
@@ -90,9 +105,9 @@ def _munged(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _daemon(command: list[str], environment: dict[str, str], output: Path) -> Iterator[None]:
+def _daemon(command: list[str], output: Path) -> Iterator[None]:
     with output.open("w") as file:
-        process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         try:
             yield
         finally:
@@ -104,12 +119,11 @@ def _daemon(command: list[str], environment: dict[str, str], output: Path) -> It
                 process.wait()
 
 
-def _wait_until_idle(environment: dict[str, str], folder: Path, patience: float = 60.0) -> None:
+def _wait_until_idle(folder: Path, patience: float = 60.0) -> None:
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        state = subprocess.run(
-            ["sinfo", "--noheader", "--format=%T"], env=environment, capture_output=True, text=True
-        ).stdout.strip()
+        shown = subprocess.run(["sinfo", "--noheader", "--format=%T"], capture_output=True, text=True)
+        state = shown.stdout.strip()
         if state == "idle":
             return
         time.sleep(1)

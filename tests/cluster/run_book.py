@@ -39,9 +39,10 @@ def copy_of_project(folder: Path) -> Path:
     return folder
 
 
-def build(project: Path, environment: dict[str, str], *arguments: str) -> None:
+def build(project: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", "book.tools.build", "--profile", PROFILE, *arguments]
-    subprocess.run(command, cwd=project, env=environment | {"PYTHONPATH": str(project)}, check=True)
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    subprocess.run(command, cwd=project, env=environment, check=True)
 
 
 def numbers(project: Path) -> dict[str, object]:
@@ -94,10 +95,10 @@ def main() -> int:
         folder = Path(temporary)
         folder.chmod(0o755)
         here, there = copy_of_project(folder / "here"), copy_of_project(folder / "there")
-        with loopback_slurm(folder / "slurm") as environment:
-            build(there, environment, "--executor", "slurm", "--jobs", "2")
+        with loopback_slurm(folder / "slurm"):
+            build(there, "--executor", "slurm", "--jobs", "2")
         found = problems(there, folder / "slurm")
-        build(here, dict(os.environ), "--cores", "2")
+        build(here, "--cores", "2")
         local, cluster = numbers(here), numbers(there)
         differing = sorted(name for name in local.keys() | cluster.keys() if local.get(name) != cluster.get(name))
         found += [f"{name} differs from the local build's" for name in differing]
