@@ -1,6 +1,7 @@
 """A profile that asks for something a notebook does not have is refused before anything runs."""
 
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -64,6 +65,16 @@ def test_a_misspelt_key_of_an_entry_is_an_error(project):
 def test_a_notebook_that_does_not_exist_is_named(project):
     with pytest.raises(ValueError, match=r"there is no notebooks/c.ipynb"):
         project("notebooks:\n  c: {}").check()
+
+
+@pytest.mark.parametrize(("data", "folder"), [("/data", "/data"), ("photos", "{root}/photos"), ("~/d", "{home}/d")])
+def test_a_profile_can_name_the_folder_of_the_data_sets_and_those_that_extend_it_inherit_it(
+    project, tmp_path, data, folder
+):
+    base = project(f"data: {data}\nnotebooks:\n  a: {{}}", "base")
+    assert str(base.data) == folder.format(root=tmp_path.resolve(), home=Path.home())
+    assert project("extends: base", "child").data == base.data
+    assert project("notebooks:\n  a: {}").data is None
 
 
 def test_an_unknown_profile_is_answered_with_the_known_ones(project, tmp_path):
