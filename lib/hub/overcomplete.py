@@ -13,7 +13,7 @@ from lib.sae import SAE
 
 _KINDS = {"SAE": "relu", "TopKSAE": "topk", "RATopKSAE": "topk", "BatchTopKSAE": "batchtopk"}
 _KINDS |= {"JumpSAE": "jumprelu", "RAJumpSAE": "jumprelu"}
-_LINEAR = ("encoder.final_block.", "encoder.weight", "encoder.bias")
+_LINEAR = ("encoder.final_block.", "encoder.weight", "encoder.bias", "encoder.tied_to.")
 _NORM = "encoder.final_block.1."
 
 

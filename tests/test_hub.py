@@ -1,0 +1,208 @@
+"""Dictionaries from elsewhere: every library's own files, files that must not be opened, files that nobody knows."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib.hub import export_saelens, load_sae
+from lib.hub.safe_files import StandIn, read_pickle
+from lib.sae import SAE
+from tests.peers.compare import LIMIT, cases, difference
+from tests.peers.exports import EXAMPLES, example
+
+PEERS = Path(__file__).parent / "fixtures" / "peers"
+
+
+@pytest.fixture
+def peers(tmp_path):
+    """A copy of the peers' files that a test may change."""
+    return shutil.copytree(PEERS, tmp_path / "peers")
+
+
+def rewrite(path: Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("case", cases(PEERS))
+def test_codes_and_reconstructions_are_those_of_the_library_that_saved_it(case):
+    found = difference(PEERS, case)
+    assert found.codes <= LIMIT
+    assert found.reconstruction <= LIMIT
+
+
+def test_every_library_is_among_the_fixtures():
+    libraries = {case.split("/")[0] for case in cases(PEERS)}
+    assert libraries >= {"dictionary_learning", "sae_for_vlm", "saelens", "saelens_export", "sparsify"}
+    assert libraries >= {"overcomplete", "saev", "saev_0_1", "prisma"}
+
+
+def test_matryoshka_levels_are_those_of_the_library():
+    sae = load_sae(PEERS / "dictionary_learning" / "matryoshka")
+    assert sae.config.group_ends(sae.n_features) == (3, 12, 24, 48)
+    sae = load_sae(PEERS / "saelens" / "matryoshka_in_training")
+    assert sae.config.group_ends(sae.n_features) == (6, 18, 48)
+
+
+def test_a_loaded_dictionary_is_saved_and_loaded_as_ours(tmp_path):
+    for case in ("prisma/topk", "saev/topk", "saelens/gated"):
+        sae = load_sae(PEERS / case)
+        sae.save(tmp_path / case)
+        again, x = load_sae(tmp_path / case), load_file(PEERS / case / "expected.safetensors")["x"]
+        assert again.config == sae.config
+        assert torch.equal(again(x), sae(x))
+        torch.testing.assert_close(sae.encode_sparse(x).to_dense(), sae.encode(x))
+
+
+def test_the_papers_released_weights_need_no_settings_beside_them():
+    spec = next((PEERS / "sae_for_vlm" / "batch_top_k_20_x3").rglob("ae_100000.pt"))
+    assert load_sae(spec).config.kind == "batchtopk"
+
+
+def test_topk_and_batchtopk_of_dictionary_learning_are_not_guessed(peers):
+    folder = peers / "dictionary_learning" / "batchtopk"
+    (folder / "config.json").unlink()
+    folder = folder.rename(folder.with_name("anonymous"))
+    with pytest.raises(ValueError, match="TopK or a BatchTopK dictionary, whose files look alike"):
+        load_sae(folder)
+    assert load_sae(folder, kind="topk").config.k == 4
+    assert load_sae(folder, kind="batchtopk").threshold > 0
+
+
+def test_a_state_dict_of_overcomplete_needs_to_be_told_what_it_is():
+    with pytest.raises(ValueError, match="a state dict of overcomplete that does not say which SAE it is"):
+        load_sae(PEERS / "overcomplete" / "topk_state_dict")
+    with pytest.raises(ValueError, match="does not hold BatchTopK's threshold"):
+        load_sae(PEERS / "overcomplete" / "topk_state_dict", kind="batchtopk")
+
+
+@pytest.mark.parametrize(
+    ("case", "file", "changes", "message"),
+    [
+        ("sparsify/topk", "cfg.json", {"transcode": True}, "it is a transcoder"),
+        ("sparsify/topk", "cfg.json", {"skip_connection": True}, "adds a linear map of its input"),
+        ("sparsify/topk", "cfg.json", {"activation": "groupmax"}, "its activation is 'groupmax'"),
+        ("saelens/standard", "cfg.json", {"architecture": "temporal"}, "its architecture is 'temporal'"),
+        ("saelens/standard", "cfg.json", {"activation_fn_str": "tanh-relu"}, "'standard with tanh-relu'"),
+        ("saelens/standard", "cfg.json", {"normalize_activations": "batch"}, "input normalisation 'batch' is unknown"),
+        ("prisma/topk_with_config_json", "config.json", {"activation_fn_str": "tanh-relu"}, "'tanh-relu' is neither"),
+        ("prisma/topk_with_config_json", "config.json", {"is_transcoder": True}, "it is a transcoder"),
+    ],
+)
+def test_what_an_sae_cannot_compute_is_refused_and_never_approximated(peers, case, file, changes, message):
+    rewrite(peers / case / file, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_sae(peers / case)
+
+
+def test_scaled_training_activations_that_the_file_does_not_hold_are_warned_of(peers):
+    rewrite(peers / "saelens" / "standard" / "cfg.json", normalize_activations="expected_average_only_in")
+    with pytest.warns(UserWarning, match="trained on scaled activations"):
+        load_sae(peers / "saelens" / "standard")
+
+
+def test_saelens_files_of_before_version_6_are_read(peers):
+    path = peers / "saelens" / "topk" / "cfg.json"
+    values = json.loads(path.read_text())
+    old = {name: values[name] for name in ("d_in", "d_sae", "apply_b_dec_to_input")}
+    path.write_text(json.dumps(old | {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}}))
+    assert difference(peers, "saelens/topk").codes <= LIMIT
+
+
+class Bomb:
+    """What a hostile file would hold: a call, made on loading."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"echo > {self.path}",)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
+    harmed = tmp_path / "harmed"
+    torch.save({"encoder.weight": torch.zeros(3, 2), "extra": Bomb(harmed)}, tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match=r"a pickle that would run \w+\.system when loaded; it is not opened"):
+        load_sae(tmp_path)
+    (tmp_path / "ae.pt").write_bytes(pickle.dumps(Bomb(harmed)))
+    with pytest.raises(ValueError, match=r"neither safetensors nor a file that torch\.save"):
+        load_sae(tmp_path)
+    header = b'{"schema": 5, "cfg": {}}\n'
+    (tmp_path / "ae.pt").write_bytes(header + pickle.dumps(Bomb(harmed)))
+    with pytest.raises(ValueError, match=r"neither safetensors nor a file that torch\.save"):
+        load_sae(tmp_path)
+    assert not harmed.exists()
+
+
+def test_pickled_objects_of_known_libraries_are_attributes_only():
+    path = PEERS / "overcomplete" / "topk" / "sae.pt"
+    module = read_pickle(path.read_bytes(), path)
+    assert isinstance(module, StandIn)
+    assert module.qualified == "overcomplete.sae.topk_sae.TopKSAE"
+    assert module.top_k == 4
+    assert not hasattr(module, "forward")
+
+
+def test_a_truncated_file_is_reported_in_one_sentence(tmp_path):
+    blob = (PEERS / "dictionary_learning" / "topk" / "ae.pt").read_bytes()
+    (tmp_path / "ae.pt").write_bytes(blob[: len(blob) // 2])
+    with pytest.raises(ValueError, match=r"ae\.pt is neither|ae\.pt cannot be read"):
+        load_sae(tmp_path)
+    (tmp_path / "ae.pt").rename(tmp_path / "sae.safetensors")
+    with pytest.raises(ValueError, match=r"sae\.safetensors is no safetensors file"):
+        load_sae(tmp_path)
+
+
+def test_an_unknown_layout_is_told_with_what_was_found(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file or folder"):
+        load_sae(tmp_path / "nowhere")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"looked for model\.safetensors, .* and found notes\.txt"):
+        load_sae(tmp_path)
+    save_file({"colour": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="of no layout known here: it holds colour, with no settings beside it"):
+        load_sae(tmp_path)
+    torch.save({"colour": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"lacks encoder\.weight, decoder\.weight; it holds colour"):
+        load_sae(tmp_path / "other.pt", format="dictionary_learning")
+    with pytest.raises(ValueError, match="Unknown format 'pickle'; choose one of own, dictionary_learning"):
+        load_sae(tmp_path, format="pickle")
+
+
+def test_several_unnamed_files_are_not_chosen_between(tmp_path):
+    for name in ("one.pt", "two.pt"):
+        torch.save({}, tmp_path / name)
+    with pytest.raises(ValueError, match=r"holds one\.pt, two\.pt; name one of these files"):
+        load_sae(tmp_path)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_export_is_the_file_that_saelens_read_as_the_same_function(name, tmp_path):
+    sae, seen = example(**EXAMPLES[name]), PEERS / "saelens_export" / name
+    export_saelens(sae, tmp_path)
+    assert json.loads((tmp_path / "cfg.json").read_text()) == json.loads((seen / "cfg.json").read_text())
+    written, read = (load_file(folder / "sae_weights.safetensors") for folder in (tmp_path, seen))
+    torch.testing.assert_close(written, read, rtol=0, atol=1e-6)
+    by_saelens = load_file(seen / "expected.safetensors")
+    torch.testing.assert_close(sae.encode(by_saelens["x"]), by_saelens["codes"], rtol=0, atol=LIMIT)
+    torch.testing.assert_close(sae(by_saelens["x"]), by_saelens["reconstruction"], rtol=0, atol=LIMIT)
+
+
+def test_what_saelens_cannot_compute_is_not_exported(tmp_path):
+    with pytest.raises(ValueError, match="signed_topk cannot be exported"):
+        export_saelens(example(kind="signed_topk"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ours_is_found_by_its_layout(tmp_path):
+    sae = example(kind="matryoshka")
+    sae.save(tmp_path)
+    loaded = load_sae(tmp_path)
+    assert isinstance(loaded, SAE)
+    assert loaded.config == sae.config
+    assert torch.equal(loaded.W_dec, sae.W_dec)
