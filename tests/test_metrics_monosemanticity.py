@@ -128,6 +128,8 @@ def test_scale_and_shift_of_activations_change_nothing():
 def test_scale_of_embeddings_changes_nothing():
     a, e = codes(density=0.2), embeddings()
     assert_exact(monosemanticity(a, e * torch.rand(120, 1).add(0.1) * 100), monosemanticity(a, e))
+    for tiny_or_huge in (1e-30, 1e30):  # their squares leave float32
+        assert_exact(monosemanticity(a, e * tiny_or_huge), monosemanticity(a, e))
 
 
 def test_order_of_images_changes_nothing():

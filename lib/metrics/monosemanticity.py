@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from lib.columns import check_matrix, csr, transposed_csr
+from lib.sparse_codes import dot_products, weighted_sums
 
 # Pairs are what is left of S1^2 after S2 is taken off. Where less than this share is left, float32 would show.
 _WELL_CONDITIONED = 0.25
@@ -35,14 +35,19 @@ def monosemanticity(activations: Tensor, embeddings: Tensor, block: int = 1 << 2
         raise ValueError(
             f"embeddings must be (N, E) with the activations' N = {len(activations)}, got {tuple(embeddings.shape)}."
         )
-    embeddings = embeddings.to(activations.device)
-    length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True, dtype=torch.double)
-    if not (length.isfinite() & (length > 0)).all():
-        raise ValueError("an embedding is zero or holds NaN or infinity, so it has no direction: check what made it.")
-    unit = embeddings / length.to(torch.promote_types(embeddings.dtype, torch.float32))
-    unit = unit.to(torch.promote_types(activations.dtype, torch.float32))
+    unit = _unit(embeddings.to(activations.device)).to(torch.promote_types(activations.dtype, torch.float32))
     score = _sparse if activations.layout == torch.sparse_csr else _dense
     return score(activations, unit, block).float()
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    """Rows of unit norm, in float32 at least; in float64 where float32 has no room for their squares."""
+    for precision in (torch.promote_types(embeddings.dtype, torch.float32), torch.double):
+        rows = embeddings.to(precision)
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        if (length.isfinite() & (length > 0)).all():
+            return rows / length
+    raise ValueError("an embedding is zero or holds NaN or infinity, so it has no direction: check what made it.")
 
 
 def _check_finite(low: Tensor, high: Tensor) -> None:
@@ -102,13 +107,14 @@ def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
         stop = min(start + width, n_features)
         some, here = slice(start, stop), slice(int(offsets[start]), int(offsets[stop]))
         bounds = offsets[start : stop + 1] - offsets[start]
+        tops = images[top[some]] if len(images) else top[some] * 0  # (width,) image m, or any where there is none
         if elsewhere[some].any():  # stored and other images can cancel each other
             rows = csr(bounds, images[here], weights[here], (stop - start, n_images))
             direction = rows @ unit.double() + torch.outer(elsewhere[some], unit.sum(0, dtype=torch.double))
         else:
             direction = _weighted_sums(unit, images[here], bounds, weights[here].to(unit.dtype))  # (width, E)
-        tops = unit[images[top[some]]].to(direction.dtype) if len(images) else torch.zeros_like(direction)
-        along = apart[some] * torch.linalg.vecdot(tops, direction)
+        each = torch.arange(len(tops) + 1, device=tops.device)
+        along = apart[some] * dot_products(direction, each[:-1], each, unit.to(direction.dtype), tops)
         scores.append(2 * along + torch.linalg.vector_norm(direction, dim=1).double().square() - squares[some])
     return torch.where(pairs > 0, torch.cat(scores) / pairs, torch.nan)
 
@@ -120,7 +126,7 @@ def _weighted_sums(unit: Tensor, images: Tensor, bounds: Tensor, weights: Tensor
     owner = torch.arange(len(chunks), device=unit.device).repeat_interleave(chunks)
     place = torch.arange(len(owner), device=unit.device) - (last - chunks)[owner]
     starts = torch.cat([bounds[:-1][owner] + place * _CHUNK, bounds[-1:]])
-    sums = embedding_bag(images, unit, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    sums = weighted_sums(unit, images, starts, weights)
     if len(owner) == len(chunks):
         return sums
     return torch.zeros(len(chunks), unit.shape[1], dtype=torch.double, device=unit.device).index_add_(
