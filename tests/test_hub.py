@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lib.activations import ActivationStore
 from lib.hub import export_saelens, load_sae
 from lib.hub.safe_files import StandIn, read_pickle
 from lib.sae import SAE
+from lib.training import train_sae
 from tests.peers.compare import LIMIT, cases, difference
 from tests.peers.exports import EXAMPLES, example
 
@@ -57,6 +59,13 @@ def test_a_loaded_dictionary_is_saved_and_loaded_as_ours(tmp_path):
         assert again.config == sae.config
         assert torch.equal(again(x), sae(x))
         torch.testing.assert_close(sae.encode_sparse(x).to_dense(), sae.encode(x))
+
+
+@pytest.mark.parametrize("case", ["prisma/topk", "saev/topk", "saelens/gated"])
+def test_what_only_other_libraries_train_is_loaded_but_not_trained(case):
+    config = load_sae(PEERS / case).config
+    with pytest.raises(ValueError, match="can be loaded but not trained here; train one of relu, topk"):
+        train_sae(ActivationStore.from_tensor(torch.zeros(8, 16)), config, device="cpu", progress=False)
 
 
 def test_the_papers_released_weights_need_no_settings_beside_them():
@@ -154,6 +163,7 @@ def test_a_truncated_file_is_reported_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"ae\.pt is neither|ae\.pt cannot be read"):
         load_sae(tmp_path)
     (tmp_path / "ae.pt").rename(tmp_path / "sae.safetensors")
+    (tmp_path / "cfg.json").write_text('{"k": 4}')
     with pytest.raises(ValueError, match=r"sae\.safetensors is no safetensors file"):
         load_sae(tmp_path)
 

@@ -110,7 +110,6 @@ def _endpoint() -> str:
 @contextmanager
 def plain_errors(repo: str) -> Iterator[None]:
     """Turn the hub's errors into builtin ones of one sentence."""
-    import httpx
     from huggingface_hub import errors
 
     login = "set HF_TOKEN or run `hf auth login`"
@@ -126,13 +125,16 @@ def plain_errors(repo: str) -> Iterator[None]:
         raise FileNotFoundError(f"{repo} has no such revision.") from error
     except errors.LocalTokenNotFoundError as error:
         raise PermissionError(f"{repo} needs a token: {login}.") from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx.TransportError) as error:
-        raise ConnectionError(
-            f"{_endpoint()} cannot be reached and {repo} is not in the cache: check the network, HF_ENDPOINT and "
-            "HF_HUB_OFFLINE."
-        ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             raise PermissionError(f"Your token may not do this with {repo} (status {status}): {login}.") from error
         raise ConnectionError(f"{_endpoint()} answered {repo} with status {status}: try again later.") from error
+    except Exception as error:
+        offline = isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError)
+        if not offline and not type(error).__module__.startswith("httpx"):  # httpx or httpx2, the hub's client
+            raise
+        raise ConnectionError(
+            f"{_endpoint()} cannot be reached and {repo} is not in the cache: check the network, HF_ENDPOINT and "
+            "HF_HUB_OFFLINE."
+        ) from error
