@@ -68,11 +68,11 @@ class Planner:
             return None
 
     def _new(self, works: Iterable[Work]) -> Iterable[Work]:
-        """The work that no notebook before has planned."""
+        """Work that a notebook before has planned takes only memory again."""
         for work in works:
-            if work.place not in self.seen:
-                self.seen.add(work.place)
-                yield work
+            known = work.place in self.seen
+            self.seen.add(work.place)
+            yield replace(work, flops=0.0, disk=0.0, pictures=0) if known else work
 
     def _work(self, values: dict) -> Iterable[Work]:
         encoder, tokens = values["encoder"], values.get("tokens", "cls")
@@ -134,7 +134,7 @@ class Planner:
                 self._dictionary(encoder, size, site, tokens, config, values.get("train_images"), n_eval)
                 for config in _configs(values, last=site == sites[-1])
             ]
-            together = sum(work.memory for work in works if work.place not in self.seen)
+            together = sum(work.memory / (4 if work.place in self.seen else 1) for work in works)
             yield from (replace(work, memory=together) for work in works)
 
     def _dictionary(
@@ -147,7 +147,7 @@ class Planner:
         weights = (2 * d * n_features + n_features + d) * FLOAT_BYTES
         folder = sae_folder(self.root, site, tokens, config)
         place = ("dictionary", encoder, images, site, tokens, config)
-        # weights, their gradients and Adam's two moments
+        # weights, their gradients and Adam's two moments; of a dictionary that is there only the weights
         flops, memory = training + scoring, 4 * weights
         return Work("dictionary", place, flops, True, weights, memory=memory, folders=(folder,))
 
