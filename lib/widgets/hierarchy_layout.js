@@ -41,7 +41,7 @@ class Forest {
   alive = (feature) => this.arrays.alive[feature] === 1;
   level = (feature) => this.levels.findIndex(({ end }) => feature < end);
   name = (feature) => this.meta.vocabulary[this.arrays.name[feature]];
-  title = (feature) => this.name(feature) || "no common taxon";
+  title = (feature) => this.name(feature) || "mixed"; // no taxon holds enough of its pictures
   measure = (feature, m) => this.arrays.measures[feature * this.arrays.measures.width + m];
 
   parent(feature) {

@@ -200,7 +200,8 @@ class Bar {
     this.found = h("span", { className: "ht-result", role: "status" });
     this.low = h("span", {});
     this.high = h("span", {});
-    const legend = h("span", { className: "ht-legend" }, this.low, h("i", { "aria-hidden": true }), this.high);
+    const swatch = (className) => h("i", { className, "aria-hidden": true });
+    const legend = h("span", { className: "ht-legend" }, this.low, swatch(""), this.high, swatch("ht-none"), "none");
     this.node = h(
       "div",
       { className: "ht-bar", role: "toolbar", "aria-label": "Find, colour, zoom" },
