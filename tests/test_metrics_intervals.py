@@ -9,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 
 from lib.metrics import intervals
-from lib.metrics.intervals import Interval, bootstrap, rank_correlation
+from lib.metrics.intervals import Interval, bootstrap, jackknife_error, rank_correlation
 
 
 def normal(*shape, seed=0):
@@ -110,6 +110,27 @@ def test_nothing_known_is_nan_and_null_in_the_results():
 def test_an_interval_reads_as_value_and_bounds():
     assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
     assert str(Interval(0.5)) == "0.500"
+    assert str(Interval(math.nan, math.nan, math.nan)) == "–"
+
+
+def test_a_second_error_is_added_in_quadrature():
+    found = Interval(1.0, 0.7, 1.3).widened(0.4 / 1.959964)
+    assert found == pytest.approx((1.0, 0.5, 1.5), abs=1e-6)
+    assert Interval(1.0).widened(0.4) == Interval(1.0)
+    assert Interval(1.0, 0.7, 1.3).widened(math.nan) == Interval(1.0, 0.7, 1.3)
+
+
+def test_the_jackknife_of_a_mean_gives_the_textbook_error():
+    x = normal(60).double()
+    left_out = torch.stack([x[torch.arange(60) != i].mean() for i in range(60)])
+    assert jackknife_error(left_out) == pytest.approx(float(x.std()) / math.sqrt(60))
+
+
+def test_a_jackknife_by_groups_meets_the_spread_of_new_samples():
+    x = normal(300, 200)  # 300 samples
+    group = torch.arange(200) % 10
+    errors = [jackknife_error(torch.stack([row[group != g].mean() for g in range(10)])) for row in x]
+    assert np.mean(errors) == pytest.approx(float(x.mean(1).std()), rel=0.1)
 
 
 @pytest.mark.parametrize(("sample", "level"), [(torch.zeros(2, 2, 2), 0.95), (torch.zeros(3), 95)])

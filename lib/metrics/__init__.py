@@ -4,7 +4,7 @@ Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never m
 """
 
 from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
-from lib.metrics.intervals import Interval, bootstrap, rank_correlation
+from lib.metrics.intervals import Interval, bootstrap, jackknife_error, rank_correlation
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
 from lib.metrics.sparsity import Sparsity, sparsity
@@ -31,6 +31,7 @@ __all__ = [
     "by_level",
     "clades",
     "jaccard",
+    "jackknife_error",
     "jaccard_counts",
     "lca_depth",
     "majority_depth",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -23,9 +24,19 @@ class Interval(NamedTuple):
         """`{value, low, high}` for a notebook's results: valid JSON, so None in the place of NaN."""
         return {name: x if x is None or math.isfinite(x) else None for name, x in self._asdict().items()}
 
+    def widened(self, error: float, level: float = 0.95) -> Interval:
+        """With a second, independent source of error added in quadrature, given by its standard error."""
+        if self.low is None or self.high is None or not math.isfinite(error):
+            return self
+        reach = NormalDist().inv_cdf((1 + level) / 2) * error
+        below, above = math.hypot(self.value - self.low, reach), math.hypot(self.high - self.value, reach)
+        return Interval(self.value, self.value - below, self.value + above)
+
     def __str__(self) -> str:
-        bounds = "" if self.low is None or self.high is None else f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.value:.3f}{bounds}"
+        if not math.isfinite(self.value):
+            return "–"
+        bounded = None not in self and math.isfinite(self.low + self.high)
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]" if bounded else f"{self.value:.3f}"
 
 
 @torch.no_grad()
@@ -65,6 +76,16 @@ def bootstrap(
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.double)
     low, high = torch.cat(drawn).nanquantile(tails).tolist()
     return Interval(value, low, high) if math.isfinite(low) else Interval(value)
+
+
+def jackknife_error(replicates: Tensor) -> float:
+    """Standard error of a figure, from its values `(G,)` with each of G equal groups of images left out in turn.
+
+    The delete-a-group jackknife (Efron and Tibshirani 1993, chapter 11). It suits figures made of pairs of images, such
+    as the Monosemanticity Score: a bootstrap of images would pair copies of an image with each other.
+    """
+    replicates = replicates.double()
+    return float(((len(replicates) - 1) * replicates.var(correction=0)).sqrt())
 
 
 def rank_correlation(pairs: Tensor) -> Tensor:
