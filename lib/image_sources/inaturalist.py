@@ -45,11 +45,10 @@ class INaturalistSource(ClassFolders):
     def facts(self, indices: np.ndarray) -> "pd.DataFrame":
         import pandas as pd
 
-        columns = {}
-        for rank, name in enumerate(RANKS):
-            taxa, codes = np.unique([path[rank] for path in self.taxa], return_inverse=True)
-            columns[name] = pd.Categorical.from_codes(codes[self.classes[indices]], taxa)
-        return pd.DataFrame(columns)
+        classes = self.classes[indices]
+        return pd.DataFrame(
+            {name: np.array([path[rank] for path in self.taxa], object)[classes] for rank, name in enumerate(RANKS)}
+        )
 
     def paths(self, indices: np.ndarray) -> list[tuple[str, ...]]:
         return [self.taxa[k] for k in self.classes[indices]]
