@@ -24,7 +24,7 @@ def notebook(*sources: str) -> nbformat.NotebookNode:
 
 
 STUBS = {
-    "run_notebook": "build/tiny/notebooks/{sys.argv[1]}.ipynb",
+    "run_notebook": "build/{sys.argv[3]}/notebooks/{sys.argv[1]}.ipynb",
     "cover": "{sys.argv[1]}",
     "vendor": "{sys.argv[1]}/plotly.min.js",
     "render": "build/html/index.html",
@@ -45,9 +45,9 @@ def write_stub(project: Path, name: str) -> None:
     (project / "book" / "tools" / f"{name}.py").write_text(STUB.replace("{target}", STUBS[name]))
 
 
-def write_profile(project: Path, entries: dict) -> None:
+def write_profile(project: Path, entries: dict, name: str = "tiny", **keys) -> None:
     (project / "profiles").mkdir(exist_ok=True)
-    (project / "profiles" / "tiny.yaml").write_text(yaml.safe_dump({"notebooks": entries}))
+    (project / "profiles" / f"{name}.yaml").write_text(yaml.safe_dump({**keys, "notebooks": entries}))
 
 
 def tool(project: Path, *command: str) -> subprocess.CompletedProcess:
@@ -130,6 +130,20 @@ class TestWhatRunsAgain:
 
     def test_the_notebook_whose_parameter_has_changed(self, built):
         write_profile(built, {"a": {"parameters": {"n": 4}}, "b": {}, "c": {"after": ["b"]}})
+        assert self.ran(built) == ["a", "index"]
+
+    def test_every_notebook_when_a_package_that_lib_is_built_on_has_changed(self, built):
+        (built / "book" / "tools" / "packages.py").write_text("def versions():\n    return {'torch': '99'}\n")
+        assert sorted(self.ran(built)) == ["a", "b", "c", "index"]
+
+    def test_what_a_profile_along_with_it_runs_is_run_too_with_artifacts_of_its_own(self, built):
+        write_profile(built, {"b": {}}, name="other")
+        write_profile(built, {"a": {}, "b": {}, "c": {"after": ["b"]}}, also=["other"])
+        assert self.ran(built) == ["b", "index"]
+        assert (built / "build" / "other" / "notebooks" / "b.ipynb").is_file()
+
+    def test_a_notebook_that_wants_more_than_the_machine_has_gets_what_there_is(self, built):
+        write_profile(built, {"a": {"gpus": 99, "threads": 99, "parameters": {"n": 4}}, "b": {}, "c": {"after": ["b"]}})
         assert self.ran(built) == ["a", "index"]
 
     def test_only_the_rendering_when_the_prose_has_changed(self, built):
