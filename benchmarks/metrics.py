@@ -69,12 +69,15 @@ def lca_loop(top_images: Tensor, paths: list[tuple[str, ...]]) -> list[int]:
 
 
 def top_tables(n_features: int, n_images: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Top images `(F, K)`: popular by Zipf's law with exponents 0.5 and 1, and with 8 images that every feature has."""
-    rank = torch.arange(1, n_images + 1, dtype=torch.double)
-    tables = {}
-    for name, exponent in (("popularity ~ rank^-0.5", 0.5), ("popularity ~ 1 / rank", 1.0)):
-        slots = [(rank**-exponent).expand(min(256, n_features - start), -1) for start in range(0, n_features, 256)]
-        tables[name] = torch.cat([part.multinomial(K, generator=generator) for part in slots])
+    """Top images `(F, K)`: popular by Zipf's law with exponents 0.5 and 1, and with 8 images that every feature has.
+
+    Drawn with replacement: the more popular pictures come twice in a row, which then counts fewer.
+    """
+    rank, size = torch.arange(1, n_images + 1, dtype=torch.double), n_features * K
+    tables = {
+        name: (rank**-exponent).multinomial(size, replacement=True, generator=generator).view(n_features, K)
+        for name, exponent in (("popularity ~ rank^-0.5", 0.5), ("popularity ~ 1 / rank", 1.0))
+    }
     everyone = tables["popularity ~ rank^-0.5"].clone()
     everyone[:, : K // 2] = n_images + torch.arange(K // 2)
     return tables | {"8 images that all have": everyone}

@@ -49,16 +49,14 @@ def jaccard_counts(top_images: Tensor, block: int = 1 << 23) -> tuple[Tensor, Te
     is F (F - 1) / 2. Holds one number for each possible overlap, however many pairs there are.
     """
     sets = _Sets(top_images)
-    largest = int(sets.size.max()) if len(sets) else 0
-    both = 2 * largest + 1  # numbers of images that two features can have together
-    table = torch.zeros((largest + 1) * both, dtype=torch.long)
-    for i, j, shared in sets.overlaps(block):
-        table += torch.bincount(shared * both + sets.size[i] + sets.size[j], minlength=len(table))
-    table[0] = len(sets) * (len(sets) - 1) // 2 - table.sum()  # the rest shares nothing
-    found = torch.cat([torch.zeros(1, dtype=torch.long), table[1:].nonzero().squeeze(1) + 1])
-    shared, together = found // both, found % both
+    table = sets.tally(block)  # pairs by common images and by images of both together
+    table[0, :] = 0
+    table[0, 0] = len(sets) * (len(sets) - 1) // 2 - table.sum()  # the rest shares nothing
+    table[0, 0], rest = 1, int(table[0, 0])  # listed even where it is 0
+    shared, together = table.nonzero().unbind(1)
+    table[0, 0] = rest
     values, place = (shared.double() / (together - shared).clamp_min(1)).unique(return_inverse=True)
-    return values, torch.zeros(len(values), dtype=torch.long).index_add_(0, place, table[found])
+    return values, torch.zeros(len(values), dtype=torch.long).index_add_(0, place, table[shared, together])
 
 
 class _Sets:
@@ -82,38 +80,54 @@ class _Sets:
         return self._incidence.shape[0]
 
     def overlaps(self, block: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Every pair i < j with common images and how many there are, in parts of about `block` pairs and images.
+        """Every pair i < j with common images and how many there are, in parts of about `block` pairs and images."""
+        for start, part in self._parts(block):
+            if isinstance(part, Tensor):
+                i, j = part.nonzero().unbind(1)
+                yield i + start, j + start, part[i, j].long()
+            else:
+                i, j, shared = (torch.from_numpy(array) for array in (part.row, part.col, part.data))
+                keep = (i < j).nonzero().squeeze(1)
+                yield i[keep].long() + start, j[keep].long() + start, shared[keep].long()
 
-        A sparse product costs as many steps as there are pairs of features behind each image, which a picture that
-        very many features show would let explode: such pictures, a few hundred at most, go through a dense product.
+    def tally(self, block: int) -> Tensor:
+        """How many pairs i < j share s images and have t of both together: entry (s, t); row 0 means nothing."""
+        largest = int(self.size.max()) if len(self) else 0
+        width = 2 * largest + 1
+        counts = torch.zeros((largest + 1) * width, dtype=torch.long)
+        for start, part in self._parts(block):
+            if isinstance(part, Tensor):  # all pairs at once, also those that share nothing
+                together = self.size[start : start + len(part), None] + self.size[start:]
+                places = part.mul_(width).add_(together).int().flatten()
+            else:
+                keep = part.row < part.col
+                i, j, shared = (torch.from_numpy(array[keep]).long() for array in (part.row, part.col, part.data))
+                places = shared * width + self.size[start + i] + self.size[start + j]
+            counts += torch.bincount(places, minlength=len(counts))
+        return counts.view(largest + 1, width)
+
+    def _parts(self, block: int) -> Iterator[tuple[int, object]]:
+        """Overlaps of rows from `start` on with features from there on: scipy COO, or dense, above the diagonal.
+
+        A sparse product costs as many steps as there are pairs of features behind each image, which pictures that
+        very many features show would let explode: those, a few hundred at most, go through a dense product.
         """
         shown_by = self._incidence.getnnz(axis=0)  # (V,) features behind each image
         common = shown_by > max(len(self) // _COMMON, 1)
+        if np.square(shown_by[common], dtype=np.float64).sum() < len(self) ** 2 / 2:
+            common[:] = False  # too few to be worth a dense product of all pairs
         rare = self._incidence[:, ~common]
         dense = torch.from_numpy(self._incidence[:, common].toarray()).float()  # (F, few)
-        work = rare @ shown_by[~common] + (len(self) if common.any() else 0)  # (F,) steps that a row costs at most
-        done = np.cumsum(work)
+        done = np.cumsum(rare @ shown_by[~common] + (len(self) if common.any() else 0))  # steps up to each row, at most
         start = 0
         while start < len(self):
             before = done[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(done, before + block, side="right")))
             part = (rare[start:stop] @ rare[start:].T).tocoo()
             if common.any():
-                yield self._merged(dense[start:stop] @ dense[start:].T, part, start)
-            else:
-                yield _above_diagonal(*(torch.from_numpy(array) for array in (part.row, part.col, part.data)), start)
+                shared = dense[start:stop] @ dense[start:].T
+                rows, columns = (torch.from_numpy(array).long() for array in (part.row, part.col))
+                shared[rows, columns] += torch.from_numpy(part.data).float()
+                part = shared.triu_(1)
+            yield start, part
             start = stop
-
-    @staticmethod
-    def _merged(shared: Tensor, part, start: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Overlaps in rare images, sparse, added to those in common ones, dense (B, F - start)."""
-        rows, columns = torch.from_numpy(part.row).long(), torch.from_numpy(part.col).long()
-        shared[rows, columns] += torch.from_numpy(part.data).float()
-        i, j = shared.triu_(1).nonzero().unbind(1)
-        return i + start, j + start, shared[i, j].long()
-
-
-def _above_diagonal(i: Tensor, j: Tensor, shared: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The entries of rows i and columns j > i, both counted from `start`."""
-    keep = (i < j).nonzero().squeeze(1)
-    return i[keep].long() + start, j[keep].long() + start, shared[keep].long()
