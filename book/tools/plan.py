@@ -15,8 +15,8 @@ from book.tools.executors import gpus_here
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.work import Planner, Work
 
-CPU_TFLOPS = 0.1  # of a core, sustained, in float32
-GPU_TFLOPS = 60  # sustained, in bfloat16, of which an A100's peak is 312
+CPU_TFLOPS = 0.1  # of a core, sustained, in float32; the server of benchmarks/RESULTS.md makes 0.17
+GPU_TFLOPS = 60  # sustained, in bfloat16: a guess, a fifth of an A100's peak
 GPU_FLOAT32 = 0.25  # share of that speed in float32, in which dictionaries are trained
 PHOTOGRAPHS_READ = 100  # a second and core: read, decoded and resized, of ImageNet's size
 PICTURES_DRAWN = 350  # a second and core, of the Menagerie (benchmarks/RESULTS.md)
