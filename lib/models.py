@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib.distributed import local_gpu
 from lib.towers import Tower, load_tower
 
 _KINDS = ("resid_post", "mlp_out", "attn_out")
@@ -176,21 +177,25 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder by its spec.
 
-    spec: `tiny`, the book's own CLIP, or `tiny-eye`, its image-only encoder · `open_clip:ARCH/PRETRAINED` with a tag of
-    open_clip, the path of a checkpoint, or `none` for random weights · `open_clip:FOLDER` with
-    `open_clip_config.json` and a checkpoint · `hf:NAME` or `hf:FOLDER`, a vision transformer for transformers, see
-    `lib.towers.hugging_face`. `weights` is a checkpoint in the place of PRETRAINED.
+    spec, where the text says what E (the site `proj`) is:
+    - `tiny`, the book's own CLIP, and `tiny-eye`, its image-only encoder (layer-normed CLS);
+    - `open_clip:ARCH/PRETRAINED`, any vision transformer of open_clip, with one of its tags, the path of a checkpoint,
+      or `none` for random weights; `open_clip:FOLDER` with `open_clip_config.json` and a checkpoint (E: the joint
+      embedding). `weights` is a checkpoint in the place of PRETRAINED;
+    - `hf:NAME` or `hf:FOLDER`, safetensors in the hub's layout: CLIP (its projection), SigLIP and SigLIP 2 of a fixed
+      resolution (attention pool), AIMv2 (attention pool; LiT variant: its projection), DINOv2 with or without
+      registers, ViT and DeiT, also classifiers (layer-normed CLS).
     device "auto" is CUDA, else MPS, else the CPU; dtype None is bfloat16 autocast on CUDA and float32 elsewhere.
 
-    Raises ValueError for an unknown spec or a model that is no vision transformer, FileNotFoundError for a missing
-    folder or file, ConnectionError when the hub cannot be reached.
+    Raises ValueError for an unknown spec, a model that is no vision transformer or weights that a checkpoint lacks,
+    FileNotFoundError for a missing folder or file, ConnectionError when the hub cannot be reached.
     """
     return Encoder(load_tower(spec, weights), spec, *_device_and_dtype(device, dtype))
 
 
 def _device_and_dtype(device: str | torch.device, dtype: str | torch.dtype | None) -> tuple[torch.device, torch.dtype]:
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = local_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(device)
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32

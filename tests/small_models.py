@@ -43,22 +43,3 @@ def open_clip_folder(folder: Path, init_seed: int = 3, **vision_cfg) -> Path:
     weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     return folder
-
-
-def hugging_face_clip_folder(folder: Path) -> Path:
-    """A CLIPModel of 3 blocks (d 24, 4 x 4 patches, E 12) with its image processor and tokenizer."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
-
-    vision = {"image_size": 32, "patch_size": 8, "hidden_size": 24, "intermediate_size": 48}
-    text = {"vocab_size": 6, "hidden_size": 16, "intermediate_size": 32, "max_position_embeddings": 8}
-    layers = {"num_hidden_layers": 3, "num_attention_heads": 2}
-    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    config = CLIPConfig(
-        vision_config={**vision, **layers}, text_config={**text, **layers, **special}, projection_dim=12
-    )
-    torch.manual_seed(4)
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
-    vocabulary = ["<|startoftext|>", "<|endoftext|>", "f", "o", "x</w>", "fo"]
-    CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[("f", "o")]).save_pretrained(folder)
-    return folder

@@ -9,7 +9,8 @@ from PIL import Image
 
 from lib.models import Encoder, Site, load_encoder
 from lib.towers import Tower
-from tests.small_models import hugging_face_clip_folder, open_clip_folder
+from tests.small_hugging_face import hugging_face_folder
+from tests.small_models import open_clip_folder
 
 TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear", "image_size": 224}
 
@@ -21,7 +22,7 @@ def folders(tmp_path_factory):
         "open_clip": f"open_clip:{open_clip_folder(root / 'plain')}",
         "layer scale": f"open_clip:{open_clip_folder(root / 'scaled', ls_init_value=0.1, pool_type='avg')}",
         "timm": f"open_clip:{open_clip_folder(root / 'timm', **TIMM)}",
-        "hugging face": f"hf:{hugging_face_clip_folder(root / 'hf')}",
+        "hugging face": f"hf:{hugging_face_folder(root / 'hf', 'clip')}",
     }
 
 

@@ -24,15 +24,15 @@ def load_tower(spec: str, weights: str | None = None) -> Tower:
 
 
 def _tower(spec: str, family: str, name: str, weights: str | None) -> Tower:
-    from lib.towers import hugging_face, open_clip
+    from lib.towers import hub_files, open_clip
 
     if spec == "tiny":
         return open_clip.folder_tower(_embedded(TINY_CLIP, "CLIP"), weights)
     if spec == "tiny-eye":
-        return hugging_face.hugging_face_tower(str(_embedded(TINY_EYE, "image encoder")))
+        return hub_files.hugging_face_tower(str(_embedded(TINY_EYE, "image encoder")))
     if family == "open_clip":
         return open_clip.open_clip_tower(name, weights)
-    return hugging_face.hugging_face_tower(name)
+    return hub_files.hugging_face_tower(name)
 
 
 def _embedded(folder: Path, what: str) -> Path:

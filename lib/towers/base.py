@@ -14,14 +14,16 @@ Loaded = TypeVar("Loaded")
 class Tower(ABC):
     """One model of a family: where its blocks are, what tokens they carry, how it embeds images and texts.
 
-    Attributes: `model` the original module; `blocks` its transformer blocks; `d_model`, `d_embed`; `grid` (h, w) of the
-    patches; `n_prefix` tokens stand before the patches, the first is CLS if `has_cls`, the others (registers, a
-    distillation token) are neither CLS nor spatial; `transform` PIL -> (3, H, W), picklable; `transform_spec` JSON-able
-    description of it.
+    Attributes: `model` the original module; `blocks` its transformer blocks; `branches` the names of a block's modules
+    whose outputs attention and MLP add to the residual stream, layer scale included; `d_model`, `d_embed`; `grid`
+    (h, w) of the patches; `n_prefix` tokens stand before the patches, the first is CLS if `has_cls`, the others
+    (registers, a distillation token) are neither CLS nor spatial; `transform` PIL -> (3, H, W), picklable;
+    `transform_spec` JSON-able description of it.
     """
 
     model: nn.Module
     blocks: Sequence[nn.Module]
+    branches: tuple[str, str]
     d_model: int
     d_embed: int
     grid: tuple[int, int]
@@ -30,9 +32,11 @@ class Tower(ABC):
     transform: Callable[[Image.Image], Tensor]
     transform_spec: dict
 
-    @abstractmethod
     def module(self, layer: int, kind: str) -> nn.Module:
         """The module whose output is the value of the site `layer.kind`: a tensor, or a tuple that begins with it."""
+        block = self.blocks[layer]
+        attention, mlp = self.branches
+        return {"resid_post": block, "attn_out": getattr(block, attention), "mlp_out": getattr(block, mlp)}[kind]
 
     @abstractmethod
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -63,4 +67,6 @@ def with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
                 f"cannot fetch {what} from the Hugging Face hub and it is not in the cache: "
                 f"connect to the internet, or give a local folder or file ({reason[:200]})"
             ) from error
+        if "trust_remote_code" in reason:
+            reason = "it brings Python code of its own, which this book never runs; take one that transformers can read"
         raise ValueError(f"cannot load {what}: {reason[:400]}") from error

@@ -1,12 +1,13 @@
 """Vision transformers of Hugging Face's transformers: one small `Tower` for each family.
 
-What a model's E is: CLIP and AIMv2's LiT variant project into the space they share with texts; SigLIP and AIMv2 pool
-their tokens by attention; DINOv2, ViT and DeiT give the layer-normed CLS token. Weights that a checkpoint does not have
-are never made up: a ViT's pooler, which classifiers lack, is not read.
+What a model's E (the site `proj`) is: CLIP and AIMv2's LiT variant project into the space they share with texts; SigLIP
+and AIMv2 pool their tokens by attention, or by their mean in a checkpoint without that head; DINOv2, ViT and DeiT give
+the layer-normed CLS token. The pooler of a ViT is not read: classifiers lack it, and it would be random numbers.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -26,12 +27,15 @@ class HuggingFaceTransform:
 
 
 class HuggingFaceTower(Tower):
-    """A vision transformer, or the image part of a vision-text model; a subclass says how its blocks are built.
+    """A vision transformer, or the image part of a vision-text model; a subclass says how its family is built.
 
-    Class attributes: `block_path` from the image part to its blocks; `branches` the modules of a block whose outputs are
-    added to the residual stream, attention's and the MLP's; `any_size` if the model takes pictures of other sizes than its config says.
+    Class attributes: `model_classes` of transformers, the first if config.json names none of them; `options` of their
+    `from_pretrained`; `block_path` from the image part to its blocks; `any_size` if the model takes pictures of other
+    sizes than config.json says.
     """
 
+    model_classes: tuple[str, ...]
+    options: Mapping = MappingProxyType({})
     block_path = "encoder.layers"
     branches = ("self_attn", "mlp")
     any_size = False
@@ -42,32 +46,29 @@ class HuggingFaceTower(Tower):
         self.vision = getattr(model, "vision_model", model)
         self.blocks = self.vision.get_submodule(self.block_path)
         self.d_model = self.vision.config.hidden_size
-        self.d_embed = self._embedding_width()
+        projects = hasattr(model, "visual_projection")
+        self.d_embed = model.visual_projection.out_features if projects else self.d_model
         self.transform = HuggingFaceTransform(processor)
         self.transform_spec = processor.to_dict()
         self.grid = self._grid()
 
-    def _embedding_width(self) -> int:
-        return self.d_model
-
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of patches in the pictures that the image processor makes."""
-        wide, tall = (tuple(self.transform(Image.new("RGB", size)).shape[1:]) for size in ((640, 480), (480, 640)))
-        if wide != tall:
+        size, other = (tuple(self.transform(Image.new("RGB", s)).shape[1:]) for s in ((640, 480), (480, 640)))
+        if size != other:
             raise ValueError(
-                f"its image processor makes pictures of several sizes ({wide} and {tall}), and this book needs one: "
-                "set size and crop_size in preprocessor_config.json to a fixed height and width"
+                f"its image processor makes pictures of several sizes ({size} and {other}), and this book needs one: "
+                "let size and crop_size in preprocessor_config.json fix height and width"
             )
         expected = _pair(self.vision.config.image_size)
-        if wide != expected and not self.any_size:
-            raise ValueError(f"its image processor makes pictures of {wide}, but the model was built for {expected}")
+        if size != expected and not self.any_size:
+            raise ValueError(f"its image processor makes pictures of {size} pixels, and the model needs {expected}")
         patch = _pair(self.vision.config.patch_size)
-        return wide[0] // patch[0], wide[1] // patch[1]
+        return size[0] // patch[0], size[1] // patch[1]
 
-    def module(self, layer: int, kind: str) -> nn.Module:
-        block = self.blocks[layer]
-        attn_out, mlp_out = self.branches
-        return {"resid_post": block, "attn_out": getattr(block, attn_out), "mlp_out": getattr(block, mlp_out)}[kind]
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        output = self.model(pixel_values=pixels)
+        return output.last_hidden_state.mean(1) if output.pooler_output is None else output.pooler_output
 
 
 def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
@@ -75,7 +76,7 @@ def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
 
 
 class VisionTextTower(HuggingFaceTower):
-    """A model with a text part, whose images and texts share one embedding."""
+    """A model with a text part; its images and texts share one embedding."""
 
     padding: bool | str = True
 
@@ -92,56 +93,100 @@ class VisionTextTower(HuggingFaceTower):
             lambda: AutoTokenizer.from_pretrained(self.source, trust_remote_code=False),
         )
 
-    def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
+    def tokens(self, texts: list[str]) -> Mapping[str, Tensor]:
+        """Texts as the text part takes them."""
         longest = self.model.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(texts, padding=self.padding, truncation=True, max_length=longest, return_tensors="pt")
-        return self.model.get_text_features(**tokens.to(device)).pooler_output
+        return self.tokenizer(texts, padding=self.padding, truncation=True, max_length=longest, return_tensors="pt")
+
+    def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
+        tokens = {name: tensor.to(device) for name, tensor in self.tokens(texts).items()}
+        return self.model.get_text_features(**tokens).pooler_output
 
 
 class ClipTower(VisionTextTower):
-    """`CLIPModel`: OpenAI's CLIP and its kin."""
+    """CLIP, of OpenAI and its kin."""
 
-    def _embedding_width(self) -> int:
-        return self.model.config.projection_dim
+    model_classes = ("CLIPModel",)
+
+
+class ClipVisionTower(HuggingFaceTower):
+    """The image part of a CLIP, with its projection where the checkpoint has it, else with the layer-normed CLS."""
+
+    model_classes = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        output = self.model(pixel_values=pixels)
+        return output.image_embeds if hasattr(self.model, "visual_projection") else output.pooler_output
+
+
+class SiglipTower(VisionTextTower):
+    """SigLIP, and SigLIP 2 of a fixed resolution: no CLS, the tokens are pooled by attention."""
+
+    model_classes = ("SiglipModel",)
+    has_cls, n_prefix = False, 0
+    padding = "max_length"
+
+    def tokens(self, texts: list[str]) -> Mapping[str, Tensor]:
+        """As in training: lower case, padded to the full length, and the padding is attended to."""
+        return {"input_ids": super().tokens([text.lower() for text in texts])["input_ids"]}
+
+
+class SiglipVisionTower(HuggingFaceTower):
+    """The image part of a SigLIP."""
+
+    model_classes = ("SiglipVisionModel",)
+    has_cls, n_prefix = False, 0
+
+
+class Aimv2Tower(VisionTextTower):
+    """AIMv2's LiT variant, with a text part: no CLS, the tokens are pooled by attention and projected."""
+
+    model_classes = ("Aimv2Model",)
+    branches = ("attention", "ffn")
+    has_cls, n_prefix = False, 0
+
+
+class Aimv2VisionTower(HuggingFaceTower):
+    """AIMv2."""
+
+    model_classes = ("Aimv2VisionModel",)
+    branches = ("attention", "ffn")
+    has_cls, n_prefix = False, 0
 
 
 class Dinov2Tower(HuggingFaceTower):
-    """`Dinov2Model`; its branches end in layer scales."""
+    """DINOv2; a layer scale ends both branches of a block."""
 
+    model_classes = ("Dinov2Model",)
     block_path = "encoder.layer"
     branches = ("layer_scale1", "layer_scale2")
     any_size = True  # positions are interpolated: checkpoints say 518, their processors 224
 
+
+class Dinov2WithRegistersTower(Dinov2Tower):
+    """DINOv2 with register tokens between CLS and the patches."""
+
+    model_classes = ("Dinov2WithRegistersModel",)
+
+    def __init__(self, model: nn.Module, processor, source: str):
+        super().__init__(model, processor, source)
+        self.n_prefix = 1 + model.config.num_register_tokens
+
+
+class VitTower(HuggingFaceTower):
+    """The plain ViT, and classifiers built on it."""
+
+    model_classes = ("ViTModel",)
+    options = MappingProxyType({"add_pooling_layer": False})
+    block_path = "layers"
+    branches = ("attention", "mlp")
+
     def embed_images(self, pixels: Tensor) -> Tensor:
-        return self.model(pixel_values=pixels).pooler_output
+        return self.model(pixel_values=pixels).last_hidden_state[:, 0]
 
 
-_FAMILIES: dict[str, tuple[str, type[HuggingFaceTower]]] = {
-    "clip": ("CLIPModel", ClipTower),
-    "dinov2": ("Dinov2Model", Dinov2Tower),
-}
-"""By the config's `model_type`: the class of transformers that loads it, and its tower."""
+class DeitTower(VitTower):
+    """Distilled DeiT: a distillation token follows CLS. The undistilled one is a plain ViT."""
 
-
-def hugging_face_tower(name: str) -> HuggingFaceTower:
-    """The model `NAME` on the hub or in a folder in the hub's layout; see `lib.models.load_encoder` for the errors."""
-    import transformers
-
-    folder = Path(name).expanduser()
-    is_folder = name.startswith((".", "/", "~")) or folder.is_dir()
-    source = str(folder) if is_folder else name
-    if is_folder and not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"no model in {source}: it needs a config.json, model.safetensors and preprocessor_config.json"
-        )
-    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if config.model_type not in _FAMILIES:
-        raise ValueError(
-            f"it is a {config.model_type!r} model; of Hugging Face this book reads {', '.join(_FAMILIES)} models"
-        )
-    model_class, tower = _FAMILIES[config.model_type]
-    model = getattr(transformers, model_class).from_pretrained(
-        source, config=config, use_safetensors=True, dtype=torch.float32
-    )
-    processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    return tower(model, processor, source)
+    model_classes = ("DeiTModel",)
+    n_prefix = 2

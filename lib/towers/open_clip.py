@@ -1,6 +1,7 @@
 """Image towers of open_clip, and how its models are loaded."""
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,35 +13,34 @@ from lib.towers.base import Tower, with_clear_errors
 
 
 class OpenClipTower(Tower):
-    """open_clip models, with open_clip's own vision transformer or a timm one (EVA, SigLIP, PE ...)."""
+    """A model of open_clip; a subclass says how its kind of image tower is built."""
 
     def __init__(self, model: nn.Module, make_tokenizer: Callable[[], Callable[[list[str]], Tensor]]):
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
-        self.model, self._make_tokenizer, visual = model, make_tokenizer, model.visual
-        if hasattr(visual, "transformer"):  # open_clip.transformer.VisionTransformer
-            self.blocks, self.d_model = visual.transformer.resblocks, visual.transformer.width
-            self.grid, self.n_prefix, self.has_cls = tuple(visual.grid_size), 1, True
-            self._adds = {"attn_out": "ls_1", "mlp_out": "ls_2"}
-        elif hasattr(getattr(visual, "trunk", None), "blocks") and hasattr(visual.trunk, "num_prefix_tokens"):
-            trunk = visual.trunk
-            self.blocks, self.d_model, self.grid = trunk.blocks, trunk.embed_dim, tuple(trunk.patch_embed.grid_size)
-            self.n_prefix, self.has_cls = trunk.num_prefix_tokens, getattr(trunk, "cls_token", None) is not None
-            self._adds = {"attn_out": "drop_path1", "mlp_out": "drop_path2"}
-        else:
-            raise ValueError(f"its image tower is no vision transformer but a {type(visual).__name__}")
-        self.d_embed = self._embedding_width()
-        self.transform_spec = dict(visual.preprocess_cfg)
+        self.model, self._make_tokenizer = model.eval(), make_tokenizer
+        self.transform_spec = dict(model.visual.preprocess_cfg)
         self.transform = image_transform_v2(PreprocessCfg(**self.transform_spec), is_train=False)
+        self._find_parts()
+        self.d_embed = self._embedding_width()
+
+    @abstractmethod
+    def _find_parts(self) -> None:
+        """Set `blocks`, `d_model`, `grid`, `n_prefix` and `has_cls`."""
 
     @torch.no_grad()
     def _embedding_width(self) -> int:
-        height, width = self.model.visual.image_size
-        return self.embed_images(torch.zeros(1, 3, height, width)).shape[-1]
-
-    def module(self, layer: int, kind: str) -> nn.Module:
-        block = self.blocks[layer]
-        return block if kind == "resid_post" else getattr(block, self._adds[kind])
+        """E, by a pass that also shows that the blocks carry the tokens that they are said to."""
+        n_tokens = []
+        handle = self.blocks[0].register_forward_pre_hook(lambda block, inputs: n_tokens.append(inputs[0].shape[1]))
+        width = self.embed_images(torch.zeros(1, 3, *self.model.visual.image_size)).shape[-1]
+        handle.remove()
+        if n_tokens != [self.n_prefix + self.grid[0] * self.grid[1]]:
+            raise ValueError(
+                f"its blocks carry {n_tokens[0]} tokens, which are not {self.n_prefix} and one for each of the "
+                f"{self.grid[0]} x {self.grid[1]} patches"
+            )
+        return width
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.model.encode_image(pixels, normalize=False)
@@ -54,6 +54,51 @@ class OpenClipTower(Tower):
         return self.model.encode_text(self.tokenizer(texts).to(device), normalize=False)
 
 
+class OwnTower(OpenClipTower):
+    """open_clip's own vision transformer: CLIP, CLIPA, CoCa; it always has a CLS token, pooled or not."""
+
+    branches = ("ls_1", "ls_2")
+
+    def _find_parts(self) -> None:
+        visual = self.model.visual
+        self.blocks, self.d_model = visual.transformer.resblocks, visual.transformer.width
+        self.grid, self.n_prefix, self.has_cls = tuple(visual.grid_size), 1, True
+
+
+class TimmTower(OpenClipTower):
+    """A vision transformer of timm: SigLIP, EVA, PE, MobileCLIP-B, and ViTamin, whose patches come from a conv stem."""
+
+    branches = ("drop_path1", "drop_path2")
+
+    def __init__(self, model: nn.Module, make_tokenizer: Callable[[], Callable[[list[str]], Tensor]]):
+        visual = model.visual
+        size = visual.trunk.patch_embed.img_size
+        if size and tuple(size) != tuple(visual.image_size):  # ViTamin-XL-384's configuration says 256
+            visual.image_size = tuple(size)
+            visual.preprocess_cfg = {**visual.preprocess_cfg, "size": tuple(size)}
+        super().__init__(model, make_tokenizer)
+
+    def _find_parts(self) -> None:
+        trunk = self.model.visual.trunk
+        self.blocks, self.d_model, self.grid = trunk.blocks, trunk.embed_dim, tuple(trunk.patch_embed.grid_size)
+        self.n_prefix, self.has_cls = trunk.num_prefix_tokens, getattr(trunk, "cls_token", None) is not None
+
+
+def tower_of(model: nn.Module, make_tokenizer: Callable[[], Callable[[list[str]], Tensor]]) -> OpenClipTower:
+    """The tower for open_clip's `model`. Raises ValueError where the image tower is no vision transformer."""
+    trunk = getattr(model.visual, "trunk", None)
+    if trunk is None and hasattr(model.visual, "transformer"):
+        return OwnTower(model, make_tokenizer)
+    blocks = getattr(trunk, "blocks", None)
+    if blocks and hasattr(trunk, "num_prefix_tokens") and hasattr(blocks[0], "drop_path1"):
+        return TimmTower(model, make_tokenizer)
+    kind = type(model.visual if trunk is None else trunk).__name__
+    raise ValueError(
+        f"its image tower is no vision transformer but a {kind}: the book reads towers whose blocks carry one token "
+        "for each patch and add attention and MLP to it in turn"
+    )
+
+
 def open_clip_tower(name: str, weights: str | None) -> Tower:
     """`ARCH/PRETRAINED`, `FOLDER` or `hf-hub:OWNER/NAME`."""
     import open_clip
@@ -62,7 +107,7 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
     if name.startswith((".", "/", "~")) or folder.is_dir():
         return folder_tower(folder, weights)
     if name.startswith("hf-hub:"):
-        return OpenClipTower(open_clip.create_model(name), lambda: open_clip.get_tokenizer(name))
+        return tower_of(open_clip.create_model(name), lambda: open_clip.get_tokenizer(name))
     architecture, _, pretrained = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ValueError(f"open_clip has no architecture {architecture!r}; open_clip.list_models() names them all")
@@ -76,10 +121,11 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
         model = open_clip.create_model(
             architecture,
             pretrained=None if pretrained == "none" else pretrained,
+            pretrained_text=False,  # the whole checkpoint or none of it
             # open_clip only warns when a tag's weights were trained with another activation than the architecture's
             force_quick_gelu=bool(known.get("quick_gelu", False)),
         )
-    return OpenClipTower(model, lambda: open_clip.get_tokenizer(architecture))
+    return tower_of(model, lambda: open_clip.get_tokenizer(architecture))
 
 
 def folder_tower(folder: Path, weights: str | None) -> Tower:
@@ -93,7 +139,7 @@ def folder_tower(folder: Path, weights: str | None) -> Tower:
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=weights is None)
     if weights is not None:
         open_clip.load_checkpoint(model, weights)
-    return OpenClipTower(model, lambda: _folder_tokenizer(folder))
+    return tower_of(model, lambda: _folder_tokenizer(folder))
 
 
 def _folder_tokenizer(folder: Path) -> Callable[[list[str]], Tensor]:
