@@ -18,7 +18,7 @@ BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 # by path: the make of macOS looks a command up in its own PATH, not in the one exported below
 BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --cores $(CORES) --executor $(EXECUTOR) \
-  --jobs $(JOBS) --snakemake '$(SNAKEMAKE)' $(if $(TFLOPS),--tflops $(TFLOPS)) $(if $(CONFIRM),--confirm)
+  --jobs $(JOBS) --snakemake '$(SNAKEMAKE)' $(if $(TFLOPS),--tflops $(TFLOPS)) $(if $(filter 1 y yes true,$(CONFIRM)),--confirm)
 
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
