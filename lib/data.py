@@ -96,7 +96,7 @@ def load_images(spec: str) -> ImageSet:
     kind, _, rest = base.partition(":")
     if kind not in SOURCES or bool(rest) != (":" in FORMS[kind]):
         raise ValueError(f"Unknown images {spec!r}; write one of {', '.join(FORMS.values())}.")
-    source = SOURCES[kind](rest)
+    source = SOURCES[kind](rest) if rest else SOURCES[kind]()
     if match["start"] is None:
         return ImageSet(source, base)
     ends = (int(match[end]) if match[end] else None for end in ("start", "stop", "step"))

@@ -13,8 +13,9 @@ from lib.image_sources.menagerie import MenagerieSource
 from lib.image_sources.typographic import PAINT, RTA100, DisentanglingSource, NamedSource
 from lib.image_sources.waterbirds import WaterbirdsSource
 
-# These modules are light: what they need from pandas, datasets, open_clip or the Menagerie they import when used.
-SOURCES: dict[str, Callable[[str], Source]] = {
+# By kind; each takes what its form has after the colon, if anything. The modules are light: pandas, datasets, open_clip
+# and the Menagerie are imported when they are used.
+SOURCES: dict[str, Callable[..., Source]] = {
     "menagerie": MenagerieSource,
     "folder": FolderSource,
     "imagenet": ImageNetSource,
@@ -26,7 +27,7 @@ SOURCES: dict[str, Callable[[str], Source]] = {
     "disentangling": DisentanglingSource,
     "hf": HuggingFaceSource,
 }
-FORMS = {
+FORMS = {  # how a spec of each kind is written
     "menagerie": "menagerie:SPLIT",
     "folder": "folder:PATH",
     "imagenet": "imagenet:train|val",

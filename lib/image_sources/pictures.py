@@ -9,8 +9,10 @@ from PIL import Image, ImageOps
 
 from lib.image_sources.base import ImageError
 
-# What Pillow raises for damaged files, by format.
-_UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+# What Pillow raises for damaged files and damaged EXIF, by format.
+_UNREADABLE = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def read_picture(file: Path | bytes, name: str) -> Image.Image:

@@ -38,11 +38,7 @@ class TypographicSource(FileSource):
     word. Facts: object, and sticker_word as in the Menagerie, "" on a picture without one.
     """
 
-    def __init__(
-        self, home: Home, split: str, root: Path, files: FileList, objects: Sequence[str], words: Sequence[str]
-    ):
-        if split:
-            raise ValueError(f"{home.kind} has no splits; write {home.kind} alone, without {split!r}.")
+    def __init__(self, root: Path, files: FileList, objects: Sequence[str], words: Sequence[str]):
         self.objects, self.words = list(objects), list(words)
         class_names = sorted({*objects, *words} - {""})
         number = {name: k for k, name in enumerate(class_names)}
@@ -59,20 +55,20 @@ class TypographicSource(FileSource):
 class NamedSource(TypographicSource):
     """A set whose files are named by what they show and what is written on it."""
 
-    def __init__(self, home: Home, split: str):
+    def __init__(self, home: Home):
         root = home.find("")
         found = [(folder, name, match) for folder, name in pictures_below(root) if (match := _NAMED.match(name))]
         if not found:
             raise home.missing(root / "label=…_text=….png")
         files = FileList((folder, name) for folder, name, _ in found)
         matches = [match for *_, match in found]
-        super().__init__(home, split, root, files, [m["object"] for m in matches], [m["word"] for m in matches])
+        super().__init__(root, files, [m["object"] for m in matches], [m["word"] for m in matches])
 
 
 class DisentanglingSource(TypographicSource):
     """The set of Materzynska et al., annotated in a JSON file."""
 
-    def __init__(self, split: str):
+    def __init__(self) -> None:
         folders = ("", "typographic_attack_dataset/")
         table = DISENTANGLING.find(
             *(f"{folder}{name}.json" for folder in folders for name in ("annotations", "annotation"))
@@ -84,4 +80,4 @@ class DisentanglingSource(TypographicSource):
             words = [entry["typographic attack label"] or "" for entry in about.values()]
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{table} is no annotation of this set; lay it out as {DISENTANGLING.layout}.") from None
-        super().__init__(DISENTANGLING, split, root, FileList.of_paths(about), objects, words)
+        super().__init__(root, FileList.of_paths(about), objects, words)
