@@ -1,6 +1,5 @@
 """Where notebooks run: what Snakemake is told of this machine and of a cluster, and what is heard from there."""
 
-import subprocess
 import sys
 import time
 
@@ -102,9 +101,3 @@ class TestWhatWentWrong:
 
     def test_else_the_messages_of_snakemake_are_shown(self):
         assert what_went_wrong("a rule is missing") == "a rule is missing"
-
-
-def test_snakemake_knows_every_option_that_slurm_gets():
-    helps = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True).stdout
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the `cluster` extra is not installed")
-    assert "--slurm-status-command" in helps
