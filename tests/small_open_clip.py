@@ -63,6 +63,6 @@ def small_timm(create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         if name.startswith("swin"):
             return {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
         stages = 5 if name.endswith(("mci3", "mci4")) else 4  # fastvit
-        return {"layers": (1,) * stages, "embed_dims": (16,) * stages}
+        return {"layers": (1,) * stages, "embed_dims": (32,) * stages}
 
     return lambda name, **given: create(name, **given, **settings(name))

@@ -145,6 +145,11 @@ class Aimv2Tower(VisionTextTower):
     branches = ("attention", "ffn")
     has_cls, n_prefix = False, 0
 
+    def __init__(self, model: nn.Module, processor, source: str):
+        super().__init__(model, processor, source)
+        # its fused attention drops the causal mask where no text is padded: embeddings would depend on the batch
+        model.text_model.set_attn_implementation("eager")
+
 
 class Aimv2VisionTower(HuggingFaceTower):
     """AIMv2."""
