@@ -5,12 +5,10 @@ on its own images only: an extraction that was killed goes on at the first missi
 one that was not.
 """
 
-import json
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import chain, count, islice
+from functools import cache
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -18,16 +16,17 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.artifacts import code_fingerprint, spec_hash
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, rows_of, unreadable_images
-from lib.stores import ActivationStore, activations_folder, endless_shuffle, map_safetensors
+from lib.shards import ShardWriter, SiteFolder
+from lib.stores import ActivationStore, activations_folder, endless_shuffle
 
 __all__ = ["ActivationStore", "ActivationStream", "activations_folder", "extract"]
 
 SHARD_BYTES = 1 << 28  # at most, for one site
-SHARD_IMAGES = 1 << 12  # at most: what a kill can lose
+SHARD_IMAGES = 1 << 10  # at most: what a kill can lose, and what processes share out
 BUFFER_ROWS = 1 << 16  # rows that a stream shuffles at a time
 
 
@@ -69,7 +68,7 @@ def extract(
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
     geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
     about = {"encoder": encoder.spec, "device": encoder.device.type, "torch": torch.__version__}
-    folders = {name: _SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
+    folders = {name: SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
     same_on_all_ranks([(name, folder.meta["hash"], geometry) for name, folder in folders.items()], "what to extract")
     with _alone(Path(out), names):
         missing = my_share(on_first_rank(lambda: _prepare(folders, -(-len(images) // shard_images))))
@@ -98,9 +97,12 @@ def _alone(out: Path, names: Sequence[str]) -> Iterator[None]:
         yield
 
 
+_code = cache(code_fingerprint)  # of what this process has loaded; it takes longer than a small extraction
+
+
 def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
     """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
-    code = ["activations", "models", "rows", "towers"]
+    code = ["activations", "models", "rows", "shards", "towers"]
     home = type(images).__module__
     code += [home] if home.startswith("lib.") else []
     code += ["menagerie"] if images.spec.startswith("menagerie") else []
@@ -109,7 +111,7 @@ def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
         "images": images.fingerprint,
         "tokens": tokens.name,
         "seed": tokens.seed if tokens.name.startswith("random") else None,
-        "code": code_fingerprint(*code),
+        "code": _code(*code),
     }
 
 
@@ -123,7 +125,7 @@ def _shard_images(encoder: Encoder, tokens: Tokens, batch_size: int, dtype: str)
     return max(1, fitting // batch_size) * batch_size
 
 
-def _prepare(folders: dict[str, "_SiteFolder"], n_shards: int) -> list[tuple[int, list[str]]]:
+def _prepare(folders: dict[str, SiteFolder], n_shards: int) -> list[tuple[int, list[str]]]:
     """Make the folders ready, and say which shards are to be filled, each with the sites that lack it."""
     for folder in folders.values():
         folder.prepare()
@@ -146,7 +148,7 @@ def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error
     reader = read_batches(encoder, images, [batch for _, batch in plan], workers)
     total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
     bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
-    with _Writer(folders) as writer, bar:
+    with ShardWriter(folders, encoder.device) as writer, bar:
         for (shard, indices), batch in zip(plan, reader, strict=True):
             stop_if_another_failed()
             skipped = unreadable_images(batch, images, on_error)
@@ -155,150 +157,9 @@ def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error
             bar.update(len(indices))
 
 
-class _SiteFolder:
-    """The folder of one site: which shards are there, writing one, and the final meta.json."""
-
-    def __init__(self, path: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
-        self.path, self.site, self.d = path, site, encoder.width(site)
-        self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
-        spec = {**spec, "site": site}
-        tokens = "pooled" if site == "proj" else spec["tokens"]
-        head = {"spec": spec, "hash": spec_hash(spec), "complete": False, "site": site, "tokens": tokens, "d": self.d}
-        self.meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
-        self.complete = False
-
-    def prepare(self) -> None:
-        """Keep what is there of this spec and geometry, remove the rest."""
-        meta = read_meta(self.path) or {}
-        same = meta.get("hash") == self.meta["hash"]
-        self.complete = same and bool(meta.get("complete")) and self._all_there(meta)
-        if self.complete:
-            return
-        if same and meta.get("geometry") == self.geometry:
-            self.meta = {**meta, "complete": False}
-        else:
-            _clear(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_meta(self.path, self.meta)
-        for partial in self.path.glob(".*.partial"):  # left by a process that was killed
-            partial.unlink()
-
-    def _all_there(self, meta: dict) -> bool:
-        return all((self.path / shard["file"]).is_file() for shard in meta["shards"])
-
-    def shard(self, i: int) -> Path:
-        return self.path / f"shard-{i:05d}.safetensors"
-
-    def has(self, i: int) -> bool:
-        return self.complete or self.shard(i).is_file()
-
-    def write(self, i: int, tensors: dict[str, Tensor], skipped: list[dict]) -> None:
-        from safetensors.torch import save
-
-        with replacing(self.shard(i)) as temporary:
-            temporary.write_bytes(save(tensors, {"skipped": json.dumps(skipped)}))
-
-    def finish(self) -> None:
-        """Write meta.json over the shards: their rows, and which images are not among them."""
-        if self.complete:
-            return
-        shards, skipped = [], []
-        for i in range(-(-self.geometry["images"] // self.geometry["shard_images"])):
-            tensors, metadata = map_safetensors(self.shard(i))
-            shards.append({"file": self.shard(i).name, "rows": len(tensors["activations"])})
-            skipped += json.loads(metadata["skipped"])
-        rows = sum(shard["rows"] for shard in shards)
-        if rows == 0:
-            _clear(self.path)
-            images = self.geometry["images"]
-            raise ValueError(f"none of the {images} images could be read; the first: {skipped[0]['reason']}")
-        end = {"rows": rows, "n_skipped": len(skipped), "skipped": skipped, "shards": shards}
-        write_meta(self.path, {**self.meta, "complete": True, **end})
-
-
-def _finish(folders: dict[str, _SiteFolder]) -> None:
+def _finish(folders: dict[str, SiteFolder]) -> None:
     for folder in folders.values():
         folder.finish()
-
-
-def _clear(folder: Path) -> None:
-    """Remove a store; anything else in the folder stays. Raises ValueError where the folder is another artifact's."""
-    if "site" not in (read_meta(folder) or {"site": None}):
-        raise ValueError(f"{folder} holds another kind of artifact: choose another folder for the activations")
-    for file in chain(folder.glob("shard-*.safetensors"), folder.glob("meta.json")):
-        file.unlink()
-
-
-class _Writer:
-    """Takes rows off the encoder's hands: checks, casts and writes them in a thread of its own.
-
-    At most a few batches wait and one shard a site is being collected, so memory does not grow with the images. An
-    error in the thread is raised by the next `put`, or on leaving the context.
-    """
-
-    def __init__(self, folders: dict[str, _SiteFolder]):
-        self._folders, self._error = folders, None
-        self._queue: queue.Queue = queue.Queue(maxsize=4)
-        self._thread = threading.Thread(target=self._work, name="activation writer", daemon=True)
-
-    def __enter__(self) -> "_Writer":
-        self._thread.start()
-        return self
-
-    def put(self, shard: int, rows: dict, images: Tensor, skipped: list[dict], ends: bool) -> None:
-        self._raise()
-        self._queue.put((shard, rows, images, skipped, ends))
-
-    def __exit__(self, error_type, *_) -> None:
-        self._queue.put(None)
-        self._thread.join()
-        if error_type is None:
-            self._raise()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        collected: dict[str, list[dict[str, Tensor]]] = {}
-        all_skipped: list[dict] = []
-        while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue  # drain, so that nobody waits for ever
-            shard, rows, images, skipped, ends = item
-            try:
-                all_skipped += skipped
-                for site, (x, tokens) in rows.items():
-                    collected.setdefault(site, []).append(self._checked(site, x, tokens, images))
-                if ends:
-                    for site, parts in collected.items():
-                        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-                        self._folders[site].write(shard, joined, all_skipped)
-                    collected, all_skipped = {}, []
-            except Exception as error:
-                self._error = error
-
-    def _checked(self, site: str, x: Tensor, tokens: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """One batch as it goes to disk. Raises ValueError for a wrong width or values that are not finite."""
-        folder = self._folders[site]
-        if x.shape[1] != folder.d:
-            raise ValueError(f"{site} should be {folder.d} wide, the encoder gave {x.shape[1]}")
-        stored = x.to(folder.dtype)
-        if not stored.isfinite().all():
-            if x.isfinite().all():
-                raise ValueError(
-                    f"values at {site} reach {x.abs().max():.3g}, too much for float16: pass dtype='float32'"
-                )
-            bad = int((~x.isfinite()).any(dim=1).nonzero()[0, 0]) // tokens.shape[1]
-            raise ValueError(
-                f"the encoder gave NaN or infinite values at {site} for image {int(images[bad])}: "
-                "load it with dtype='float32', or check the weights and that picture"
-            )
-        return {
-            "activations": stored.cpu(),
-            "image_index": images.repeat_interleave(tokens.shape[1]).int(),
-            "token_index": tokens.flatten().int(),
-        }
 
 
 class ActivationStream:

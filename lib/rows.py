@@ -22,13 +22,12 @@ class Tokens:
     def __init__(self, name: str, encoder: Encoder, seed: int = 0):
         kind, _, k = name.partition(":")
         self.name, self.seed, self.n_tokens = name, seed, encoder.n_tokens
+        self._fixed: Tensor | None = None
         if kind == "random" and k.isdecimal() and 1 <= int(k) <= encoder.n_tokens:
-            self.per_image, self._fixed = int(k), None
-        elif name in ("cls", "spatial", "all"):
-            self._fixed = encoder.positions(name)
-            self.per_image = len(self._fixed)
-        elif name == "mean":
-            self._fixed, self.per_image = encoder.positions("spatial"), 1
+            self.per_image = int(k)
+        elif name in ("cls", "spatial", "all", "mean"):
+            self._fixed = encoder.positions("spatial" if name == "mean" else name)
+            self.per_image = 1 if name == "mean" else len(self._fixed)
         else:
             possible = f"cls, spatial, all, mean, or random:K with K from 1 to {encoder.n_tokens}"
             raise ValueError(f"unknown tokens {name!r}: write {possible}")
@@ -40,15 +39,22 @@ class Tokens:
         nowhere = torch.full((len(images), 1), -1)
         if values.ndim == 2:
             return values, nowhere
-        if self.name == "mean":
-            return values[:, self._fixed.to(values.device)].mean(dim=1), nowhere
         if self._fixed is not None:
-            tokens = self._fixed.expand(len(images), -1)
-        else:
-            draws = [np.random.default_rng([self.seed, int(i)]).permutation(self.n_tokens) for i in images]
-            tokens = torch.from_numpy(np.stack(draws)[:, : self.per_image])
-        index = tokens.to(values.device)[:, :, None].expand(-1, -1, values.shape[-1])
+            kept = values[:, self._fixed[0] : self._fixed[-1] + 1]  # they are neighbours; a GPU is not waited for
+            if self.name == "mean":
+                return kept.mean(dim=1), nowhere
+            if self.name != "all":
+                kept = kept.clone()  # a view would keep all tokens in memory
+            return kept.flatten(0, 1), self._fixed.expand(len(images), -1)
+        draws = [np.random.default_rng([self.seed, int(i)]).permutation(self.n_tokens) for i in images]
+        tokens = torch.from_numpy(np.stack(draws)[:, : self.per_image])
+        index = _to(values.device, tokens)[:, :, None].expand(-1, -1, values.shape[-1])
         return values.gather(1, index).flatten(0, 1), tokens
+
+
+def _to(device: torch.device, tensor: Tensor) -> Tensor:
+    """A tensor of the CPU on the device; a GPU is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Batch(NamedTuple):
@@ -93,7 +99,21 @@ def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], wor
         collate_fn=_collate,
         pin_memory=encoder.device.type == "cuda",
     )
-    return iter(loader)
+    return _uploaded(loader, encoder.device) if encoder.device.type == "cuda" else iter(loader)
+
+
+def _uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their pixels on the GPU, copied while it computes on the batch before."""
+    copies = torch.cuda.Stream(device)
+    for batch in batches:
+        if batch.pixels is not None:
+            with torch.cuda.stream(copies):
+                pixels = batch.pixels.to(device, non_blocking=True)
+            computing = torch.cuda.current_stream(device)
+            computing.wait_stream(copies)
+            pixels.record_stream(computing)
+            batch = batch._replace(pixels=pixels)
+        yield batch
 
 
 def _name(images, i: int) -> str:
@@ -118,5 +138,5 @@ def rows_of(encoder: Encoder, batch: Batch, sites: Sequence[str], tokens: Tokens
     if batch.pixels is None:
         empty = torch.empty(0, 1, dtype=torch.long)
         return {site: (torch.empty(0, encoder.width(site)), empty) for site in sites}
-    values = encoder.run(batch.pixels.to(encoder.device, non_blocking=True), sites)
+    values = encoder.run(batch.pixels, sites)
     return {site: tokens(values[site], batch.images) for site in sites}

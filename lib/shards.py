@@ -1,0 +1,184 @@
+"""Shards on disk: a site's folder of them, and the thread that fills it while the encoder goes on."""
+
+import json
+import math
+import queue
+import threading
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lib.artifacts import read_meta, replacing, spec_hash, write_meta
+from lib.models import Encoder
+from lib.stores import map_safetensors
+
+
+class SiteFolder:
+    """The folder of one site: which shards are there, writing one, and the final meta.json."""
+
+    def __init__(self, path: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
+        self.path, self.site, self.d = path, site, encoder.width(site)
+        self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
+        spec = {**spec, "site": site}
+        tokens = "pooled" if site == "proj" else spec["tokens"]
+        head = {"spec": spec, "hash": spec_hash(spec), "complete": False, "site": site, "tokens": tokens, "d": self.d}
+        self.meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
+        self.complete = False
+
+    def prepare(self) -> None:
+        """Keep what is there of this spec and geometry, remove the rest."""
+        meta = read_meta(self.path) or {}
+        same = meta.get("hash") == self.meta["hash"]
+        self.complete = same and bool(meta.get("complete")) and self._all_there(meta)
+        if self.complete:
+            return
+        if same and meta.get("geometry") == self.geometry:
+            self.meta = {**meta, "complete": False}
+        else:
+            _clear(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_meta(self.path, self.meta)
+        for partial in self.path.glob(".*.partial"):  # left by a process that was killed
+            partial.unlink()
+
+    def _all_there(self, meta: dict) -> bool:
+        return all((self.path / shard["file"]).is_file() for shard in meta["shards"])
+
+    def shard(self, i: int) -> Path:
+        return self.path / f"shard-{i:05d}.safetensors"
+
+    def has(self, i: int) -> bool:
+        return self.complete or self.shard(i).is_file()
+
+    def write(self, i: int, tensors: dict[str, Tensor], skipped: list[dict]) -> None:
+        from safetensors.torch import save
+
+        with replacing(self.shard(i)) as temporary:
+            temporary.write_bytes(save(tensors, {"skipped": json.dumps(skipped)}))
+
+    def finish(self) -> None:
+        """Write meta.json over the shards: their rows, and which images are not among them."""
+        if self.complete:
+            return
+        shards, skipped = [], []
+        for i in range(-(-self.geometry["images"] // self.geometry["shard_images"])):
+            tensors, metadata = map_safetensors(self.shard(i))
+            shards.append({"file": self.shard(i).name, "rows": len(tensors["activations"])})
+            skipped += json.loads(metadata["skipped"])
+        rows = sum(shard["rows"] for shard in shards)
+        if rows == 0:
+            _clear(self.path)
+            images = self.geometry["images"]
+            raise ValueError(f"none of the {images} images could be read; the first: {skipped[0]['reason']}")
+        end = {"rows": rows, "n_skipped": len(skipped), "skipped": skipped, "shards": shards}
+        write_meta(self.path, {**self.meta, "complete": True, **end})
+
+
+def _clear(folder: Path) -> None:
+    """Remove a store; anything else in the folder stays. Raises ValueError where the folder is another artifact's."""
+    if "site" not in (read_meta(folder) or {"site": None}):
+        raise ValueError(f"{folder} holds another kind of artifact: choose another folder for the activations")
+    for file in chain(folder.glob("shard-*.safetensors"), folder.glob("meta.json")):
+        file.unlink()
+
+
+class _Sent(NamedTuple):
+    """Rows (n, d) of one batch as they go to disk, their least and largest value (2,), and when a GPU has sent both."""
+
+    rows: Tensor
+    limits: Tensor
+    tokens: Tensor  # (B, k)
+    arrival: torch.cuda.Event | None
+
+
+class ShardWriter:
+    """Takes rows off the encoder's hands: casts them on its device, and checks and writes them in a thread of its own.
+
+    On a GPU the rows are copied beside the computation. At most a few batches wait and one shard a site is being
+    collected, so memory does not grow with the images. An error in the thread is raised by the next `put`, or on
+    leaving the context.
+    """
+
+    def __init__(self, folders: dict[str, SiteFolder], device: torch.device):
+        self._folders, self._error = folders, None
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._queue: queue.Queue = queue.Queue(maxsize=4)
+        self._thread = threading.Thread(target=self._work, name="shard writer", daemon=True)
+
+    def __enter__(self) -> "ShardWriter":
+        self._thread.start()
+        return self
+
+    def put(self, shard: int, rows: dict, images: Tensor, skipped: list[dict], ends: bool) -> None:
+        """Take {site: (rows (B * k, d), tokens (B, k))} of images (B,); `ends`: they are the shard's last."""
+        self._raise()
+        sent = {site: self._send(site, x, tokens) for site, (x, tokens) in rows.items()}
+        self._queue.put((shard, sent, images, skipped, ends))
+
+    def __exit__(self, error_type, *_) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        if error_type is None:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _send(self, site: str, x: Tensor, tokens: Tensor) -> _Sent:
+        """Cast in the caller's thread, whose cores are the encoder's; a second thread's would be too many."""
+        folder = self._folders[site]
+        if x.shape[1] != folder.d:
+            raise ValueError(f"{site} should be {folder.d} wide, the encoder gave {x.shape[1]}")
+        limits = torch.stack(torch.aminmax(x)) if len(x) else torch.zeros(2)
+        rows = x.to(folder.dtype)
+        if not x.is_cuda:
+            return _Sent(rows.cpu(), limits.cpu(), tokens, None)
+        self._copies.wait_stream(torch.cuda.current_stream(x.device))
+        with torch.cuda.stream(self._copies):
+            sent = [tensor.to("cpu", non_blocking=True) for tensor in (rows, limits)]
+        for tensor in (rows, limits):
+            tensor.record_stream(self._copies)
+        return _Sent(*sent, tokens, self._copies.record_event())
+
+    def _work(self) -> None:
+        collected: dict[str, list[dict[str, Tensor]]] = {}
+        all_skipped: list[dict] = []
+        while (item := self._queue.get()) is not None:
+            if self._error is not None:
+                continue  # drain, so that nobody waits for ever
+            shard, rows, images, skipped, ends = item
+            try:
+                all_skipped += skipped
+                for site, sent in rows.items():
+                    collected.setdefault(site, []).append(self._checked(site, sent, images))
+                if ends:
+                    for site, parts in collected.items():
+                        joined = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+                        self._folders[site].write(shard, joined, all_skipped)
+                    collected, all_skipped = {}, []
+            except Exception as error:
+                self._error = error
+
+    def _checked(self, site: str, sent: _Sent, images: Tensor) -> dict[str, Tensor]:
+        """One batch as it goes to disk. Raises ValueError for values that are not finite."""
+        if sent.arrival is not None:
+            sent.arrival.synchronize()
+        per_image = sent.tokens.shape[1]
+        largest = float(sent.limits.abs().max())
+        if not math.isfinite(largest):
+            bad = int((~sent.rows.isfinite()).any(dim=1).nonzero()[0, 0]) // per_image
+            raise ValueError(
+                f"the encoder gave NaN or infinite values at {site} for image {int(images[bad])}: "
+                "load it with dtype='float32', or check the weights and that picture"
+            )
+        if largest > torch.finfo(sent.rows.dtype).max:
+            raise ValueError(f"values at {site} reach {largest:.3g}, too much for float16: pass dtype='float32'")
+        return {
+            "activations": sent.rows,
+            "image_index": images.repeat_interleave(per_image).int(),
+            "token_index": sent.tokens.flatten().int(),
+        }
