@@ -54,6 +54,10 @@ def my_share(items: list) -> list:
     return items[n * me // size : n * (me + 1) // size]
 
 
+class _AnotherFailed(RuntimeError):
+    """Another rank's error, quoted."""
+
+
 class _Ranks:
     """The processes' connection: results are gathered over gloo, an error is posted where all look for it."""
 
@@ -66,22 +70,24 @@ class _Ranks:
 
     def stop_if_another_failed(self) -> None:
         if self.board.check([f"failed-{self.turn}"]):
-            raise RuntimeError(self.board.get(f"failed-{self.turn}").decode())
+            raise _AnotherFailed(self.board.get(f"failed-{self.turn}").decode())
 
     def run(self, work: Callable[[], Result]) -> list[Result]:
         self.turn += 1
-        result, error = None, None
+        result, error, sentence = None, None, None
         try:
             result = work()
-        except Exception as raised:
+        except _AnotherFailed as raised:
             error = raised
-            if not self.board.check([f"failed-{self.turn}"]):
-                self.board.set(f"failed-{self.turn}", f"rank {rank()} failed: {error}")
-        outcomes = self._gather((error is None, result))
+        except Exception as raised:
+            error, sentence = raised, f"rank {rank()} failed: {raised}"
+            self.board.set(f"failed-{self.turn}", sentence)
+        outcomes = self._gather((sentence, result))
         if error is not None:
             raise error
-        if not all(good for good, _ in outcomes):
-            self.stop_if_another_failed()
+        for failure, _ in outcomes:
+            if failure is not None:
+                raise _AnotherFailed(failure)
         return [result for _, result in outcomes]
 
     def _gather(self, value: object) -> list:
