@@ -1,14 +1,22 @@
-"""Extraction and reading against the usual ways, side by side in one run: `python benchmarks/extraction.py`.
+"""Extraction and reading against the usual ways and the limit, side by side in one run.
 
-1. Extraction: activations a second of `lib.activations.extract` against plain forward hooks on the full model, which is
-   what vision peers do (saev, sae-for-vlm, patchSAE): same ViT-B/32, pictures, batches and worker processes, one
-   residual site in the middle of the network, and several sites at once.
+    python benchmarks/extraction.py       # a CPU: ViT-B/32; on a GPU rather:
+    python benchmarks/extraction.py --encoder open_clip:ViT-L-14-336/none --images 8192 --batch 256 --workers 12
+
+1. Extraction: pictures a second of `lib.activations.extract`, all tokens to disk, against the limit, the bare forward
+   pass that ends at the last site on pixels at hand; once from pixels at hand, once from JPEGs. Then against the
+   published way (save_activations.py of sae-for-vlm): forward hooks on the whole model in float32, a tensor for each
+   picture in memory, joined at the end. Same model (random weights), pictures, batches and worker processes.
 2. Reading: shuffled rows a second of `store.batches` against a DataLoader that fetches row by row (ViT-Prisma,
    sae-for-vlm), and against the limit: reading the same bytes in the order of the file.
+
+Contestants take turns, round by round, so that a busy machine is busy for all; the figure is the median of the rounds.
+Where others use the machine too, `--cpu-seconds` counts the time on its cores instead of the time on the clock.
 """
 
 import argparse
 import io
+import os
 import statistics
 import tempfile
 import time
@@ -48,6 +56,25 @@ class Photos:
         return Image.open(io.BytesIO(self._files[i % len(self._files)])).convert("RGB")
 
 
+class Ready:
+    """Pictures that are decoded and preprocessed: `encoder.transform` must be `as_is`."""
+
+    def __init__(self, photos: Photos, transform: Callable):
+        self._pixels = [transform(photos[i]) for i in range(min(len(photos), 64))]
+        self.n, self.spec = len(photos), f"ready:{len(photos)}"
+        self.fingerprint = self.spec
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return self._pixels[i % len(self._pixels)]
+
+
+def as_is(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels
+
+
 class Pixels(Dataset):
     def __init__(self, images: Photos, transform: Callable):
         self.images, self.transform = images, transform
@@ -60,44 +87,83 @@ class Pixels(Dataset):
 
 
 @torch.no_grad()
-def hooks_on_the_full_model(encoder: Encoder, images: Photos, layers: list[int], batch: int, workers: int, out: Path):
-    """Forward hooks on blocks of the model, the whole model run, everything kept and saved at the end in float32."""
-    kept: dict[int, list[torch.Tensor]] = {layer: [] for layer in layers}
-    blocks = encoder.model.visual.transformer.resblocks
+def published_way(encoder: Encoder, images: Photos, layers: list[int], batch: int, workers: int) -> None:
+    """Hooks on blocks (none: the embedding) of the whole model, float32; all in memory, joined and saved at the end."""
+    kept: dict[int | str, list[torch.Tensor]] = {}
+
+    def keep(name: int | str, values: torch.Tensor) -> None:
+        kept.setdefault(name, []).extend(values.detach().float().cpu())  # a tensor for each picture
+
     handles = [
-        blocks[layer].register_forward_hook(lambda *a, layer=layer: kept[layer].append(a[2].detach().cpu()))
-        for layer in layers
+        encoder.tower.blocks[layer].register_forward_hook(lambda *a, layer=layer: keep(layer, a[2])) for layer in layers
     ]
     for pixels in DataLoader(Pixels(images, encoder.transform), batch, num_workers=workers):
-        encoder.model.encode_image(pixels.to(encoder.device))
-    for layer, parts in kept.items():
-        torch.save(torch.cat(parts), out / f"{layer}.pt")
+        embedding = encoder.tower.embed_images(pixels.to(encoder.device))
+        if not layers:
+            keep("proj", embedding)
+    with tempfile.TemporaryDirectory() as out:
+        for name, pictures in kept.items():
+            torch.save(torch.stack(pictures), Path(out) / f"{name}.pt")
     for handle in handles:
         handle.remove()
 
 
-def seconds(function: Callable, *args, **options) -> float:
-    start = time.perf_counter()
-    function(*args, **options)
-    return time.perf_counter() - start
+@torch.no_grad()
+def bare_forward(encoder: Encoder, pixels: torch.Tensor, sites: list[str], n: int) -> None:
+    """The forward pass that ends at the last site, on one batch again and again; nothing is kept."""
+    for _ in range(n // len(pixels)):
+        encoder.run(pixels, sites)
+    if pixels.is_cuda:
+        torch.cuda.synchronize()
 
 
-def compare_extraction(n: int, batch: int, workers: int, rounds: int) -> None:
-    encoder, images = load_encoder("open_clip:ViT-B-32/none"), Photos(n)
-    encoder.run(encoder.pixels([images[i] for i in range(batch)]), ["proj"])  # warm up
-    print(f"\nExtraction, ViT-B/32, {n} pictures, all {encoder.n_tokens} tokens, batch {batch}, {workers} workers")
-    print(f"{'sites':42} {'hooks: rows/s':>14} {'extract: rows/s':>16} {'ratio':>7}")
-    for layers in ([5], [2, 5, 8], [11]):
-        sites = [f"{layer}.resid_post" for layer in layers]
-        theirs, ours = [], []
-        for _ in range(rounds):  # turn about, so that a busy machine is busy for both
-            with tempfile.TemporaryDirectory() as out:
-                options = {"out": out, "batch_size": batch, "workers": workers, "progress": False}
-                theirs.append(seconds(hooks_on_the_full_model, encoder, images, layers, batch, workers, Path(out)))
-                ours.append(seconds(extract, encoder, images, sites, "all", **options))
-        theirs, ours = statistics.median(theirs), statistics.median(ours)
-        rows = n * encoder.n_tokens * len(layers)
-        print(f"{', '.join(sites):42} {rows / theirs:14,.0f} {rows / ours:16,.0f} {theirs / ours:6.2f}x")
+def extraction(encoder: Encoder, images, sites: list[str], transform: Callable, batch: int, workers: int) -> None:
+    encoder.transform = transform
+    with tempfile.TemporaryDirectory() as out:
+        extract(encoder, images, sites, "all", out, batch_size=batch, workers=workers, progress=False)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the worker processes that have ended."""
+    return sum(os.times()[:4])
+
+
+def compare_extraction(
+    spec: str, n: int, batch: int, workers: int, rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> None:
+    encoder = load_encoder(spec)
+    transform, photos = encoder.transform, Photos(n)
+    ready = Ready(photos, transform)
+    pixels = torch.stack([ready[i] for i in range(batch)]).to(encoder.device)
+    to_read = workers if pixels.is_cuda else 0  # worker processes for pixels at hand: a GPU is not kept waiting
+    n_blocks = encoder.n_layers
+    print(f"\n{encoder}\n{n} pictures, all tokens, batch {batch}, {workers} workers, {torch.get_num_threads()} threads")
+    print(f"{'sites':34}{'limit':>8}{'ours':>8}{'share':>7}{'JPEGs':>8}{'share':>7}{'published':>11}{'ours is':>9}")
+    shares = ([2], [4 / 3, 2, 4], [1], [])
+    for layers in [sorted(round(n_blocks / share) - 1 for share in some) for some in shares]:
+        sites = [f"{layer}.resid_post" for layer in layers] or ["proj"]
+        contestants = {
+            "limit": lambda sites=sites: bare_forward(encoder, pixels, sites, n),
+            "ours": lambda sites=sites: extraction(encoder, ready, sites, as_is, batch, to_read),
+            "jpegs": lambda sites=sites: extraction(encoder, photos, sites, transform, batch, workers),
+            "published": lambda layers=layers: published_way(encoder, photos, layers, batch, workers),
+        }
+        for contestant in contestants.values() if layers == [n_blocks // 2 - 1] else ():
+            contestant()  # warm up
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        for _ in range(rounds):
+            for name, contestant in contestants.items():
+                encoder.transform = transform
+                start = clock()
+                contestant()
+                times[name].append(clock() - start)
+        speed = {name: n / statistics.median(taken) for name, taken in times.items()}
+        print(
+            f"{', '.join(sites):34}{speed['limit']:8,.1f}{speed['ours']:8,.1f}{speed['ours'] / speed['limit']:7.0%}"
+            f"{speed['jpegs']:8,.1f}{speed['jpegs'] / speed['limit']:7.0%}"
+            f"{speed['published']:11,.1f}{speed['jpegs'] / speed['published']:8.2f}x",
+            flush=True,
+        )
 
 
 class Rows(Dataset):
@@ -148,12 +214,22 @@ def compare_reading(n_rows: int, d: int, batch: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--encoder", default="open_clip:ViT-B-32/none")
+    parser.add_argument("--images", type=int, default=128, help="pictures of a round, a multiple of the batch")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--cpu-seconds", action="store_true", help="pictures a CPU second, for a machine that is busy")
     arguments = parser.parse_args()
-    compare_extraction(arguments.images, arguments.batch, arguments.workers, arguments.rounds)
-    compare_reading(arguments.rows, arguments.width, 4096)
+    compare_extraction(
+        arguments.encoder,
+        arguments.images,
+        arguments.batch,
+        arguments.workers,
+        arguments.rounds,
+        cpu_seconds if arguments.cpu_seconds else time.perf_counter,
+    )
+    if arguments.rows:
+        compare_reading(arguments.rows, arguments.width, 4096)

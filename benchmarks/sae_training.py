@@ -2,11 +2,13 @@
 
     peers/bin/python benchmarks/sae_training.py            # see requirements.txt for the environment
     peers/bin/python benchmarks/sae_training.py --d 192 --width 1536 --k 20
+    peers/bin/python benchmarks/sae_training.py --device cuda --d 1024 --width 65536 --kinds batchtopk matryoshka topk
 
 One step is all that a trainer does with a batch: forward, backward, projection, clipping, Adam, thresholds and counts
 of dead latents. Contestants take turns, round by round, so that a busy moment of the machine meets all of them; a
 contestant's time is its median. The limit is the encoder's dense product alone; in float32 every exact method without
-screening has to compute it. The last table compares losses after equal steps on equal batches.
+screening has to compute it. On a GPU peers run under bfloat16 autocast, as their own training loops do. The last table
+compares losses after equal steps on equal batches.
 """
 
 import argparse
@@ -69,7 +71,7 @@ class UnusedPackages(MetaPathFinder, Loader):
 class RandomActivations:
     """Store of a few fixed batches: sums of k of many random directions, so that there is something to learn."""
 
-    def __init__(self, d: int, width: int, k: int, batch_size: int, n: int = 16) -> None:
+    def __init__(self, d: int, width: int, k: int, batch_size: int, device: str, n: int = 16) -> None:
         torch.manual_seed(0)
         self.d, self.meta = d, {"hash": "random"}
         directions = torch.nn.functional.normalize(torch.randn(width, d), dim=1)
@@ -78,7 +80,7 @@ class RandomActivations:
             chosen = torch.randint(width, (batch_size, k))
             strengths = torch.rand(batch_size, k)
             x = torch.nn.functional.embedding_bag(chosen, directions, per_sample_weights=strengths, mode="sum")
-            self.data.append(x / x.square().sum(1).mean().sqrt())
+            self.data.append((x / x.square().sum(1).mean().sqrt()).to(device))
 
     def __len__(self) -> int:
         return sum(len(x) for x in self.data)
@@ -105,7 +107,7 @@ def ours(store: RandomActivations, args: argparse.Namespace, kind: str, dtype: s
         lr=lr,
         group_fractions=fractions,
     )
-    run = training.Run(config, training.Setup(store, config, "cpu"), None, None)
+    run = training.Run(config, training.Setup(store, config, args.device), None, None)
 
     def step(x: Tensor) -> object:
         run.advance(x)
@@ -123,7 +125,8 @@ def dictionary_learning(store: RandomActivations, args: argparse.Namespace, kind
     trainers = {"topk": TopKTrainer, "batchtopk": BatchTopKTrainer, "matryoshka": MatryoshkaBatchTopKTrainer}
     shares = [0.0625, 0.0625, 0.125, 0.25, 0.5] if args.groups == 5 else [0.0625, 0.125, 0.25, 0.5625]
     trainer = trainers[kind](
-        steps=100_000, activation_dim=args.d, dict_size=args.width, k=args.k, layer=0, lm_name="", device="cpu", seed=0,
+        steps=100_000, activation_dim=args.d, dict_size=args.width, k=args.k, layer=0, lm_name="", seed=0,
+        device=args.device,
         **({"lr": lr} if lr else {}), **({"group_fractions": shares} if kind == "matryoshka" else {}),
     )  # fmt: skip
     count = iter(range(10**9))
@@ -136,9 +139,9 @@ def overcomplete(store: RandomActivations, args: argparse.Namespace, kind: str) 
 
     whole_batch = args.k * args.batch
     sae = (
-        BatchTopKSAE(args.d, args.width, top_k=whole_batch)
+        BatchTopKSAE(args.d, args.width, top_k=whole_batch, device=args.device)
         if kind == "batchtopk"
-        else TopKSAE(args.d, args.width, args.k)
+        else TopKSAE(args.d, args.width, args.k, device=args.device)
     )
     adam = torch.optim.Adam(sae.parameters(), lr=3e-4)
 
@@ -154,7 +157,7 @@ def sae_lens(store: RandomActivations, args: argparse.Namespace, kind: str) -> S
     from sae_lens.saes import batchtopk_sae, matryoshka_batchtopk_sae, topk_sae
     from sae_lens.training.sae_trainer import SAETrainer
 
-    common = {"d_in": args.d, "d_sae": args.width, "k": args.k}
+    common = {"d_in": args.d, "d_sae": args.width, "k": args.k, "device": args.device}
     if kind == "matryoshka":
         ends = [int(args.width * share) for share in (0.0625, 0.125, 0.25, 0.5, 1)[-args.groups :]]
         config = matryoshka_batchtopk_sae.MatryoshkaBatchTopKTrainingSAEConfig(**common, matryoshka_widths=ends)
@@ -163,7 +166,9 @@ def sae_lens(store: RandomActivations, args: argparse.Namespace, kind: str) -> S
         sae = batchtopk_sae.BatchTopKTrainingSAE(batchtopk_sae.BatchTopKTrainingSAEConfig(**common))
     else:
         sae = topk_sae.TopKTrainingSAE(topk_sae.TopKTrainingSAEConfig(**common))
-    settings = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=args.batch, lr_end=3e-5)
+    settings = SAETrainerConfig(
+        total_training_samples=10**9, train_batch_size_samples=args.batch, lr_end=3e-5, device=args.device
+    )
     return SAETrainer(cfg=settings, sae=sae, data_provider=iter(())).step
 
 
@@ -171,7 +176,7 @@ def sparsify(store: RandomActivations, args: argparse.Namespace, kind: str) -> S
     """EleutherAI/sparsify: TopK only."""
     from sparsify import SparseCoder, SparseCoderConfig
 
-    sae = SparseCoder(args.d, SparseCoderConfig(num_latents=args.width, k=args.k))
+    sae = SparseCoder(args.d, SparseCoderConfig(num_latents=args.width, k=args.k), device=args.device)
     adam = torch.optim.Adam(sae.parameters(), lr=3e-4)
 
     def step(x: Tensor) -> None:
@@ -186,7 +191,8 @@ def sparsify(store: RandomActivations, args: argparse.Namespace, kind: str) -> S
 
 def encoder_product(store: RandomActivations, args: argparse.Namespace, dtype: torch.dtype) -> Step:
     """The limit: one dense product of the batch with the encoder."""
-    weight, out = torch.randn(args.d, args.width).to(dtype), torch.empty(args.batch, args.width, dtype=dtype)
+    options = {"dtype": dtype, "device": args.device}
+    weight, out = torch.randn(args.d, args.width).to(**options), torch.empty(args.batch, args.width, **options)
     return lambda x: torch.mm(x.to(dtype), weight, out=out)
 
 
@@ -208,7 +214,7 @@ def contestants(store: RandomActivations, args: argparse.Namespace) -> dict[str,
             if kind not in kinds:
                 continue
             try:
-                table[kind][name] = make(store, args, kind)
+                table[kind][name] = in_autocast(make(store, args, kind), args.device)
             except Exception as error:
                 print(f"{name} {kind} left out: {type(error).__name__}: {error}", file=sys.stderr)
     table["limit"] = {
@@ -218,15 +224,36 @@ def contestants(store: RandomActivations, args: argparse.Namespace) -> dict[str,
     return table
 
 
-def measure(table: dict[str, dict[str, Step]], store: RandomActivations, rounds: int) -> dict[tuple[str, str], float]:
+def in_autocast(step: Step, device: str) -> Step:
+    """On a GPU the peer's step in mixed precision."""
+    if device == "cpu":
+        return step
+
+    def autocast(x: Tensor) -> object:
+        with torch.autocast(device, torch.bfloat16):
+            return step(x)
+
+    return autocast
+
+
+def finish_computing(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure(
+    table: dict[str, dict[str, Step]], store: RandomActivations, rounds: int, device: str
+) -> dict[tuple[str, str], float]:
     """Median seconds of a step, the contestants taking turns."""
     seconds: dict[tuple[str, str], list[float]] = {}
     for turn in range(rounds + 2):
         for kind, steps in table.items():
             for name, step in steps.items():
                 x = store.data[turn % len(store.data)]
+                finish_computing(device)
                 started = time.perf_counter()
                 step(x)
+                finish_computing(device)
                 if turn >= 2:  # the first steps set up
                     seconds.setdefault((kind, name), []).append(time.perf_counter() - started)
     return {key: median(values) for key, values in seconds.items()}
@@ -234,7 +261,8 @@ def measure(table: dict[str, dict[str, Step]], store: RandomActivations, rounds:
 
 def print_table(seconds: dict[tuple[str, str], float], args: argparse.Namespace) -> None:
     """Samples a second and ratios to ours."""
-    print(f"d = {args.d}, F = {args.width}, k = {args.k}, batch {args.batch}, {torch.get_num_threads()} threads")
+    where = f"{torch.get_num_threads()} threads" if args.device == "cpu" else torch.cuda.get_device_name()
+    print(f"d = {args.d}, F = {args.width}, k = {args.k}, batch {args.batch}, {where}")
     print(f"{'kind':<12}{'trainer':<30}{'samples/s':>11}{'screened ours':>15}{'float32 ours':>14}")
     for (kind, name), own in seconds.items():
         row = f"{kind:<12}{name:<30}{args.batch / own:>11,.0f}"
@@ -272,12 +300,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="measured steps of each contestant")
     parser.add_argument("--loss-steps", type=int, default=0, help="steps of the comparison of losses; 0: none")
     parser.add_argument("--loss-lr", type=float, default=1e-3)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     sys.meta_path.insert(0, UnusedPackages())
-    store = RandomActivations(args.d, args.width, args.k, args.batch)
-    print_table(measure(contestants(store, args), store, args.rounds), args)
+    store = RandomActivations(args.d, args.width, args.k, args.batch, args.device)
+    print_table(measure(contestants(store, args), store, args.rounds, args.device), args)
     if args.loss_steps:
         compare_losses(store, args)
 
