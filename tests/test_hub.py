@@ -115,6 +115,14 @@ def test_scaled_training_activations_that_the_file_does_not_hold_are_warned_of(p
         load_sae(peers / "saelens" / "standard")
 
 
+def test_the_first_schema_of_saev_is_read_as_saev_reads_it_and_warned_of(peers):
+    path = peers / "saev" / "relu" / "sae.pt"
+    header, weights = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(json.dumps({**json.loads(header), "schema": 1}).encode() + b"\n" + weights)
+    with pytest.warns(UserWarning, match="schema 1, written both by versions that centred the input"):
+        assert difference(peers, "saev/relu").codes <= LIMIT
+
+
 def test_saelens_files_of_before_version_6_are_read(peers):
     path = peers / "saelens" / "topk" / "cfg.json"
     values = json.loads(path.read_text())
