@@ -162,6 +162,10 @@ class TestPlan:
         assert plan.notebooks[2].works is None
         assert "  c                                -" in show([plan], planning.ANY_GPU, tmp_path)
 
+    def test_one_that_trains_what_its_parameters_do_not_tell_is_marked_too(self, tmp_path, root):
+        text = PARAMETERS.replace("kinds: list", "variants: list").replace("sweep: list", "others: list")
+        assert Plan.of(write_project(tmp_path, root, self.PROFILE, text)).notebooks[0].works is None
+
     def test_dictionaries_of_one_site_are_in_memory_together(self, plan):
         largest = max(work.memory for work in plan.notebooks[0].works)
         numbers = sum(2 * 192 * f + f + 192 for f in (192, 192, 384, 384))

@@ -78,6 +78,8 @@ class Planner:
         encoder, tokens = values["encoder"], values.get("tokens", "cls")
         size = self._encoder(encoder)
         sites = _several(values, "sites", "site")
+        if "steps" in values and not _configs(values, last=True):
+            raise ValueError("what is trained here cannot be told from the parameters")
         if "n_close" in values:
             yield from self._exploration(encoder, size, values)
         for name in ("train_images", "eval_images"):
