@@ -343,3 +343,11 @@ def test_a_real_deit_has_the_features_and_the_classes_that_transformers_gives(re
     guesses = [model.config.id2label[int(best)] for best in logits.argmax(1)]
     right = [joined(file.parent.name) in joined(guess) for file, guess in zip(files, guesses, strict=True)]
     assert np.mean(right) > 0.5  # 67.5 % on 200 photographs, by chance 0.1 %
+
+
+def test_weights_of_a_local_folder_are_read_without_a_progress_bar(capfd):
+    from transformers.utils import logging
+
+    load_encoder("tiny-eye", device="cpu")
+    assert "Loading weights" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()

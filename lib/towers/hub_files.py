@@ -3,6 +3,8 @@
 Only safetensors are read, no code of a checkpoint is run, and every weight of the model must be in the checkpoint.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -85,14 +87,15 @@ def _no_weights(source: str, model_class: str) -> str:
 
 def _load_model(source: str, model_class: type, config, options: dict) -> nn.Module:
     try:
-        model, report = model_class.from_pretrained(
-            source,
-            config=config,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **options,
-        )
+        with _without_progress_bar() if Path(source).is_dir() else nullcontext():  # a download shows its bars
+            model, report = model_class.from_pretrained(
+                source,
+                config=config,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
+            )
     except OSError as error:
         if "does not appear to have a file named" in str(error):
             raise FileNotFoundError(_no_weights(source, model_class.__name__)) from error
@@ -104,3 +107,19 @@ def _load_model(source: str, model_class: type, config, options: dict) -> nn.Mod
             "they would be random numbers"
         )
     return model
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """No bar for weights that are read in a moment: in a notebook it would be kept as an output."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    if not was_enabled:
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
