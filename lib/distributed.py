@@ -156,7 +156,8 @@ def launch(function: Callable, *args: object, processes: int, **options: object)
         notebook_launcher(_in_a_fork, args=(function, args), num_processes=processes, **options)
     except ChildFailedError as error:
         failed, failure = error.get_first_failure()
-        raise RuntimeError(f"process {failed} failed: {failure.message.strip().splitlines()[-1]}") from None
+        said = failure.message if isinstance(failure.message, str) else failure.message["message"]  # a signal, an error
+        raise RuntimeError(f"process {failed} failed: {said.strip()}") from None
 
 
 def _in_a_fork(function: Callable, args: tuple) -> None:
