@@ -8,10 +8,11 @@ Shapes: B rows, d width, F latents, G nested prefixes, nnz kept codes.
 from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.sae import SAE
-from lib.sparse_codes import BatchTopK, Codes, Encoder, TopK, dot_products, order_by_feature, weighted_sums
+from lib.sparse_codes import BatchTopK, Codes, Encoder, TopK, by_latent, dot_products, weighted_sums
 
 
 class Objective(Protocol):
@@ -56,17 +57,18 @@ def auxiliary_gradients(sae: SAE, dead: Tensor, x: Tensor, error: Tensor, k: int
     (arXiv 2406.04093), appendix A.2.
     """
     weight, decoder = sae.W_enc.t()[dead], sae.W_dec[dead]  # (n, d)
-    codes = torch.addmm(sae.b_enc[dead], x, weight.t()).relu_()  # (B, n)
-    if len(dead) > k:
-        top = codes.topk(k, dim=1, sorted=False)
-        codes = torch.zeros_like(codes).scatter_(1, top.indices, top.values)
-    miss = torch.addmm(error, codes, decoder)  # r̂ - r, (B, d)
+    top = torch.addmm(sae.b_enc[dead], x, weight.t()).topk(min(k, len(dead)), dim=1, sorted=False)  # (B, k)
+    kept = top.values > 0
+    rows, features, values = kept.nonzero()[:, 0], top.indices[kept], top.values[kept]  # (nnz,)
+    offsets = F.pad(kept.sum(1).cumsum(0), (1, 0))
+    miss = weighted_sums(decoder, features, offsets, values).add_(error)  # r̂ - r, (B, d)
     variance = (error - error.mean(0)).square().sum()
     scale = torch.where(variance > 0, alpha / variance, 0)
     loss = scale * miss.square().sum()
     upstream = miss.mul_(2 * scale)
-    to_codes = (upstream @ decoder.t()).mul_(codes > 0)  # (B, n)
-    return AuxiliaryGradients(dead, to_codes.t() @ x, to_codes.sum(0), codes.t() @ upstream, loss)
+    to_codes = dot_products(upstream, rows, offsets, decoder, features)
+    gradients = by_latent(Codes(rows, features, values, offsets), to_codes, x, upstream, rows, len(dead))
+    return AuxiliaryGradients(dead, gradients.encoder, gradients.bias, gradients.decoder, loss)
 
 
 class _Common:
@@ -137,15 +139,11 @@ class _SparseObjective(_Common):
         self._errors_to_gradients(upstream)
         upstream = upstream.view(-1, self.sae.d)  # (B * G, d)
         to_codes = dot_products(upstream, bags, offsets, self.sae.W_dec, codes.features)
-        order = order_by_feature(codes.features, self.sae.n_features)
-        values, to_codes = codes.values[order.entries], to_codes[order.entries]
-        decoder = weighted_sums(upstream, bags[order.entries], order.offsets, values)
-        encoder = weighted_sums(x, codes.rows[order.entries], order.offsets, to_codes)
-        bias = torch.segment_reduce(to_codes, "sum", offsets=order.offsets)
+        found = by_latent(codes, to_codes, x, upstream, bags, self.sae.n_features)
         output = upstream.view(len(x), -1, self.sae.d)[:, 0].sum(0)
-        self._set_gradients(encoder, bias, decoder, output, auxiliary)
-        self.since_fired.add_(len(x)).masked_fill_(order.offsets.diff() > 0, 0)
-        self._last = (x, upstream, values, order.offsets)
+        self._set_gradients(found.encoder, found.bias, found.decoder, output, auxiliary)
+        self.since_fired.add_(len(x)).masked_fill_(found.offsets.diff() > 0, 0)
+        self._last = (x, upstream, found.values, found.offsets)
 
     def _bags(self, codes: Codes) -> tuple[Tensor, Tensor]:
         """One bag per row and group, in that order: each code's bag (nnz,) and the bags' offsets (B * G + 1,)."""

@@ -73,6 +73,33 @@ def dot_products(left: Tensor, bags: Tensor, offsets: Tensor, right: Tensor, ind
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, index, offsets[:-1], bags, 0, -1)
 
 
+class LatentGradients(NamedTuple):
+    """What a batch's codes pass on to the weights of each latent, and the codes' values in the latents' order."""
+
+    encoder: Tensor  # (F, d)
+    bias: Tensor  # (F,)
+    decoder: Tensor  # (F, d)
+    values: Tensor  # (nnz,): latent j owns `values[offsets[j]:offsets[j + 1]]`
+    offsets: Tensor  # (F + 1,) int64
+
+
+def by_latent(
+    codes: Codes, to_codes: Tensor, x: Tensor, upstream: Tensor, bags: Tensor, n_features: int
+) -> LatentGradients:
+    """Sum over each latent's codes: `to_codes` (nnz,) times their input rows of x (B, d) for the encoder's side, their
+    values times rows `bags` (nnz,) of the upstream gradient for the decoder's.
+    """
+    order = order_by_feature(codes.features, n_features)
+    values, to_codes = codes.values[order.entries], to_codes[order.entries]
+    return LatentGradients(
+        weighted_sums(x, codes.rows[order.entries], order.offsets, to_codes),
+        torch.segment_reduce(to_codes, "sum", offsets=order.offsets),
+        weighted_sums(upstream, bags[order.entries], order.offsets, values),
+        values,
+        order.offsets,
+    )
+
+
 def flat_indices(hits: Tensor) -> Tensor:
     """Ascending flat indices of the non-zero entries; eight bytes at a time, since almost all are zero."""
     hits = hits.view(-1)

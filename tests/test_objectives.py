@@ -139,3 +139,15 @@ def test_the_report_has_the_batchs_l0_and_centred_explained_variance(kind):
     assert report["mse"] == pytest.approx(float(error.square().sum(1).mean()), rel=1e-5)
     expected = 1 - float(error.square().sum() / (x - x.mean(0)).square().sum())
     assert report["explained_variance"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_dead_latents_that_no_picture_excites_get_no_gradient():
+    sae, x = make("batchtopk", aux_k=4)
+    dead = torch.arange(3, F, 7)
+    with torch.no_grad():
+        sae.b_enc[dead] = -100.0
+    objective = OBJECTIVES["batchtopk"](sae, torch.float32)
+    objective.since_fired[dead] = 1000
+    objective.backward(x)
+    assert (sae.W_enc.grad[:, dead] == 0).all() and (sae.W_dec.grad[dead] == 0).all()
+    assert_gradients_equal(gradients(sae), sae, slow_loss(sae, x, dead))
