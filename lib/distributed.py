@@ -80,7 +80,7 @@ class _Ranks:
         except _AnotherFailed as raised:
             error = raised
         except Exception as raised:
-            error, sentence = raised, f"rank {rank()} failed: {raised}"
+            error, sentence = raised, f"process {rank()} failed: {type(raised).__name__}: {raised}"
             self.board.set(f"failed-{self.turn}", sentence)
         outcomes = self._gather((sentence, result))
         if error is not None:
@@ -109,7 +109,7 @@ _ranks = cache(_Ranks)
 def on_all_ranks(work: Callable[[], Result]) -> list[Result]:
     """Do the work on every rank, wait for all, and give each of them all results (picklable), by rank.
 
-    An error on one rank is raised there, and on the others as a RuntimeError that names the rank and quotes it.
+    An error on one rank is raised there, and on the others as a RuntimeError that names the process and quotes it.
     """
     return [work()] if world_size() == 1 else _ranks().run(work)
 
@@ -157,7 +157,8 @@ def launch(function: Callable, *args: object, processes: int, **options: object)
     except ChildFailedError as error:
         failed, failure = error.get_first_failure()
         said = failure.message if isinstance(failure.message, str) else failure.message["message"]  # a signal, an error
-        raise RuntimeError(f"process {failed} failed: {said.strip()}") from None
+        quoted = said.strip().removeprefix(f"{_AnotherFailed.__name__}: ")  # of the process that failed before this one
+        raise RuntimeError(quoted if quoted != said.strip() else f"process {failed} failed: {quoted}") from None
 
 
 def _in_a_fork(function: Callable, args: tuple) -> None:
