@@ -13,7 +13,8 @@ OTHER = {
     "matryoshka_loss": "code", "batch_size": 32, "seed": 3, "data_seed": 3, "data_order": "replay", "lr": 0.1,
     "lr_rule": "code", "warmup_steps": 3, "decay_start": 9, "beta1": 0.5, "beta2": 0.5, "clip_norm": 2.0,
     "normalize": False, "normalization_batches": 3, "aux_alpha": 0.5, "aux_k": 3, "dead_after": 3,
-    "threshold": "per_feature", "input_norm": "unit_rms", "threshold_beta": 0.5, "threshold_start": 3, "encoder_dtype": "float32",
+    "input_norm": "unit_rms", "threshold": "per_feature", "threshold_beta": 0.5, "threshold_start": 3,
+    "encoder_dtype": "float32",
 }  # fmt: skip
 CHANGES_NOTHING = {"log_every": 7, "checkpoint_every": 7}
 
