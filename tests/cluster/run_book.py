@@ -1,9 +1,10 @@
-"""Build the smoke profile through a real Slurm and compare it with a local build: `python tests/cluster/run_book.py`.
+"""Build a profile through a real Slurm and compare it with a local build: `python tests/cluster/run_book.py [PROFILE]`.
 
 As root on Debian, after `apt-get install slurm-wlm munge`, with the `cluster` extra installed. Prints what was checked
 and ends with status 1 where anything is not as it should be.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -18,7 +19,6 @@ import nbformat
 from loopback_slurm import loopback_slurm, missing_programs
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILE = "smoke"
 CLOCK = re.compile("seconds|minutes|per_second|time")
 
 
@@ -39,15 +39,15 @@ def copy_of_project(folder: Path) -> Path:
     return folder
 
 
-def build(project: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "book.tools.build", "--profile", PROFILE, *arguments]
+def build(project: Path, profile: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "book.tools.build", "--profile", profile, *arguments]
     environment = os.environ | {"PYTHONPATH": str(project)}
     subprocess.run(command, cwd=project, env=environment, check=True)
 
 
-def numbers(project: Path) -> dict[str, object]:
+def numbers(project: Path, profile: str) -> dict[str, object]:
     """Everything that a build computed: results without what a clock measured, and digests of all tensors."""
-    build = project / "build" / PROFILE
+    build = project / "build" / profile
     results = {path.name: without_clock(json.loads(path.read_text())) for path in sorted(build.glob("results/*.json"))}
     tensors = sorted(build.rglob("*.safetensors"))
     return results | {str(p.relative_to(build)): hashlib.sha256(p.read_bytes()).hexdigest() for p in tensors}
@@ -66,12 +66,12 @@ def finished_jobs(slurm: Path) -> dict[str, dict[str, str]]:
     return {job["JobId"]: job for job in jobs}
 
 
-def problems(project: Path, slurm: Path) -> list[str]:
+def problems(project: Path, profile_name: str, slurm: Path) -> list[str]:
     """Notebooks that did not run as a job of Slurm with the resources of their profile."""
     from book.tools.profiles import Profile
 
     jobs, found = finished_jobs(slurm), []
-    profile = Profile(PROFILE, project)
+    profile = Profile(profile_name, project)
     for name, entry in profile.entries.items():
         number = nbformat.read(profile.executed(name), as_version=4).metadata["monosemantic"].get("slurm_job")
         job = jobs.get(number or "")
@@ -88,18 +88,25 @@ def problems(project: Path, slurm: Path) -> list[str]:
 
 
 def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("profile", nargs="?", default="smoke")
+    options.add_argument("--against", type=Path, help="a clone with a finished local build, instead of one made now")
+    options = options.parse_args()
+    profile = options.profile
     if missing := missing_programs():
         print(f"error: {', '.join(missing)} not found: apt-get install slurm-wlm munge", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="slurm-") as temporary:
         folder = Path(temporary)
         folder.chmod(0o755)
-        here, there = copy_of_project(folder / "here"), copy_of_project(folder / "there")
+        there = copy_of_project(folder / "there")
         with loopback_slurm(folder / "slurm"):
-            build(there, "--executor", "slurm", "--jobs", "2")
-        found = problems(there, folder / "slurm")
-        build(here, "--cores", "2")
-        local, cluster = numbers(here), numbers(there)
+            build(there, profile, "--executor", "slurm", "--jobs", "2")
+        found = problems(there, profile, folder / "slurm")
+        here = options.against or copy_of_project(folder / "here")
+        if options.against is None:
+            build(here, profile, "--cores", "2")
+        local, cluster = numbers(here, profile), numbers(there, profile)
         differing = sorted(name for name in local.keys() | cluster.keys() if local.get(name) != cluster.get(name))
         found += [f"{name} differs from the local build's" for name in differing]
         print(f"{len(local)} results and tensor files compared, {len(differing)} differ")
