@@ -78,14 +78,12 @@ class TestFirstView:
         assert all(tree.strips(level).count() for level in range(heads.count()))
 
     def test_a_feature_stands_beside_its_parent(self, tree):
-        parent = tree.parent_in_view()
-        box = parent.bounding_box()
-        parent.click()
+        tree.parent_in_view().click()
         tree.whole.click()
         tree.page.wait_for_timeout(400)
         below = tree.root.locator(".ht-chip").first.get_attribute("data-feature")
-        child = tree.stage.locator(f'[data-feature="{below}"]')
-        inner = child.bounding_box()
+        strips = (tree.stage.locator(f'[data-feature="{feature}"]') for feature in (tree.feature, below))
+        box, inner = (strip.bounding_box() for strip in strips)
         assert inner["x"] > box["x"]
         assert box["y"] - 1 <= inner["y"]
         assert inner["y"] + inner["height"] <= box["y"] + box["height"] + 1
