@@ -24,4 +24,4 @@ step 'The book'
 make --no-print-directory book
 
 step 'The rendered book in a browser'
-python -m pytest -q tests/browser
+python -m pytest -q tests/browser -n "${CORES:-2}" --dist loadfile
