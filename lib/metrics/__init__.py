@@ -16,6 +16,15 @@ from lib.metrics.stability import (
     random_directions,
     shuffled_codes,
 )
+from lib.metrics.steering import (
+    Rates,
+    crossed_mean,
+    feature_embeddings,
+    mean_difference,
+    name_bounds,
+    rates,
+    steering_score,
+)
 from lib.metrics.trends import Trend, trend_test
 from lib.metrics.uniqueness import jaccard, jaccard_counts
 
@@ -24,12 +33,15 @@ __all__ = [
     "Level",
     "Matching",
     "Parents",
+    "Rates",
     "Reconstruction",
     "Sparsity",
     "Trend",
     "bootstrap",
     "by_level",
     "clades",
+    "crossed_mean",
+    "feature_embeddings",
     "jaccard",
     "jackknife_error",
     "jaccard_counts",
@@ -38,12 +50,16 @@ __all__ = [
     "match_active_sets",
     "match_codes",
     "match_directions",
+    "mean_difference",
     "monosemanticity",
+    "name_bounds",
     "parents",
     "random_directions",
     "rank_correlation",
+    "rates",
     "reconstruction",
     "shuffled_codes",
     "sparsity",
+    "steering_score",
     "trend_test",
 ]
