@@ -43,7 +43,7 @@ def copy_run(run: Path, out: Path, weights: Sequence[str], about: dict) -> None:
     run, out = Path(run), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for name in weights:
-        shutil.copy(run / name, out / name)
+        shutil.copy(run / name, out / Path(name).name)
     rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     rounded = [{name: round(value, 4) for name, value in row.items()} for row in rows]
     with replacing(out / "training_log.jsonl") as temporary:
