@@ -27,7 +27,9 @@ _HOME = {
     "SAEConfig": "lib.sae",
     "train_sae": "lib.training",
     "FeatureTable": "lib.features",
+    "Intervention": "lib.steering",
     "FeatureExplorer": "lib.widgets",
+    "SteeringPanel": "lib.widgets",
     "load_sae": "lib.hub",
     "push_sae": "lib.hub",
 }
@@ -43,6 +45,7 @@ _MODULES = (
     "models",
     "plots",
     "sae",
+    "steering",
     "training",
     "widgets",
 )

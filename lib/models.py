@@ -11,14 +11,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from lib.distributed import local_gpu
 from lib.towers import Tower, load_tower
+
+if TYPE_CHECKING:
+    from lib.steering import Intervention
 
 _KINDS = ("resid_post", "mlp_out", "attn_out")
 
@@ -75,14 +80,24 @@ class Encoder(nn.Module):
         self.n_tokens = len(self.token_kinds)
         self.sites = [f"{layer}.{kind}" for layer in range(self.n_layers) for kind in reversed(_KINDS)] + ["proj"]
         self.logit_scale = tower.logit_scale
+        self._interventions: tuple[Intervention, ...] = ()  # those in force, see `steered`
 
     def __repr__(self) -> str:
         size = f"{self.n_layers} blocks, d_model {self.d_model}, {self.n_tokens} tokens, d_embed {self.d_embed}"
         return f"Encoder({self.spec!r}, {size}, {self.device}, {str(self.dtype).removeprefix('torch.')})"
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """16 hex digits of the weights, the preprocessing and the precision: other numbers, other fingerprint."""
+        """16 hex digits of the weights, the preprocessing and the precision: other numbers, other fingerprint.
+
+        Raises ValueError while the encoder is steered: what it then says must not be stored as its own.
+        """
+        if self._interventions:
+            raise ValueError("a steered encoder is not stored: leave `with encoder.steered(...)` before extracting")
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -129,7 +144,7 @@ class Encoder(nn.Module):
             except _AllRead:
                 embedding = None
         if reads_proj:
-            values["proj"] = embedding
+            values["proj"] = self._edited("proj", embedding)
         return {str(site): values[str(site)].float() for site in wanted}
 
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -148,8 +163,50 @@ class Encoder(nn.Module):
             ]
         return F.normalize(torch.cat(parts), dim=-1) if parts else torch.empty(0, self.d_embed, device=self.device)
 
+    @contextmanager
+    def steered(self, *interventions: "Intervention") -> Iterator[None]:
+        """While it lasts, every forward pass is steered by the interventions, in their order; contexts add up.
+
+        At `proj` they edit what `run` and `embed_images` give, before it is normalised; elsewhere they edit the
+        original model's pass, whoever calls it. No weight is touched: leaving the context, also by an exception,
+        restores the model bit for bit. Raises ValueError for an intervention that does not fit this encoder.
+        """
+        for intervention in interventions:
+            intervention.check(self)
+        outer = self._interventions
+        hooked = {intervention.site for intervention in outer} | {"proj"}
+        handles = []
+        try:
+            self._interventions = (*outer, *interventions)
+            for site in dict.fromkeys(i.site for i in interventions if i.site not in hooked):
+                handles.append(self._edit_output_at(self.site(site)))
+            yield
+        finally:
+            self._interventions = outer
+            for handle in handles:
+                handle.remove()
+
+    def _edit_output_at(self, site: Site) -> RemovableHandle:
+        """Hook the interventions in force at an inner site into the model."""
+
+        def edit(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
+            if isinstance(output, tuple):
+                return self._edited(str(site), output[0]), *output[1:]
+            return self._edited(str(site), output)
+
+        # first among the hooks, because transformers collects its hidden_states by hooks too
+        return self.tower.module(site.layer, site.kind).register_forward_hook(edit, prepend=True)
+
+    def _edited(self, site: str, value: Tensor) -> Tensor:
+        for intervention in self._interventions:
+            if intervention.site == site:
+                value = intervention.edit(value, self)
+        return value
+
     def _precision(self):
-        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+        """Autocast, unless the weights have another precision than float32 themselves."""
+        lower = self.dtype != torch.float32 and next(self.model.parameters()).dtype == torch.float32
+        return torch.autocast(self.device.type, self.dtype) if lower else nullcontext()
 
 
 @contextmanager

@@ -1,0 +1,280 @@
+"""Interventions: change what a few features say of an activation, and put the change back into the forward pass.
+
+With codes f = encode(x) and the features' new values f', an intervention replaces x by
+
+    x + sum_j (f'_j - f_j) W_dec[j]        keep_error=True: what the dictionary cannot say stays (arXiv 2504.08729)
+    decode(f')                             keep_error=False: what it cannot say is dropped (arXiv 2504.02821, 4.4)
+
+`Encoder.steered` and `Llava` apply them. An SAE is one dictionary; `Neurons` and `Directions` are the baselines.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lib.models import Site
+from lib.sae import input_scale
+
+if TYPE_CHECKING:
+    from lib.models import Encoder
+
+MODES = ("clamp", "add", "scale", "suppress")
+TOKENS = ("all", "cls", "spatial")
+_DENSE_CODES = 1 << 26  # codes that are dense at a time: 256 MiB
+
+Mask = tuple[bool, ...] | tuple[tuple[bool, ...], ...]
+
+
+class Dictionary(Protocol):
+    """What an intervention needs of an SAE: d, n_features F, W_dec (F, d), encode (.., d) -> (.., F), and decode."""
+
+    d: int
+    n_features: int
+    W_dec: Tensor
+
+    def encode(self, x: Tensor) -> Tensor: ...
+    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The d raw neurons of a site as a dictionary, the papers' baseline: feature j is dimension j of x."""
+
+    d: int
+
+    @property
+    def n_features(self) -> int:
+        return self.d
+
+    @cached_property
+    def W_dec(self) -> Tensor:
+        return torch.eye(self.d)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
+        return codes
+
+
+class Directions:
+    """Directions (F, d) as a dictionary: a feature's code is the projection of x on its unit vector.
+
+    They are not meant to reconstruct x: steer with keep_error=True, which moves x along the directions alone.
+    Raises ValueError for vectors of no length.
+    """
+
+    def __init__(self, vectors: Tensor):
+        vectors = torch.as_tensor(vectors, dtype=torch.float32)
+        if vectors.ndim != 2:
+            raise ValueError(f"directions are a matrix (F, d), not of shape {tuple(vectors.shape)}: add a dimension")
+        length = vectors.norm(dim=1, keepdim=True)
+        if not bool((length > 0).all()) or not bool(length.isfinite().all()):
+            raise ValueError("a direction of length zero, or of one that is not finite, points nowhere: leave it out")
+        self.W_dec = vectors / length
+        self.n_features, self.d = vectors.shape
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x @ self.W_dec.to(x).T
+
+    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
+        return codes @ self.W_dec.to(codes)
+
+
+def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
+    """DiffMean (arXiv 2504.02821 v3, Table 2): mean of the activations with a concept less the mean of those without.
+
+    (N, d), (M, d) -> (d,). Raises ValueError for an empty set or different widths.
+    """
+    for name, rows in (("positive", positive), ("negative", negative)):
+        if rows.ndim != 2 or len(rows) == 0:
+            raise ValueError(f"the {name} activations are rows (N, d), at least one, not {tuple(rows.shape)}")
+    if positive.shape[1] != negative.shape[1]:
+        raise ValueError(f"activations of widths {positive.shape[1]} and {negative.shape[1]} are not of one site")
+    return positive.float().mean(0) - negative.float().mean(0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Values at a site and what one dictionary says of them: made once, shared by any number of interventions.
+
+    x (..., d) float32; column: feature -> column of codes (..., k); scale: what a decoded unit is worth in x, one
+    number or (..., 1); reconstruction (..., d), where an intervention drops the error.
+    """
+
+    x: Tensor
+    column: dict[int, int]
+    codes: Tensor
+    scale: Tensor | float
+    reconstruction: Tensor | None
+
+    @classmethod
+    def of(cls, sae: Dictionary, x: Tensor, features: Sequence[int], reconstruct: bool) -> "Reading":
+        """Encode x, of any float type, in float32 and keep the codes of the features."""
+        x = x.float()
+        rows = x.reshape(-1, x.shape[-1]).to(_home(sae, x))
+        codes, decoded = [], []
+        for part in rows.split(max(1, _DENSE_CODES // sae.n_features)):
+            dense = sae.encode(part)
+            codes.append(dense[:, list(features)].to(x))
+            if reconstruct:
+                decoded.append(sae.decode(dense, part).to(x))
+        norm = getattr(getattr(sae, "config", None), "input_norm", "none")
+        return cls(
+            x=x,
+            column={feature: i for i, feature in enumerate(features)},
+            codes=torch.cat(codes).view(*x.shape[:-1], -1),
+            scale=1.0 if norm == "none" else input_scale(x, norm)[1],
+            reconstruction=torch.cat(decoded).view(x.shape) if reconstruct else None,
+        )
+
+
+def _home(sae: Dictionary, x: Tensor) -> torch.device:
+    """Where a dictionary computes: an SAE where its weights are, the others where x is."""
+    return sae.W_dec.device if isinstance(sae, nn.Module) else x.device
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Set, shift or scale features of a dictionary at a site of an encoder.
+
+    sae: an `SAE`, `Neurons` or `Directions` of the site's width. features: {feature: value v}, several at once. mode:
+    - clamp: f_j := v, the papers' steering; - add: f_j + v; - scale: f_j * v;
+    - suppress: f_j := -v for v >= 0, the negative strength by which arXiv 2504.02821 removes a concept.
+    tokens: "all", "cls", "spatial", or a mask: (h, w) over the patches or (T,) over all tokens, true where to edit;
+    tokens that are not chosen stay as they are. keep_error: see the module.
+
+    Raises ValueError for unknown modes, tokens, sites and features, and for values that are not finite.
+    """
+
+    sae: Dictionary
+    site: str
+    features: Mapping[int, float]
+    mode: str = "clamp"
+    tokens: str | Mask = "all"
+    keep_error: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", str(Site.parse(self.site)))
+        object.__setattr__(self, "features", {int(j): float(v) for j, v in dict(self.features).items()})
+        object.__setattr__(self, "keep_error", bool(self.keep_error))
+        if not isinstance(self.tokens, str):
+            object.__setattr__(self, "tokens", _frozen_mask(self.tokens))
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}: choose one of {', '.join(MODES)}")
+        if isinstance(self.tokens, str) and self.tokens not in TOKENS:
+            raise ValueError(f"unknown tokens {self.tokens!r}: choose one of {', '.join(TOKENS)}, or give a mask")
+        if not self.features:
+            raise ValueError("an intervention needs a feature: write {feature: value}")
+        for feature, value in self.features.items():
+            self._check_feature(feature, value)
+
+    def _check_feature(self, feature: int, value: float) -> None:
+        if not 0 <= feature < self.sae.n_features:
+            raise ValueError(f"no feature {feature}: the dictionary has features 0 to {self.sae.n_features - 1}")
+        if not math.isfinite(value):
+            raise ValueError(f"feature {feature} cannot be set by {value}: give a finite number")
+        if self.mode == "suppress" and value < 0:
+            raise ValueError(f"suppress sets a feature to minus its value: give {-value:g} in place of {value:g}")
+
+    def check(self, encoder: "Encoder") -> None:
+        """Raises ValueError where this encoder lacks the site or the tokens, or the dictionary has another width."""
+        width = encoder.width(self.site)
+        if width != self.sae.d:
+            raise ValueError(
+                f"the dictionary reads activations of width {self.sae.d}, and {self.site} of {encoder.spec} has width "
+                f"{width}: take one that was trained there"
+            )
+        self.mask(encoder)
+
+    def mask(self, encoder: "Encoder") -> Tensor | None:
+        """Which of the T tokens are edited: (T, 1) bool, or None for all of them."""
+        if self.tokens == "all":
+            return None
+        if self.site == "proj":
+            raise ValueError("proj has one vector for each picture and no tokens: leave tokens='all'")
+        chosen = torch.zeros(encoder.n_tokens, dtype=torch.bool)
+        if isinstance(self.tokens, str):
+            positions = encoder.positions(self.tokens)
+            if not len(positions):
+                raise ValueError(f"{encoder.spec} has no {self.tokens} tokens: choose others")
+            chosen[positions] = True
+            return chosen[:, None]
+        given = torch.tensor(self.tokens, dtype=torch.bool)
+        if given.shape == encoder.grid:
+            chosen[encoder.positions("spatial")] = given.flatten()
+        elif given.shape == (encoder.n_tokens,):
+            chosen = given
+        else:
+            raise ValueError(
+                f"a mask of shape {tuple(given.shape)} does not fit: {encoder.spec} has patches {encoder.grid} and "
+                f"{encoder.n_tokens} tokens"
+            )
+        return chosen[:, None]
+
+    def edit(self, x: Tensor, encoder: "Encoder") -> Tensor:
+        """Values at the site (B, T, d), or (B, E) at proj, after the intervention; computed in float32, typed as x."""
+        builds_graph = torch.is_grad_enabled() and x.requires_grad  # an SAE's weights alone ask for none
+        with torch.autocast(x.device.type, enabled=False), torch.set_grad_enabled(builds_graph):
+            reading = Reading.of(self.sae, x, list(self.features), reconstruct=not self.keep_error)
+            return self.edited(reading, self.mask(encoder)).to(x.dtype)
+
+    def edited(self, reading: Reading, mask: Tensor | None) -> Tensor:
+        """The same from a reading by this dictionary: (..., d) float32, a sum of as many rows of W_dec as features."""
+        features = list(self.features)
+        codes = reading.codes[..., [reading.column[j] for j in features]]  # (..., k)
+        rows = self.sae.W_dec[features].detach().to(reading.x)  # (k, d)
+        start = reading.x if self.keep_error else reading.reconstruction
+        new = start + (self._wanted(codes) - codes) @ rows * reading.scale
+        return new if mask is None else torch.where(mask.to(new.device), new, reading.x)
+
+    def _wanted(self, codes: Tensor) -> Tensor:
+        """f' of the features (..., k)."""
+        values = codes.new_tensor(list(self.features.values()))
+        if self.mode == "add":
+            return codes + values
+        if self.mode == "scale":
+            return codes * values
+        return (values if self.mode == "clamp" else -values).expand_as(codes)
+
+    def describe(self) -> dict:
+        """All that it does, as JSON can hold it."""
+        return {
+            "dictionary": {"kind": _kind(self.sae), "d": self.sae.d, "n_features": self.sae.n_features},
+            "site": self.site,
+            "features": {str(feature): value for feature, value in self.features.items()},
+            "mode": self.mode,
+            "tokens": self.tokens if isinstance(self.tokens, str) else torch.tensor(self.tokens).tolist(),
+            "keep_error": self.keep_error,
+        }
+
+    def as_code(self, dictionary: str = "sae") -> str:
+        """The expression that makes it anew, where `dictionary` names the SAE or the directions."""
+        features = ", ".join(f"{feature}: {value!r}" for feature, value in self.features.items())
+        parts = [repr(self.sae) if isinstance(self.sae, Neurons) else dictionary, f'"{self.site}"', f"{{{features}}}"]
+        if self.mode != "clamp":
+            parts.append(f'mode="{self.mode}"')
+        if isinstance(self.tokens, str) and self.tokens != "all":
+            parts.append(f'tokens="{self.tokens}"')
+        elif not isinstance(self.tokens, str):
+            parts.append(f"tokens={torch.tensor(self.tokens).int().tolist()}")
+        parts.append(f"keep_error={self.keep_error}")
+        return f"Intervention({', '.join(parts)})"
+
+
+def _kind(sae: Dictionary) -> str:
+    return sae.config.kind if hasattr(sae, "config") else type(sae).__name__.lower()
+
+
+def _frozen_mask(mask: object) -> Mask:
+    """A mask of any kind (tensor, array, nested lists) as nested tuples, which compare and print."""
+    array = torch.as_tensor(mask)
+    if array.ndim not in (1, 2) or not bool(((array == 0) | (array == 1)).all()):
+        raise ValueError("a mask of tokens is (h, w) over the patches or (T,) over all tokens, of true and false")
+    rows = array.bool().tolist()
+    return tuple(map(tuple, rows)) if array.ndim == 2 else tuple(rows)
