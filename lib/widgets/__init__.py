@@ -2,5 +2,6 @@
 
 from lib.widgets.feature_explorer import FeatureExplorer
 from lib.widgets.hierarchy_tree import HierarchyTree
+from lib.widgets.steering_panel import SteeringPanel
 
-__all__ = ["FeatureExplorer", "HierarchyTree"]
+__all__ = ["FeatureExplorer", "HierarchyTree", "SteeringPanel"]

@@ -1,7 +1,7 @@
-// The explorer: its state, its address, its keys, and the column that shows the chosen feature.
+// The explorer: its state, its keys, and the column that shows the chosen feature.
 
 const DEFAULTS = { query: "", map: true, opacity: 70 };
-const KEYS_IN_USE = Symbol.for("feature-explorer.keys"); // by all explorers of this page, which are separate modules
+const ADDRESS = { feature: "feature", sort: "sort", order: "order", query: "q", show: "show", map: "map", opacity: "opacity" };
 const KEY_HELP = [
   ["↑ ↓ j k", "choose"],
   ["/", "search"],
@@ -10,54 +10,6 @@ const KEY_HELP = [
   ["[ ]", "back, forward"],
   ["m", "heat map"],
 ];
-
-// ---------------------------------------------------------------- address
-
-/** The part of the page's address that belongs to one explorer; silent inside JupyterLab, whose address is its own. */
-class Address {
-  static fields = { feature: "feature", sort: "sort", order: "order", query: "q", show: "show", map: "map", opacity: "opacity" };
-
-  constructor(key) {
-    const used = (globalThis[KEYS_IN_USE] ??= new Set());
-    this.key = key;
-    for (let n = 2; used.has(this.key); n += 1) this.key = `${key}${n}`;
-    used.add(this.key);
-    this.enabled = !document.body.hasAttribute("data-jp-theme-light") && window.top === window;
-    this.anchor = `explorer${this.key && `-${this.key}`}`;
-  }
-
-  name = (field) => (this.key ? `${this.key}.` : "") + Address.fields[field];
-
-  read() {
-    if (!this.enabled) return {};
-    const found = new URLSearchParams(location.search);
-    const fields = Object.keys(Address.fields).filter((field) => found.has(this.name(field)));
-    return Object.fromEntries(fields.map((field) => [field, found.get(this.name(field))]));
-  }
-
-  url(values, anchor) {
-    const url = new URL(location.href);
-    for (const field of Object.keys(Address.fields)) {
-      if (values[field] === undefined) url.searchParams.delete(this.name(field));
-      else url.searchParams.set(this.name(field), values[field]);
-    }
-    if (anchor) url.hash = anchor;
-    return url.href;
-  }
-
-  write(values) {
-    if (!this.enabled) return;
-    try {
-      history.replaceState(history.state, "", this.url(values));
-    } catch {
-      this.enabled = false; // a page whose address may not change, as some viewers of files
-    }
-  }
-
-  release() {
-    globalThis[KEYS_IN_USE].delete(this.key);
-  }
-}
 
 // ---------------------------------------------------------------- tool bar
 
@@ -178,7 +130,7 @@ class Heading {
 class Explorer {
   constructor(model, features) {
     Object.assign(this, { features, model, visits: [], place: -1 });
-    this.address = new Address(features.meta.key);
+    this.address = new Address("explorer", ADDRESS, features.meta.key);
     const change = (patch) => this.change(patch);
     const choose = (feature) => this.change({ feature });
     this.toolbar = new Toolbar(features, change);

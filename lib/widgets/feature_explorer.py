@@ -14,7 +14,9 @@ import traitlets
 from lib.widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, quantise, sprite_sheets
 
 HERE = Path(__file__).parent
-SCRIPTS = ("packing.js", "elements.js", "explorer_data.js", "explorer_parts.js", "feature_explorer.js")  # one module
+SCRIPTS = (  # one module
+    "packing.js", "elements.js", "address.js", "explorer_data.js", "explorer_parts.js", "feature_explorer.js",
+)  # fmt: skip
 PICTURES = 12  # most active pictures shown of a feature
 BINS = 20  # bars of an activation histogram
 PER_BIN = 4  # example pictures kept for a bar

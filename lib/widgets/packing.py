@@ -51,10 +51,11 @@ def picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
     return by_rank[np.sort(first)][:limit].astype(np.int64)
 
 
-def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int) -> tuple[dict, bytes]:
+def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int | None) -> tuple[dict, bytes]:
     """Pictures as square WebP sprites: where the sheets lie in the bytes, and the bytes.
 
-    Pictures are cut to a centred square as the encoders' preprocessing does, so that patch maps fit on them.
+    quality: 0 to 100, or None to lose nothing: a page then has the very pixels that Python has. Pictures are cut to a
+    centred square as the encoders' preprocessing does, so that patch maps fit on them.
     """
     sheets, tiles = [], []
     for picture in pictures:
@@ -73,11 +74,11 @@ def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int) -> t
     return layout, b"".join(sheets)
 
 
-def _sheet(tiles: list[Image.Image], size: int, quality: int) -> bytes:
+def _sheet(tiles: list[Image.Image], size: int, quality: int | None) -> bytes:
     rows = -(-len(tiles) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * size, rows * size))
     for i, tile in enumerate(tiles):
         sheet.paste(tile, (i % COLUMNS * size, i // COLUMNS * size))
     buffer = io.BytesIO()
-    sheet.save(buffer, "WEBP", quality=quality, method=5)
+    sheet.save(buffer, "WEBP", **({"lossless": True} if quality is None else {"quality": quality}), method=5)
     return buffer.getvalue()

@@ -1,0 +1,201 @@
+// Who answers: the kernel behind the page, the model in this browser, or what Python stored in the page.
+//
+// All three take a request {picture: {id, place, pixels()}, prompt, edits} and a listener {text(run, piece), done(run),
+// failed(sentence)}, and return a function that stops them; after it, the listener hears no more of that request.
+// `edits` has an entry for each run: null for the model as it is, or {features: [[number, value]], mode, tokens,
+// keep_error} as lib/widgets/steering_kernel.py reads it.
+
+const FIRST_PONG = 1500; // ms after which a page without an answer takes it that there is no kernel; a late one still counts
+const PING_EVERY = 4000; // ms
+const PONG_WITHIN = 6000; // ms of silence, with a ping on its way, after which a kernel that was there counts as lost
+
+/** The line to Python. `state`: unknown, attached, absent (never there) or lost (was there). */
+class KernelEngine {
+  kind = "kernel";
+
+  constructor(model, meta, changed) {
+    Object.assign(this, { model, meta, changed, state: "unknown", requests: 0, heard: 0, asked: 0 });
+    this.receive = this.receive.bind(this);
+    model.on("msg:custom", this.receive);
+    this.send({ kind: "ping" });
+    this.first = setTimeout(() => this.state === "unknown" && this.become("absent"), FIRST_PONG);
+    this.watch = setInterval(() => this.check(), PING_EVERY);
+  }
+
+  become(state) {
+    if (this.state === state) return;
+    this.state = state;
+    if (state === "lost") {
+      const { listener } = this;
+      this.listener = undefined;
+      listener?.failed("The kernel stopped answering before the text was complete.");
+    }
+    this.changed();
+  }
+
+  /** Only a kernel that was heard once is asked again: a page without one stays quiet. */
+  check() {
+    if (this.state !== "attached" && this.state !== "lost") return;
+    if (this.asked > this.heard && performance.now() - this.asked > PONG_WITHIN) this.become("lost");
+    if (this.asked <= this.heard) this.asked = performance.now();
+    this.send({ kind: "ping" });
+  }
+
+  send(message, buffers) {
+    try {
+      this.model.send(message, undefined, buffers);
+    } catch {
+      this.become(this.state === "unknown" ? "absent" : "lost");
+    }
+  }
+
+  receive(message) {
+    this.heard = performance.now();
+    this.become("attached");
+    if (message.request !== this.requests || !this.listener) return; // of a request that was superseded
+    const { listener } = this;
+    if (message.kind === "text") listener.text(message.run, message.text);
+    if (message.kind === "done") listener.done(message.run);
+    if (message.kind === "error") listener.failed(message.text);
+  }
+
+  answer({ picture, prompt, edits }, listener) {
+    const request = (this.requests += 1);
+    this.listener = listener;
+    const own = picture.place === null;
+    const message = { kind: "answer", request, picture: picture.place, prompt, edits, max_new_tokens: this.meta.max_new_tokens };
+    this.send(message, own ? [picture.pixels().data.buffer] : []);
+    return () => {
+      if (this.listener !== listener) return;
+      this.listener = undefined;
+      this.send({ kind: "cancel" });
+    };
+  }
+
+  close() {
+    clearTimeout(this.first);
+    clearInterval(this.watch);
+    this.model.off("msg:custom", this.receive);
+  }
+}
+
+/** The model in this browser (llava_client.js), loaded when the reader asks for it. */
+class BrowserEngine {
+  kind = "browser";
+
+  constructor(meta) {
+    Object.assign(this, { meta, seen: new Map() });
+  }
+
+  /** Why it cannot run here, as a sentence; undefined where it can. */
+  obstacle() {
+    if (!this.meta.page_files) return "This model is too large for a browser.";
+    const reason = whyNoLlava();
+    if (reason) return reason;
+    return bookStatic("") ? undefined : "The model's files are only there in the rendered book.";
+  }
+
+  async start(onProgress) {
+    const { llava, sae } = this.meta.page_files;
+    this.client = await startLlava({ llava: bookStatic(llava), sae: bookStatic(sae) }, onProgress);
+  }
+
+  get started() {
+    return this.client !== undefined;
+  }
+
+  /** The engine's number for a picture. Pictures of the panel are kept, of the reader's own only the newest. */
+  see(picture) {
+    const name = picture.place ?? "own";
+    const known = this.seen.get(name);
+    if (known?.id === picture.id) return known.number;
+    known?.number.then((number) => this.client.forget(number)).catch(() => {});
+    const number = this.client.see(picture.pixels());
+    number.catch(() => this.seen.delete(name));
+    this.seen.set(name, { id: picture.id, number });
+    return number;
+  }
+
+  answer({ picture, prompt, edits }, listener) {
+    const control = new AbortController();
+    const { signal } = control;
+    const run = async () => {
+      const seen = await this.see(picture);
+      for (const [number, edit] of edits.entries()) {
+        if (signal.aborted) return;
+        const onToken = (_, text) => signal.aborted || listener.text(number, text);
+        const options = { maxNewTokens: this.meta.max_new_tokens, onToken, signal };
+        await this.client.generate(seen, prompt, edit && this.intervention(edit), options);
+        if (!signal.aborted) listener.done(number);
+      }
+    };
+    run().catch((error) => signal.aborted || listener.failed(error.message));
+    return () => control.abort(new DOMException("stopped", "AbortError"));
+  }
+
+  intervention({ features, mode, tokens, keep_error: keepError }) {
+    return { features: Object.fromEntries(features), mode, tokens: this.tokens(tokens), keepError };
+  }
+
+  /** 0 or 1 for each token, with CLS in front; null for all. */
+  tokens(chosen) {
+    if (chosen === "all") return null;
+    const { has_cls: cls, grid } = this.meta;
+    const patches = chosen === "cls" || chosen === "spatial" ? Array(grid[0] * grid[1]).fill(chosen === "spatial") : chosen.flat();
+    return Uint8Array.from([...(cls ? [chosen === "cls"] : []), ...patches]);
+  }
+
+  close() {
+    this.client?.terminate();
+  }
+}
+
+/** Answers that `llava.answers` gave in Python, for the first pictures, features and prompts. */
+class StoredAnswers {
+  kind = "stored";
+
+  constructor(meta, answers) {
+    Object.assign(this, { meta, answers });
+  }
+
+  hasPicture = (place) => place !== null && place < this.meta.stored.pictures;
+  hasFeature = (feature) => this.meta.features.slice(0, this.meta.stored.features).some((other) => other.feature === feature);
+  prompts = () => this.meta.prompts.slice(0, this.meta.stored.prompts);
+
+  answer({ picture, prompt, edits, alphas }, listener) {
+    let stopped = false;
+    queueMicrotask(() => {
+      for (const [run, edit] of edits.entries()) {
+        if (stopped) return;
+        const missing = this.missing(picture, prompt, edit, alphas);
+        if (missing) return listener.failed(missing);
+        listener.text(run, this.text(picture.place, prompt, edit && alphas[0]));
+        listener.done(run);
+      }
+    });
+    return () => (stopped = true);
+  }
+
+  text(place, prompt, steered) {
+    const { features, alphas, prompts, texts } = this.meta;
+    const [, pictures, runs] = this.answers.shape;
+    const edit = steered && 1 + features.findIndex(({ feature }) => feature === steered.feature) * alphas.length + alphas.indexOf(steered.alpha);
+    return texts[this.answers[(prompts.indexOf(prompt) * pictures + place) * runs + (edit ?? 0)]];
+  }
+
+  /** Which part of the request the page has no answer for, as a sentence. */
+  missing(picture, prompt, edit, alphas) {
+    const { stored, edit: usual, alphas: grid } = this.meta;
+    if (!stored.prompts) return "No answers are stored in this page.";
+    if (!this.hasPicture(picture.place)) return `Answers are stored for the first ${counted(stored.pictures, "picture")} only.`;
+    if (!this.prompts().includes(prompt)) return `Answers are stored for ${counted(stored.prompts, "prompt")} only: “${this.prompts()[0]}”`;
+    if (!edit) return undefined;
+    if (alphas.length > 1) return "Answers are stored for one feature at a time.";
+    if (!this.hasFeature(alphas[0].feature)) return `Answers are stored for the first ${counted(stored.features, "feature")} of the list only.`;
+    if (!grid.includes(alphas[0].alpha)) return `Answers are stored at ${grid.join(", ")} × the maximum only.`;
+    const asUsual = edit.mode === usual.mode && edit.keep_error === usual.keep_error && edit.tokens === "all";
+    return asUsual ? undefined : "Answers are stored for all tokens, and for one way of steering only.";
+  }
+
+  close() {}
+}
