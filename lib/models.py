@@ -247,17 +247,21 @@ def load_encoder(
     Raises ValueError for an unknown spec, a model that is no vision transformer or weights that a checkpoint lacks,
     FileNotFoundError for a missing folder or file, ConnectionError when the hub cannot be reached.
     """
-    return Encoder(load_tower(spec, weights), spec, *_device_and_dtype(device, dtype))
+    device = choose_device(device)
+    usual = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return Encoder(load_tower(spec, weights), spec, device, choose_dtype(dtype, usual))
 
 
-def _device_and_dtype(device: str | torch.device, dtype: str | torch.dtype | None) -> tuple[torch.device, torch.dtype]:
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device of that name; "auto" is CUDA, else MPS, else the CPU."""
     if device == "auto":
         device = local_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(device)
-    if dtype is None:
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype, None)
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str | torch.dtype | None, usual: torch.dtype) -> torch.dtype:
+    """The precision of that name, `usual` for None. Raises ValueError for others than a model runs in."""
+    dtype = usual if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError("the dtype of an encoder is 'float32', 'bfloat16' or 'float16'")
-    return device, dtype
+        raise ValueError("the dtype of a model is 'float32', 'bfloat16' or 'float16'")
+    return dtype

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from lib.towers.base import Tower, with_clear_errors
 
-__all__ = ["Tower", "load_tower", "TINY_CLIP", "TINY_EYE"]
+__all__ = ["Tower", "load_tower", "embedded", "with_clear_errors", "TINY_CLIP", "TINY_EYE", "TINY_LLAVA"]
 
 _TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny"
-TINY_CLIP, TINY_EYE = _TINY / "clip", _TINY / "eye"
+TINY_CLIP, TINY_EYE, TINY_LLAVA = _TINY / "clip", _TINY / "eye", _TINY / "llava"
 
 
 def load_tower(spec: str, weights: str | None = None) -> Tower:
@@ -27,15 +27,16 @@ def _tower(spec: str, family: str, name: str, weights: str | None) -> Tower:
     from lib.towers import hub_files, open_clip
 
     if spec == "tiny":
-        return open_clip.folder_tower(_embedded(TINY_CLIP, "CLIP"), weights)
+        return open_clip.folder_tower(embedded(TINY_CLIP, "CLIP"), weights)
     if spec == "tiny-eye":
-        return hub_files.hugging_face_tower(str(_embedded(TINY_EYE, "image encoder")))
+        return hub_files.hugging_face_tower(str(embedded(TINY_EYE, "image encoder")))
     if family == "open_clip":
         return open_clip.open_clip_tower(name, weights)
     return hub_files.hugging_face_tower(name)
 
 
-def _embedded(folder: Path, what: str) -> Path:
+def embedded(folder: Path, what: str) -> Path:
+    """The folder of an embedded model. Raises FileNotFoundError where it is missing."""
     if not folder.is_dir():
         raise FileNotFoundError(
             f"the embedded {what} is not in {folder}: it comes with the repository, not with an installed copy of "

@@ -50,8 +50,9 @@ def hugging_face_tower(name: str) -> HuggingFaceTower:
     named = [name for name in config.architectures or [] if name in tower.model_classes]
     model_class = named[0] if named else tower.model_classes[0]
     if is_folder:
-        _check_files(folder, model_class)
-    model = _load_model(source, getattr(transformers, model_class), config, dict(tower.options))
+        check_files(folder, model_class)
+    options = {"dtype": torch.float32, **tower.options}
+    model = load_model(source, getattr(transformers, model_class), config, options)
     processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     return tower(model, processor, source)
 
@@ -67,7 +68,8 @@ def _refuse(model_type: str) -> NoReturn:
     )
 
 
-def _check_files(folder: Path, model_class: str) -> None:
+def check_files(folder: Path, model_class: str) -> None:
+    """Raises FileNotFoundError where a folder lacks weights that may be read, or the preprocessing."""
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(_no_weights(str(folder), model_class))
     if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
@@ -85,14 +87,14 @@ def _no_weights(source: str, model_class: str) -> str:
     )
 
 
-def _load_model(source: str, model_class: type, config, options: dict) -> nn.Module:
+def load_model(source: str, model_class: type, config, options: dict) -> nn.Module:
+    """`model_class.from_pretrained`, of safetensors alone and of every weight; options: more of its arguments."""
     try:
         with _without_progress_bar() if Path(source).is_dir() else nullcontext():  # a download shows its bars
             model, report = model_class.from_pretrained(
                 source,
                 config=config,
                 use_safetensors=True,
-                dtype=torch.float32,
                 output_loading_info=True,
                 **options,
             )

@@ -1,0 +1,107 @@
+"""Generating text with a language model of transformers, many rows at once, from a prefix that they share.
+
+Rows of one batch have one prompt, so that nothing is padded. The prefix goes through the model once; its keys and
+values are copied to every row.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_PAYS = 0.75  # rows are dropped from the batch once fewer than this share of them goes on: dropping copies the others
+
+
+@dataclass(frozen=True)
+class Start:
+    """A prompt as the model has it: keys and values of what stands before the picture, embeddings of what follows."""
+
+    prefix: list[tuple[Tensor, Tensor]]  # by layer, each (1, heads, prefix, width)
+    suffix: Tensor  # (1, m, d)
+
+
+class Choice:
+    """The next token of each row: the most probable, or with a temperature a draw by the row's own generator.
+
+    A row's draws depend on its seed alone and not on the rows beside it.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int]):
+        self.temperature = temperature
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds] if temperature else []
+
+    def __call__(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
+        """(r, vocabulary) and which rows they are -> their tokens."""
+        if not self.temperature:
+            return logits.argmax(-1).tolist()
+        probabilities = (logits.float().cpu() / self.temperature).softmax(-1)
+        return [
+            int(torch.multinomial(p, 1, generator=self.generators[row]))
+            for p, row in zip(probabilities, rows, strict=True)
+        ]
+
+
+class Decoder:
+    """The text half of a LLaVA: `language` gives hidden states, `head` logits, `embed` embeddings of tokens."""
+
+    def __init__(self, language: nn.Module, head: nn.Module, embed: nn.Module, ends: Collection[int]):
+        self.language, self.head, self.embed, self.ends = language, head, embed, frozenset(ends)
+        self.config = language.config
+        weight = embed.weight
+        self.device = torch.device("cpu") if weight.is_meta else weight.device  # accelerate moves inputs by itself
+        self.dtype = weight.dtype
+
+    def embedded(self, ids: Sequence[int]) -> Tensor:
+        """Tokens -> (1, n, d)."""
+        return self.embed(torch.tensor([list(ids)], device=self.device))
+
+    @torch.no_grad()
+    def start(self, before: Sequence[int], after: Sequence[int]) -> Start:
+        """Read what stands before a picture, once for all rows."""
+        cache = self._cache()
+        if before:
+            self._hidden(self.embedded(before), cache)
+        prefix = [(keys, values) for keys, values, _ in cache] if before else []
+        return Start(prefix, self.embedded(after))
+
+    @torch.no_grad()
+    def tokens(self, start: Start, pictures: Tensor, choose: Choice, n_most: int) -> Iterator[dict[int, int]]:
+        """Pictures (R, n, d) as the language model reads them -> at each step {row: its next token}.
+
+        A row is left out from where it has ended; the token that ends it is not given.
+        """
+        rows = list(range(len(pictures)))
+        cache = self._cache()
+        for layer, (keys, values) in enumerate(start.prefix):
+            cache.update(keys.expand(len(rows), -1, -1, -1), values.expand(len(rows), -1, -1, -1), layer)
+        pictures = pictures.to(self.device, self.dtype)
+        inputs = torch.cat([pictures, start.suffix.expand(len(rows), -1, -1)], dim=1)
+        going = set(rows)
+        for step in range(n_most):
+            chosen = choose(self.head(self._hidden(inputs, cache))[:, 0], rows)
+            going -= {row for row, token in zip(rows, chosen, strict=True) if token in self.ends}
+            yield {row: token for row, token in zip(rows, chosen, strict=True) if row in going}
+            if not going or step == n_most - 1:
+                return
+            if len(going) < _PAYS * len(rows):
+                kept = [i for i, row in enumerate(rows) if row in going]
+                cache.batch_select_indices(torch.tensor(kept))
+                rows, chosen = [rows[i] for i in kept], [chosen[i] for i in kept]
+            inputs = self.embed(torch.tensor(chosen, device=self.device)[:, None])
+
+    def _hidden(self, inputs: Tensor, cache) -> Tensor:
+        """(R, n, d) -> the last one's hidden state (R, 1, d); the cache grows by n."""
+        output = self.language(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+        return output.last_hidden_state[:, -1:]
+
+    def _cache(self):
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.config)
+
+    def bytes_per_row(self, n_tokens: int) -> int:
+        """Memory of a row's keys and values."""
+        heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+        width = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
+        return 2 * self.config.num_hidden_layers * heads * width * n_tokens * self.dtype.itemsize

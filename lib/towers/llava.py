@@ -1,0 +1,74 @@
+"""Loading a LLaVA of transformers, and its image tower as the rest of lib reads towers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lib.towers.hub_files import check_files, load_model
+from lib.towers.hugging_face import ClipVisionTower, HuggingFaceTower, SiglipVisionTower
+
+_TOWERS: dict[str, type[HuggingFaceTower]] = {
+    "clip_vision_model": ClipVisionTower,
+    "siglip_vision_model": SiglipVisionTower,
+}
+"""By `model_type` of the image tower's configuration."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True)
+class LlavaParts:
+    """A loaded LLaVA: `model` whole, its `processor`, its image tower, and the block after which it is read."""
+
+    model: nn.Module
+    processor: object
+    tower: HuggingFaceTower
+    feature_block: int
+
+
+def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) -> LlavaParts:
+    """The LLaVA `NAME` on the hub or in a folder; see `lib.llava.load_llava` for the errors."""
+    import transformers
+
+    folder = Path(name).expanduser()
+    is_folder = name.startswith((".", "/", "~")) or folder.is_dir()
+    source = str(folder) if is_folder else name
+    if is_folder and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"no LLaVA in {source}: it needs a config.json, model.safetensors, a processor and a tokenizer"
+        )
+    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    block = _feature_block(config)
+    if is_folder:
+        check_files(folder, "LlavaForConditionalGeneration")
+        if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+            raise FileNotFoundError(
+                f"no tokenizer in {folder}: it needs a tokenizer.json; copy it from where the model comes from"
+            )
+    processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    options = {"dtype": dtype} | ({} if device_map is None else {"device_map": device_map})
+    model = load_model(source, transformers.LlavaForConditionalGeneration, config, options)
+    tower = _TOWERS[config.vision_config.model_type](model.model.vision_tower, processor.image_processor, source)
+    return LlavaParts(model.eval().requires_grad_(False), processor, tower, block)
+
+
+def _feature_block(config) -> int:
+    """The block whose output the language model reads. Raises ValueError for what is no LLaVA that lib can steer."""
+    if config.model_type != "llava":
+        relative = "llava" in config.model_type
+        raise ValueError(
+            f"it is a {config.model_type!r} model, "
+            + ("which cuts or pools its pictures otherwise; " if relative else "and no LLaVA; ")
+            + "take one of the model_type 'llava', such as llava-hf/llava-1.5-7b-hf"
+        )
+    vision = config.vision_config
+    if vision.model_type not in _TOWERS:
+        raise ValueError(f"its image tower is a {vision.model_type!r}; this book steers {', '.join(_TOWERS)}")
+    layer, n_blocks = config.vision_feature_layer, vision.num_hidden_layers
+    if not isinstance(layer, int):
+        raise ValueError(f"its language model reads several layers at once ({layer}); this book steers one")
+    if not -n_blocks <= layer <= n_blocks or layer == 0:
+        raise ValueError(f"its vision_feature_layer {layer} is the output of none of its {n_blocks} blocks")
+    return (layer if layer > 0 else n_blocks + 1 + layer) - 1  # hidden_states[0] is what enters the first block
