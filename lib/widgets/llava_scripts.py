@@ -1,0 +1,30 @@
+"""The LLaVA engine of the rendered pages as one script: the worker's source, and the client that starts it."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WORKER = (
+    "llava_files.js",
+    "llava_tokenizer.js",
+    "llava_kernels.js",
+    "llava_layers.js",
+    "llava_vision.js",
+    "llava_sae.js",
+    "llava_language.js",
+    "llava_engine.js",
+    "llava_worker.js",
+)
+CLIENT = "llava_client.js"
+
+
+def worker_source() -> str:
+    """What runs in the Web Worker: a classic script that answers the client's messages."""
+    return "\n".join((HERE / name).read_text("utf-8") for name in WORKER)
+
+
+@cache
+def client_source() -> str:
+    """`startLlava` and what belongs to it, to be put before a widget's own scripts in its ES module."""
+    return f"const LLAVA_ENGINE_SOURCE = {json.dumps(worker_source())};\n{(HERE / CLIENT).read_text('utf-8')}"
