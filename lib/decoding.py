@@ -69,7 +69,7 @@ class Decoder:
     def tokens(self, start: Start, pictures: Tensor, choose: Choice, n_most: int) -> Iterator[dict[int, int]]:
         """Pictures (R, n, d) as the language model reads them -> at each step {row: its next token}.
 
-        A row is left out from where it has ended; the token that ends it is not given.
+        The token that ends a row is its last; from then on the row is left out.
         """
         rows = list(range(len(pictures)))
         cache = self._cache()
@@ -80,8 +80,9 @@ class Decoder:
         going = set(rows)
         for step in range(n_most):
             chosen = choose(self.head(self._hidden(inputs, cache))[:, 0], rows)
-            going -= {row for row, token in zip(rows, chosen, strict=True) if token in self.ends}
-            yield {row: token for row, token in zip(rows, chosen, strict=True) if row in going}
+            step_tokens = {row: token for row, token in zip(rows, chosen, strict=True) if row in going}
+            yield step_tokens
+            going -= {row for row, token in step_tokens.items() if token in self.ends}
             if not going or step == n_most - 1:
                 return
             if len(going) < _PAYS * len(rows):
