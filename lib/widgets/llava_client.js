@@ -38,10 +38,11 @@ function whyNoLlava() {
   return missing && `This browser is too old to run the model: it has no ${needed[missing]}.`;
 }
 
-async function startLlava({ llava, sae }, onProgress = () => {}) {
+/** source: the worker's script, for tests and benchmarks that need another one. */
+async function startLlava({ llava, sae }, onProgress = () => {}, source = LLAVA_ENGINE_SOURCE) {
   const obstacle = whyNoLlava();
   if (obstacle) throw new Error(obstacle);
-  const script = URL.createObjectURL(new Blob([LLAVA_ENGINE_SOURCE], { type: "text/javascript" }));
+  const script = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const worker = new Worker(script);
   URL.revokeObjectURL(script);
   const client = new LlavaClient(worker);

@@ -56,7 +56,9 @@ class LlavaEngine {
     const start = performance.now();
     const { activations, codes } = this.seen(picture);
     const shown = intervention ? this.sae.edit(activations, codes, intervention) : activations;
-    let x = this.embed(this.tokenizer.encode(question(prompt)), this.project(shown.subarray(this.tower.skipped * this.tower.width)));
+    if (!prompt.trim()) throw new Error("The prompt is empty: ask something about the picture.");
+    const image = this.project(shown.subarray(this.tower.skipped * this.tower.width));
+    let x = this.embed(this.tokenizer.encode(question(prompt)), image);
     const memory = this.memoryFor(x.length / this.language.width, maxNewTokens);
     const decode = this.tokenizer.streamDecoder();
     const [ids, pieces] = [[], []];
@@ -77,7 +79,9 @@ class LlavaEngine {
   /** Embeddings of ids, the image token's place taken by the image (its tokens, width). */
   embed(ids, image) {
     const place = ids.indexOf(this.imageToken);
-    if (ids.lastIndexOf(this.imageToken) !== place) throw new Error(`The prompt may not contain ${IMAGE_TOKEN}: the picture stands before it.`);
+    if (ids.lastIndexOf(this.imageToken) !== place) {
+      throw new Error(`Leave ${IMAGE_TOKEN} out of the prompt: the picture stands before it.`);
+    }
     const parts = [this.language.embed(ids.slice(0, place)), image, this.language.embed(ids.slice(place + 1))];
     const all = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
     parts.reduce((at, part) => (all.set(part, at), at + part.length), 0);
@@ -87,7 +91,8 @@ class LlavaEngine {
   memoryFor(rows, maxNewTokens) {
     const { longest } = this.language;
     if (rows + maxNewTokens > longest) {
-      throw new Error(`The prompt is too long: ${rows} tokens with the picture's and ${maxNewTokens} of the answer; the model reads ${longest}.`);
+      const sizes = `picture and prompt take ${rows} tokens, the answer up to ${maxNewTokens}, and the model reads ${longest}`;
+      throw new Error(`The prompt is too long: ${sizes}.`);
     }
     return this.language.memory(rows + maxNewTokens);
   }
