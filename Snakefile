@@ -67,6 +67,7 @@ rule book:
         cover=f"build/{PROFILE}/cover.webp",
         vendor="build/vendor",
         prose=files("book/*.md", "book/*.bib", "book/_static/**", "book/_templates/**", "_config.yml", "_toc.yml"),
+        model=files("assets/tiny/llava/*"),
         tools=["book/tools/render.py", "book/tools/pages.py", "book/tools/status.py"],
     output:
         "build/html/index.html",

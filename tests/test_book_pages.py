@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from book.tools.pages import figures_drawn, page_not_run, page_of_another_profile, without_dangling
 from book.tools.profiles import Profile
-from book.tools.render import stage
+from book.tools.render import MODEL, MODEL_FILES, copy_page_files, stage
 
 PLOT = new_output("display_data", data={"text/html": "<div></div>"})
 
@@ -130,3 +130,41 @@ class TestStage:
         (root / "profiles" / "main.yaml").write_text("notebooks: {c: {}}")
         with pytest.raises(ValueError, match=r"runs c, which _toc.yml does not list"):
             stage([Profile("main", root)], root / "stage")
+
+
+class TestWhatPagesLoad:
+    """`copy_page_files`: what notebooks wrote for the reader's browser, and the model that it runs."""
+
+    @pytest.fixture
+    def profiles(self, tmp_path):
+        (tmp_path / "profiles").mkdir()
+        (tmp_path / MODEL).mkdir(parents=True)
+        for name in (*MODEL_FILES, "training_log.jsonl"):
+            (tmp_path / MODEL / name).write_text(name)
+        for name in ("main", "other"):
+            (tmp_path / "profiles" / f"{name}.yaml").write_text("notebooks: {}")
+        return [Profile(name, tmp_path) for name in ("main", "other")]
+
+    @staticmethod
+    def write(profile: Profile, place: str) -> None:
+        file = profile.root / "build" / profile.name / "page_files" / place
+        file.parent.mkdir(parents=True)
+        file.write_text(profile.name)
+
+    def test_the_files_of_all_profiles_lie_below_static_with_what_the_model_needs(self, profiles, tmp_path):
+        self.write(profiles[0], "steering/sae/config.json")
+        self.write(profiles[1], "photos/config.json")
+        copy_page_files(profiles, tmp_path / "_static")
+        assert (tmp_path / "_static/page_files/steering/sae/config.json").read_text() == "main"
+        assert (tmp_path / "_static/page_files/photos/config.json").read_text() == "other"
+        assert {file.name for file in (tmp_path / "_static/llava").iterdir()} == set(MODEL_FILES)
+
+    def test_a_book_whose_pages_load_nothing_has_no_model(self, profiles, tmp_path):
+        copy_page_files(profiles, tmp_path / "_static")
+        assert not (tmp_path / "_static").exists()
+
+    def test_two_profiles_that_use_one_name_are_an_error(self, profiles, tmp_path):
+        for profile in profiles:
+            self.write(profile, "steering/config.json")
+        with pytest.raises(ValueError, match=r"profiles main and other both write page_files/steering"):
+            copy_page_files(profiles, tmp_path / "_static")

@@ -19,6 +19,9 @@ from book.tools.pages import figures_drawn, page_not_run, page_of_another_profil
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.status import status_page
 
+MODEL = Path("assets/tiny/llava")  # which pages run in the reader's browser: lib/widgets/llava_engine.js
+MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
+
 
 def stage(profiles: list[Profile], folder: Path) -> Path:
     """Lay out everything jupyter-book reads; the first profile is the book's, the others add pages to its chapters."""
@@ -28,6 +31,7 @@ def stage(profiles: list[Profile], folder: Path) -> Path:
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("tools", "__pycache__"))
     shutil.copytree(root / "build" / "vendor", folder / "book" / "_static" / "vendor")
     shutil.copyfile(root / "build" / main.name / "cover.webp", folder / "book" / "_static" / "cover.webp")
+    copy_page_files(profiles, folder / "book" / "_static")
     shutil.copyfile(root / "_config.yml", folder / "_config.yml")
     toc = yaml.safe_load((root / "_toc.yml").read_text())
     executed = {profile.name: _read_executed(profile) for profile in profiles}
@@ -36,6 +40,26 @@ def stage(profiles: list[Profile], folder: Path) -> Path:
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
     _write(folder, pages)
     return folder
+
+
+def copy_page_files(profiles: list[Profile], static: Path) -> None:
+    """Put below `static` what pages load while they are read: `page_files` of the profiles, and the model for them.
+
+    Notebooks write to `page_files/NAME` in their profile's folder. Raises ValueError where two profiles use a name.
+    """
+    root = profiles[0].root
+    owner: dict[str, str] = {}
+    for profile in profiles:
+        for source in sorted((root / "build" / profile.name / "page_files").glob("*")):
+            if source.name in owner:
+                both = f"{owner[source.name]} and {profile.name}"
+                raise ValueError(f"the profiles {both} both write page_files/{source.name}: name one otherwise.")
+            owner[source.name] = profile.name
+            shutil.copytree(source, static / "page_files" / source.name)
+    if owner:
+        (static / MODEL.name).mkdir(parents=True)
+        for name in MODEL_FILES:
+            shutil.copyfile(root / MODEL / name, static / MODEL.name / name)
 
 
 def _read_executed(profile: Profile) -> dict[str, nbformat.NotebookNode]:

@@ -5,20 +5,21 @@ const PROCESSORS = ["processor_config.json", "preprocessor_config.json"]; // of 
 const WEIGHTS = "model.safetensors";
 const HALF_EXPONENTS = 1024; // float16 numbers that share sign and exponent
 
-/** All files of the model and the SAE; onProgress(fraction, bytes) rises to 1 with the bytes that have arrived. */
+/** All files of the model and the SAE; onProgress(fraction) rises to 1 with the bytes that have arrived. */
 async function fetchModel({ llava, sae }, onProgress) {
   const progress = new Progress(onProgress);
-  const json = async (folder, name) => parseJson(await progress.fetch(folder, name), `${folder}${name}`);
-  const [config, generation, tokenizer, processor, weights, saeConfig, saeWeights] = await Promise.all([
-    ...Object.values(JSON_FILES).map((name) => json(llava, name)),
-    json(llava, PROCESSORS[0]).catch(() => json(llava, PROCESSORS[1])),
-    progress.fetch(llava, WEIGHTS),
-    json(sae, "config.json"),
-    progress.fetch(sae, WEIGHTS),
-  ]);
-  const tensors = new Tensors(weights, `${llava}${WEIGHTS}`);
-  const saeTensors = new Tensors(saeWeights, `${sae}${WEIGHTS}`);
-  return { config, generation, tokenizer, processor, tensors, sae: { config: saeConfig, tensors: saeTensors }, bytes: progress.arrived };
+  const opened = await Promise.all([
+    ...Object.values(JSON_FILES).map((name) => progress.open(llava, name)),
+    progress.open(llava, PROCESSORS[0]).catch(() => progress.open(llava, PROCESSORS[1])),
+    progress.open(sae, "config.json"),
+    progress.open(llava, WEIGHTS),
+    progress.open(sae, WEIGHTS),
+  ]); // only when all lengths are known, a fraction of them is
+  const files = await Promise.all(opened.map((file) => progress.read(file)));
+  const [config, generation, tokenizer, processor, saeConfig] = files.slice(0, -2).map((bytes, i) => parseJson(bytes, opened[i].address));
+  const [tensors, saeTensors] = files.slice(-2).map((bytes, i) => new Tensors(bytes, opened.at(i - 2).address));
+  const dictionary = { config: saeConfig, tensors: saeTensors };
+  return { config, generation, tokenizer, processor, tensors, sae: dictionary, bytes: progress.arrived };
 }
 
 function parseJson(bytes, address) {
@@ -29,33 +30,37 @@ function parseJson(bytes, address) {
   }
 }
 
-/** Bytes that have arrived of those that were announced, over all files that were asked for. */
+/** Bytes that have arrived of those that were announced, over all files. */
 class Progress {
   constructor(onProgress) {
-    Object.assign(this, { onProgress, announced: 0, arrived: 0 });
+    Object.assign(this, { onProgress, announced: 0, arrived: 0, told: 0 });
   }
 
-  async fetch(folder, name) {
+  async open(folder, name) {
     const address = `${folder}${name}`;
     const answer = await fetch(address).catch(() => {
       throw new Error(`${address} could not be loaded: the server does not answer.`);
     });
     if (!answer.ok) throw new Error(`${address} could not be loaded: the server answers ${answer.status}.`);
-    const encoded = answer.headers.get("Content-Encoding"); // then the length is that of the packed bytes
-    const length = encoded ? 0 : Number(answer.headers.get("Content-Length") ?? 0);
-    this.announced += length;
-    return this.read(answer.body.getReader(), length);
+    const packed = answer.headers.get("Content-Encoding"); // then the length is that of the packed bytes
+    this.announced += packed ? 0 : Number(answer.headers.get("Content-Length") ?? 0);
+    return { address, reader: answer.body.getReader() };
   }
 
-  async read(reader, length) {
+  /** Never falls, and stays within 1 where less was announced than arrives. */
+  tell() {
+    this.told = Math.max(this.told, Math.min(1, this.arrived / Math.max(1, this.announced)));
+    this.onProgress(this.told);
+  }
+
+  async read({ reader }) {
     const parts = [];
     let arrived = 0;
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       parts.push(part.value);
       arrived += part.value.length;
       this.arrived += part.value.length;
-      this.announced += Math.max(0, arrived - Math.max(length, arrived - part.value.length)); // more than announced
-      this.onProgress(this.arrived / this.announced, this.arrived);
+      this.tell();
     }
     const bytes = new Uint8Array(arrived);
     let start = 0;

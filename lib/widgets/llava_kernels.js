@@ -1,4 +1,4 @@
-// Matrix products, where nearly all of the time goes: in WebAssembly with SIMD, or in plain JavaScript where that is missing.
+// Matrix products, where the time goes: in WebAssembly with SIMD, or in plain JavaScript where that is missing.
 //
 // Weights are packed into panels of 8 outputs: for each panel, input by input, 8 numbers that are read in a row. A tile is
 // one panel times one row of x or four; it adds up in float32 (WebAssembly) or in double (JavaScript).
@@ -132,8 +132,9 @@ class WasmKernels {
   /** One panel times all rows of x: four at a time, the rest one by one. All but `inputs` and `rows` are in bytes. */
   column(x, w, bias, out, outStride, inputs, rows) {
     let row = 0;
-    for (; row + TILE <= rows; row += TILE) this.tiles.four(x + 4 * row * inputs, w, bias, out + row * outStride, outStride, inputs);
-    for (; row < rows; row += 1) this.tiles.one(x + 4 * row * inputs, w, bias, out + row * outStride, outStride, inputs);
+    const { one, four } = this.tiles;
+    for (; row + TILE <= rows; row += TILE) four(x + 4 * row * inputs, w, bias, out + row * outStride, outStride, inputs);
+    for (; row < rows; row += 1) one(x + 4 * row * inputs, w, bias, out + row * outStride, outStride, inputs);
   }
 }
 

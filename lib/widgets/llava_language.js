@@ -4,7 +4,7 @@ class LanguageModel {
   constructor(config, tensors, kernels) {
     const { text_config: text } = config;
     refuseUnknownLanguageModel(text);
-    const { hidden_size: width, vocab_size: words, intermediate_size: inner } = text;
+    const { hidden_size: width, vocab_size: words } = text;
     Object.assign(this, { width, words, longest: text.max_position_embeddings });
     const read = (name, shape) => tensors.read(`language_model.${name}`, shape);
     const norm = (name) => rmsNorm(read(`${name}.weight`, [width]), text.rms_norm_eps);
@@ -13,7 +13,7 @@ class LanguageModel {
       return kernels.linear(read(`${name}.weight`, [to, from]), bias, from, to);
     };
     this.embeddings = read("embed_tokens.weight", [words, width]);
-    this.blocks = Array.from({ length: text.num_hidden_layers }, (_, i) => languageBlock(`layers.${i}`, text, norm, linear, inner));
+    this.blocks = Array.from({ length: text.num_hidden_layers }, (_, i) => languageBlock(`layers.${i}`, text, norm, linear));
     this.last = norm("norm");
     this.score = kernels.linear(outputWeights(tensors, this.embeddings, words, width), null, width, words);
   }
@@ -50,15 +50,15 @@ function outputWeights(tensors, embeddings, words, width) {
   return name ? tensors.read(name, [words, width]) : embeddings; // without weights of its own it is tied
 }
 
-function languageBlock(name, text, norm, linear, inner) {
-  const { hidden_size: width, num_attention_heads: heads } = text;
+function languageBlock(name, text, norm, linear) {
+  const { hidden_size: width, intermediate_size: inner, num_attention_heads: heads } = text;
   const keyHeads = text.num_key_value_heads ?? heads;
   const headWidth = text.head_dim ?? width / heads;
   const shape = { heads, keyHeads, width: headWidth };
   const keyWidth = keyHeads * headWidth;
-  const attention = (part, from, to) => linear(`${name}.self_attn.${part}`, from, to);
-  const [query, key, value] = [heads, keyHeads, keyHeads].map((count, i) => attention(["q_proj", "k_proj", "v_proj"][i], width, count * headWidth));
-  const output = attention("o_proj", heads * headWidth, width);
+  const query = linear(`${name}.self_attn.q_proj`, width, heads * headWidth);
+  const [key, value] = ["k_proj", "v_proj"].map((part) => linear(`${name}.self_attn.${part}`, width, keyWidth));
+  const output = linear(`${name}.self_attn.o_proj`, heads * headWidth, width);
   const [before, between] = [norm(`${name}.input_layernorm`), norm(`${name}.post_attention_layernorm`)];
   const [gate, up] = ["gate_proj", "up_proj"].map((part) => linear(`${name}.mlp.${part}`, width, inner));
   const down = linear(`${name}.mlp.down_proj`, inner, width);
@@ -72,11 +72,12 @@ function languageBlock(name, text, norm, linear, inner) {
       memory.keys.set(rotate(key(seen), keyWidth, start), start * keyWidth);
       memory.values.set(value(seen), start * keyWidth);
       const queries = rotate(query(seen), heads * headWidth, start);
-      const mixed = attend(queries, memory.keys.subarray(0, known), memory.values.subarray(0, known), shape, (row) => start + row + 1);
+      const [keys, values] = [memory.keys.subarray(0, known), memory.values.subarray(0, known)];
+      const mixed = attend(queries, keys, values, shape, (row) => start + row + 1); // itself and what is before it
       const middle = add(x, output(mixed));
       const read = between(middle);
       const raised = up(read);
-      return add(middle, down(gate(read).map((value_, i) => bend(value_) * raised[i])));
+      return add(middle, down(gate(read).map((opening, i) => bend(opening) * raised[i])));
     },
   };
 }

@@ -85,7 +85,7 @@ function refuseUnknownTokenizer({ model, normalizer, pre_tokenizer: words, post_
     "a model other than byte-level BPE": model?.type !== "BPE" || model.byte_fallback || model.ignore_merges,
     "a normalizer": Boolean(normalizer),
     "another split into words than GPT-2's": words?.type !== "ByteLevel" || words.add_prefix_space || words.use_regex === false,
-    "added tokens that take in the space around them": added.some(({ lstrip, rstrip, single_word: alone }) => lstrip || rstrip || alone),
+    "added tokens that ask for more than their text": added.some((token) => token.lstrip || token.rstrip || token.single_word),
     "an unknown post-processor": around && around.type !== "TemplateProcessing",
   };
   const reason = Object.keys(reasons).find((name) => reasons[name]);
