@@ -14,7 +14,7 @@ from lib.steering import Intervention
 from lib.widgets import SteeringPanel
 from lib.widgets.packing import unpack
 from lib.widgets.steering_kernel import Answering
-from lib.widgets.steering_panel import steering_features, steering_peaks, strength, write_page_files
+from lib.widgets.steering_panel import steering_features, strength, write_page_files
 from tests.small_steering import GRID, PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
 
 ALPHAS = [-1, 0, 2]
@@ -24,11 +24,6 @@ CLAMP = {"features": [[1, 6.0]], "mode": "clamp", "tokens": "all", "keep_error":
 def panel(llava=None, **options):
     options = {"alphas": ALPHAS, "stored": (2, 3, 1)} | options
     return SteeringPanel(llava or SpeakingLlava(), SAE, SITE, pictures(), described(), PROMPTS, **options)
-
-
-def stored_text(widget, prompt, picture, run):
-    answers = unpack(widget.meta["arrays"], widget.numbers)["answers"]
-    return widget.meta["texts"][answers[prompt, picture, run]]
 
 
 class TestWhatThePageHolds:
@@ -43,14 +38,16 @@ class TestWhatThePageHolds:
 
     def test_stored_answers_are_those_of_the_model(self):
         llava, widget = SpeakingLlava(), panel(stored=(2, 3, 2))
-        for p, prompt in enumerate(PROMPTS):
+        edits = [(None, None), *((f["feature"], alpha) for f in described()[:3] for alpha in ALPHAS)]
+        expected = []
+        for prompt in PROMPTS:
             for i, picture in enumerate(pictures()[:2]):
-                assert stored_text(widget, p, i, 0) == llava.text(picture, prompt, None)
-                for f, feature in enumerate(described()[:3]):
-                    for a, alpha in enumerate(ALPHAS):
-                        edit = Intervention(SAE, SITE, {feature["feature"]: alpha * feature["max"]})
-                        run = 1 + f * len(ALPHAS) + a
-                        assert stored_text(widget, p, i, run) == llava.text(picture, prompt, edit)
+                for feature, alpha in edits:
+                    steered = alpha is not None and {feature: alpha * described()[feature]["max"]}
+                    edit = Intervention(SAE, SITE, steered) if steered else None
+                    text = llava.text(picture, prompt, edit)
+                    expected.append({"prompt": prompt, "picture": i, "feature": feature, "alpha": alpha, "text": text})
+        assert widget.stored_answers() == expected
 
     def test_a_text_that_is_said_often_is_stored_once(self):
         texts = panel().meta["texts"]
@@ -219,24 +216,14 @@ class TestWhatGoesWrong:
         line.until("done", 2)
 
 
-class TestFeaturesOfATable:
-    def table(self):
-        maps = torch.zeros(3, 2, 2, 2).half()
-        maps[1, 0, 1, 1] = 9
-        return SimpleNamespace(
-            top_images=torch.tensor([[2, 0], [1, -1], [-1, -1]]),
-            max=torch.tensor([4.0, 5.0, 0.0]),
-            mean_active=torch.tensor([2.0, 3.0, 0.0]),
-            patch_maps=maps,
-        )
-
-    def test_the_peak_is_the_largest_code_on_any_token(self):
-        assert steering_peaks(self.table()).tolist() == [4, 9, 0]
-
-    def test_pictures_come_from_the_table_most_active_first(self):
-        found = steering_features(self.table(), ["a", "b", "c"], {0: "owl", 1: "cat"}, {1: "AUC 0.9"})
-        assert [feature["pictures"] for feature in found] == [["c", "a"], ["b"]]
-        assert [(f["name"], f["max"], f["note"]) for f in found] == [("owl", 4.0, ""), ("cat", 9.0, "AUC 0.9")]
+def test_features_are_described_by_their_names_peaks_and_most_active_pictures():
+    top = np.array([[2, 0], [1, -1], [-1, -1]])
+    found = steering_features({1: "cat", 0: "owl"}, top, ["a", "b", "c"], [4.0, 9.0, 0.0], {1: "F1 0.9"})
+    assert [(f["feature"], f["name"], f["max"], f["note"]) for f in found] == [
+        (1, "cat", 9.0, "F1 0.9"),
+        (0, "owl", 4.0, ""),
+    ]
+    assert [f["pictures"] for f in found] == [["b"], ["c", "a"]]
 
 
 def test_page_files_hold_the_sae_and_count_what_a_reader_loads(tmp_path):

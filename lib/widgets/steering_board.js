@@ -85,6 +85,7 @@ class Strip {
     Object.assign(this, { meta, pictures });
     this.tiles = meta.labels.map((label, place) => this.tile(label, () => choose(place), place));
     this.ownTile = this.tile("Your own picture", () => choose(OWN), OWN);
+    this.ownTile.classList.add("sp-own");
     this.file = h("input", { type: "file", accept: "image/*", hidden: true, "aria-label": "Upload a picture" });
     this.file.onchange = () => this.file.files[0] && upload(this.file.files[0]);
     const open = { type: "button", className: "sp-upload", title: "Upload a picture", onclick: () => this.pick() };
@@ -279,7 +280,8 @@ class Board {
     this.grid.classList.toggle("sp-drawing", this.pen !== undefined);
     this.hand.setAttribute("aria-pressed", this.pen === undefined);
     this.pens.forEach((button) => button.setAttribute("aria-pressed", button.dataset.pen === this.pen));
-    this.clear.textContent = this.pen ? "blank page" : "all patches";
+    this.clear.textContent = this.pen ? "blank" : "clear";
+    this.clear.ariaLabel = this.pen ? "Start a blank page" : "Choose no patches";
     this.clear.ariaDisabled = !this.pen && this.chosen.size === 0;
   }
 }

@@ -1,7 +1,7 @@
 // Who answers: the kernel behind the page, the model in this browser, or what Python stored in the page.
 //
-// All three take a request {picture: {id, place, pixels()}, prompt, edits} and a listener {text(run, piece), done(run),
-// failed(sentence)}, and return a function that stops them; after it, the listener hears no more of that request.
+// All three take a request {picture: {id, place, pixels()}, prompt, edits} and a listener {text(run, piece), done(run,
+// whole text where it is known), failed(sentence)}, and return a function that stops them; after it, the listener hears no more of that request.
 // `edits` has an entry for each run: null for the model as it is, or {features: [[number, value]], mode, tokens,
 // keep_error} as lib/widgets/steering_kernel.py reads it.
 
@@ -14,7 +14,8 @@ class KernelEngine {
   kind = "kernel";
 
   constructor(model, meta, changed) {
-    Object.assign(this, { model, meta, changed, state: "unknown", requests: 0, heard: 0, asked: 0 });
+    const state = bookStatic("") ? "absent" : "unknown"; // the rendered book need not wait
+    Object.assign(this, { model, meta, changed, state, requests: 0, heard: 0, asked: 0 });
     this.receive = this.receive.bind(this);
     model.on("msg:custom", this.receive);
     this.send({ kind: "ping" });
@@ -89,7 +90,7 @@ class BrowserEngine {
 
   /** Why it cannot run here, as a sentence; undefined where it can. */
   obstacle() {
-    if (!this.meta.page_files) return "This model is too large for a browser.";
+    if (!this.meta.page_files) return "There is no copy of this model that a browser could run.";
     const reason = whyNoLlava();
     if (reason) return reason;
     return bookStatic("") ? undefined : "The model's files are only there in the rendered book.";
@@ -125,8 +126,8 @@ class BrowserEngine {
         if (signal.aborted) return;
         const onToken = (_, text) => signal.aborted || listener.text(number, text);
         const options = { maxNewTokens: this.meta.max_new_tokens, onToken, signal };
-        await this.client.generate(seen, prompt, edit && this.intervention(edit), options);
-        if (!signal.aborted) listener.done(number);
+        const { text } = await this.client.generate(seen, prompt, edit && this.intervention(edit), options);
+        if (!signal.aborted) listener.done(number, text);
       }
     };
     run().catch((error) => signal.aborted || listener.failed(error.message));

@@ -192,17 +192,18 @@ class Panel {
       lost: "The kernel does not answer: it is busy, or it has ended; restart it and run the notebook again.",
     };
     const none = without[kernel?.state] ?? "No kernel.";
+    const source = this.meta.stored.prompts ? "The answers shown are stored in this page." : "This page stores no answers.";
     const words = {
       kernel: "Kernel attached: the notebook’s model computes every answer.",
       browser: "No kernel: the model runs in this browser and computes every answer.",
-      stored: `${none} The answers shown are stored in this page. ${kernel?.state === "absent" && obstacle ? obstacle : ""}`,
+      stored: kernel?.state === "unknown" ? none : `${none} ${source} ${kernel?.state === "absent" && obstacle ? obstacle : ""}`,
     };
     this.node.dataset.engine = this.engine.kind;
     this.status.textContent = words[this.engine.kind].trim();
     this.start.hidden = !this.stored || kernel?.state === "unknown" || obstacle !== undefined || this.loading;
     this.start.textContent = `Start the model in this browser (${this.megabytes()} MB)`;
     this.draw();
-    if (this.asked !== this.engine.kind) this.ask();
+    if (kernel?.state !== "unknown" && this.asked !== this.engine.kind) this.ask();
   }
 
   megabytes = () => Math.ceil((this.meta.page_files?.bytes ?? 0) / 1e6);
@@ -244,6 +245,7 @@ class Panel {
   /** Asks for the text without steering, unless it is known, and for the one with. */
   ask() {
     clearTimeout(this.waiting);
+    if (this.engines.kernel?.state === "unknown") return; // asked as soon as it is known who answers
     this.stop();
     this.fail();
     const { engine } = this;
@@ -271,11 +273,12 @@ class Panel {
     };
     this.cancel = engine.answer(request, {
       text: (i, piece) => {
-        texts[runs[i]] += piece;
+        texts[runs[i]] = `${texts[runs[i]]}${piece}`.trimStart();
         this.answers.show(cards[runs[i]], texts[runs[i]], { state: "writing" });
       },
-      done: (i) => {
+      done: (i, whole) => {
         const run = runs[i];
+        texts[run] = whole ?? texts[run];
         const seconds = this.stored ? undefined : (performance.now() - began) / 1000;
         began = performance.now();
         this.answers.show(cards[run], texts[run], { seconds });

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib.steering import Intervention
 from lib.widgets.llava_scripts import client_source
-from lib.widgets.packing import pack, sprite_sheets
+from lib.widgets.packing import pack, sprite_sheets, unpack
 from lib.widgets.steering_kernel import MODES, Answering
 
 HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ class SteeringPanel(anywidget.AnyWidget):
     llava: `lib.llava.Llava`. sae: the dictionary, read and written at `site` of its vision tower. images: pictures to
     choose from; `labels` say what each one shows. features: dicts with `feature` (its number), `name`, `max` (its
     largest code on any token) and, where known, `mean`, `score`, `note` (one line) and `pictures` (most active first);
-    `steering_features` makes them from a feature table. prompts: what the model knows to answer, first one first.
+    `steering_features` makes them. prompts: what the model knows to answer, first one first.
     peaks: (F,) largest codes of all features, so that any of them can be steered by its number.
 
     alphas: where stored answers are, in units of a feature's maximum; the sliders go from the lowest to the highest.
@@ -110,6 +110,24 @@ class SteeringPanel(anywidget.AnyWidget):
         self._answering = Answering(llava, sae, site, images, self.send)
         self.on_msg(lambda _widget, message, buffers: self._answering.receive(message, buffers))
 
+    def stored_answers(self) -> list[dict]:
+        """The answers in the page: prompt, picture, feature and alpha (None for the model as it is), text."""
+        meta, answers = self.meta, unpack(self.meta["arrays"], self.numbers)["answers"]
+        features = [described["feature"] for described in meta["features"][: meta["stored"]["features"]]]
+        runs = [(None, None), *((feature, alpha) for feature in features for alpha in meta["alphas"])]
+        return [
+            {
+                "prompt": meta["prompts"][p],
+                "picture": i,
+                "feature": feature,
+                "alpha": alpha,
+                "text": meta["texts"][answers[p, i, run]],
+            }
+            for p in range(answers.shape[0])
+            for i in range(answers.shape[1])
+            for run, (feature, alpha) in enumerate(runs)
+        ]
+
     @property
     def state_size(self) -> int:
         """Bytes that the widget adds to a page: its JSON, scripts and styles, and its binary parts as base64."""
@@ -120,31 +138,26 @@ class SteeringPanel(anywidget.AnyWidget):
 
 
 def steering_features(
-    table, images: Sequence[Image.Image], names: Mapping[int, str], notes: Mapping[int, str] | None = None
+    names: Mapping[int, str],
+    top_images: np.ndarray,
+    images: Sequence[Image.Image],
+    peaks: Sequence[float],
+    notes: Mapping[int, str] | None = None,
 ) -> list[dict]:
-    """What the panel needs to know of the features that `names` calls by name, from their `FeatureTable` over `images`.
+    """What the panel needs to know of the features that `names` calls by name, in their order.
 
-    A feature's maximum is its largest code on any token that the table has seen: the table's own, or a patch's.
+    top_images: (F, k) places in `images`, most active first, -1 for none; peaks: (F,) largest codes on any token.
     """
-    peaks, notes = steering_peaks(table), notes or {}
     return [
         {
             "feature": int(feature),
             "name": name,
-            "note": notes.get(feature, ""),
+            "note": (notes or {}).get(feature, ""),
             "max": float(peaks[feature]),
-            "mean": float(table.mean_active[feature]),
-            "pictures": [images[int(i)] for i in table.top_images[feature, :TOP] if i >= 0],
+            "pictures": [images[int(i)] for i in top_images[feature][:TOP] if i >= 0],
         }
         for feature, name in names.items()
     ]
-
-
-def steering_peaks(table) -> np.ndarray:
-    """(F,) largest code of each feature on any token that its table has seen."""
-    patches = table.patch_maps.float().flatten(1)  # (F, k * h * w)
-    peaks = table.max.numpy()
-    return np.maximum(peaks, patches.amax(1).numpy()) if patches.shape[1] else peaks
 
 
 def write_page_files(folder: str | Path, sae, llava_folder: str | Path) -> dict:

@@ -35,25 +35,32 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def widget() -> SteeringPanel:
-    return SteeringPanel(
-        SpeakingLlava(), SAE, SITE, pictures(), described(), PROMPTS, alphas=[-1, 0, 2], stored=(2, 3, 1)
-    )
+    files = {"llava": "llava/", "sae": "page_files/steering/sae/", "bytes": 2_000_000}
+    options = {"alphas": [-1, 0, 2], "stored": (2, 3, 1), "page_files": files}
+    return SteeringPanel(SpeakingLlava(), SAE, SITE, pictures(), described(), PROMPTS, **options)
 
 
 @pytest.fixture
-def alone(widget, tmp_path, open_page):
-    """Opens the widget on a page of its own, from a file; `kernel`: whether one answers."""
+def alone(widget, tmp_path, browser):
+    """Opens the widget on a page of its own, from a file; `kernel`: whether one answers. No script may fail there."""
+    context = browser.new_context(viewport={"width": 800, "height": 900})
+    errors = []
 
     def open_alone(kernel: bool = False, address: str = "") -> SteeringPage:
-        visited = open_page(write_page(widget, tmp_path / "panel.html", kernel).as_uri() + address)
-        shown = SteeringPage(visited.page)
-        visited.page.evaluate("window.ready")
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.clock.install()  # as the real one, unless a test turns it forward
+        page.goto(write_page(widget, tmp_path / "panel.html", kernel).as_uri() + address)
+        page.evaluate("window.ready")
+        shown = SteeringPage(page)
         expect(shown.root).to_have_attribute("data-engine", "kernel" if kernel else "stored")
         if not kernel:
             expect(shown.status).to_contain_text("No kernel")
         return shown
 
-    return open_alone
+    yield open_alone
+    context.close()
+    assert errors == []
 
 
 def last_request(panel: SteeringPage) -> dict:
@@ -172,10 +179,12 @@ class TestWithAKernel:
     def test_a_kernel_that_falls_silent_is_said_plainly_and_stored_answers_are_shown(self, alone):
         panel = alone(kernel=True)
         panel.page.evaluate("window.kernel = false")
-        expect(panel.status).to_contain_text("The kernel does not answer", timeout=20_000)
+        panel.page.clock.run_for(20_000)
+        expect(panel.status).to_contain_text("The kernel does not answer")
         expect(panel.steered).to_have_text("red0 What is shown? owl=4")
         panel.page.evaluate("window.kernel = true")
-        expect(panel.status).to_contain_text("Kernel attached", timeout=20_000)
+        panel.page.clock.run_for(5_000)
+        expect(panel.status).to_contain_text("Kernel attached")
 
     def test_own_pictures_are_drawn_or_uploaded_and_sent_whole(self, alone, tmp_path):
         panel = alone(kernel=True)
