@@ -6,14 +6,18 @@ words is enough.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from lib.data import ImageSet
 from lib.menagerie import HABITATS, SPECIES, STICKER_WORDS, TAXONOMY
 from lib.menagerie.captions import GROUPS, group, plural
 from lib.menagerie.people import HAIRS, PRESENTATIONS, SKINS
+from lib.metrics.ground_truth import Facts, facts_table
 
 YES = "yes"  # the value of a fact that is only true or not, as `person_hat` is
 _SUBJECT = ("species", "group", "main_color", "kind", "person_presentation")  # columns that tell what is shown
@@ -140,6 +144,30 @@ def truth_of(facts: Mapping[str, Any]) -> frozenset[Concept]:
     found |= {Concept(column, facts[column]) for column in plain if facts.get(column)}
     found |= {Concept(column) for column in _FLAGS if facts.get(column)}
     return frozenset(found | {Concept("kind", "sign")} if facts.get("kind") == "sign" else found)
+
+
+def truths_of(images: ImageSet) -> list[frozenset[Concept]]:
+    """What is true of each picture of a set."""
+    return [truth_of(row) for row in facts_table(images).to_dict("records")]
+
+
+def nameable_facts(truths: Sequence[frozenset[Concept]], columns: Sequence[str], min_support: int = 20) -> Facts:
+    """The facts of these columns that a text can name, in order, with at least `min_support` pictures for and against.
+
+    `Concept.parse` reads their names. Raises ValueError where no fact is left.
+    """
+    counts = Counter(concept for truth in truths for concept in truth if concept.column in columns)
+    concepts = sorted(c for c, n in counts.items() if min_support <= n <= len(truths) - min_support)
+    if not concepts:
+        raise ValueError(
+            f"nothing about {', '.join(columns)} is true of {min_support} of these {len(truths)} pictures: take more "
+            "pictures, or columns of their facts."
+        )
+    place = {concept: i for i, concept in enumerate(concepts)}
+    found = [(n, place[concept]) for n, truth in enumerate(truths) for concept in truth if concept in place]
+    table = torch.zeros(len(truths), len(concepts), dtype=torch.bool)
+    table[tuple(torch.tensor(found).t())] = True
+    return Facts([str(concept) for concept in concepts], table)
 
 
 def follows(text: str, form: str) -> bool:

@@ -6,7 +6,17 @@ import pytest
 from lib.data import load_images
 from lib.menagerie import SPECIES, Menagerie
 from lib.menagerie.captions import plural
-from lib.steering_judge import LOOSE_FORMS, Concept, class_judge, follows, judge_for, menagerie_judge, truth_of
+from lib.steering_judge import (
+    LOOSE_FORMS,
+    Concept,
+    class_judge,
+    follows,
+    judge_for,
+    menagerie_judge,
+    nameable_facts,
+    truth_of,
+    truths_of,
+)
 from lib.tiny_llava.lessons import FORMS, LESSONS, OPEN
 
 JUDGE = menagerie_judge()
@@ -174,3 +184,17 @@ def test_truth_is_read_from_a_table_of_facts_too():
     rows = pd.DataFrame([Menagerie("people").facts_of(i) for i in range(12)]).to_dict("records")
     for i, row in enumerate(rows):
         assert truth_of(row) == truth_of(Menagerie("people").facts_of(i))
+
+
+def test_nameable_facts_are_those_of_the_columns_with_enough_pictures_on_both_sides():
+    truths = truths_of(load_images("menagerie:val[:200]"))
+    facts = nameable_facts(truths, ["species", "habitat"], min_support=5)
+    concepts = [Concept.parse(name) for name in facts.names]
+    assert {concept.column for concept in concepts} == {"species", "habitat"}
+    assert facts.truth.tolist() == [[concept in truth for concept in concepts] for truth in truths]
+    assert 5 <= facts.truth.sum(0).min() <= facts.truth.sum(0).max() <= 195
+
+
+def test_too_few_pictures_have_no_nameable_facts():
+    with pytest.raises(ValueError, match="nothing about species is true of 20 of these 10 pictures"):
+        nameable_facts(truths_of(load_images("menagerie:val[:10]")), ["species"])
