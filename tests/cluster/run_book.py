@@ -89,7 +89,7 @@ def problems(project: Path, profile_name: str, slurm: Path) -> list[str]:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("profile", nargs="?", default="smoke")
+    options.add_argument("profile", nargs="?", default="tiny")
     options.add_argument("--against", type=Path, help="a clone with a finished local build, instead of one made now")
     options = options.parse_args()
     profile = options.profile
