@@ -88,11 +88,13 @@ def test_papermill_reads_its_parameters():
 def test_two_runs_give_the_same_numbers(tmp_path, root):
     """Extraction, training and scoring from scratch, twice, each with artifacts of its own."""
     name = "04_monosemanticity"
+    few = {"train_images": "menagerie:train[:300]", "eval_images": "menagerie:val[:200]", "sites": ["7.resid_post"]}
+    few |= {"expansions": [1], "shown_expansion": 1, "sweep": [4], "steps": 40, "batch_size": 128, "n_bootstrap": 20}
     shutil.copytree(root / "notebooks", tmp_path / "notebooks")
     (tmp_path / "profiles").mkdir()
     results = []
     for profile in ("first", "second"):
-        (tmp_path / "profiles" / f"{profile}.yaml").write_text(f"notebooks: {{{name}: {{}}}}")
+        (tmp_path / "profiles" / f"{profile}.yaml").write_text(json.dumps({"notebooks": {name: {"parameters": few}}}))
         command = [sys.executable, "-m", "book.tools.run_notebook", name, "--profile", profile, "--threads", "2"]
         subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, check=True)
         results.append(json.loads((tmp_path / "build" / profile / "results" / f"{name}.json").read_text()))

@@ -15,10 +15,12 @@ ruff check --quiet .
 ruff format --check --quiet .
 
 step 'Unit tests'
+export OMP_NUM_THREADS=1 # as many processes as cores
 python -m pytest -q --ignore tests/browser -n "${CORES:-2}" --dist loadfile
 
 step 'Notebooks with their default parameters'
-python -m pytest -q --nbval-lax --nbval-current-env notebooks
+python -m pytest -q --nbval-lax --nbval-current-env -n "${CORES:-2}" --dist loadfile notebooks
+unset OMP_NUM_THREADS
 
 step 'The book'
 make --no-print-directory book
