@@ -16,7 +16,8 @@ async function fetchModel({ llava, sae }, onProgress) {
     progress.open(sae, WEIGHTS),
   ]); // only when all lengths are known, a fraction of them is
   const files = await Promise.all(opened.map((file) => progress.read(file)));
-  const [config, generation, tokenizer, processor, saeConfig] = files.slice(0, -2).map((bytes, i) => parseJson(bytes, opened[i].address));
+  const parsed = files.slice(0, -2).map((bytes, i) => parseJson(bytes, opened[i].address));
+  const [config, generation, tokenizer, processor, saeConfig] = parsed;
   const [tensors, saeTensors] = files.slice(-2).map((bytes, i) => new Tensors(bytes, opened.at(i - 2).address));
   const dictionary = { config: saeConfig, tensors: saeTensors };
   return { config, generation, tokenizer, processor, tensors, sae: dictionary, bytes: progress.arrived };

@@ -27,11 +27,13 @@ class SparseAutoencoder {
 
   /** x + the sum of codes (tokens, features) times decoder rows; most codes are 0. */
   addDecoded(x, codes) {
-    const { features, width, decoder } = this;
-    for (let i = 0; i < codes.length; i += 1) {
-      if (codes[i] === 0) continue;
-      const [to, from] = [Math.floor(i / features) * width, (i % features) * width];
-      for (let j = 0; j < width; j += 1) x[to + j] += codes[i] * decoder[from + j];
+    const { width, decoder } = this;
+    for (let place = 0, to = 0; to < x.length; to += width) {
+      for (let from = 0; from < decoder.length; from += width, place += 1) {
+        const code = codes[place];
+        if (code === 0) continue;
+        for (let j = 0; j < width; j += 1) x[to + j] += code * decoder[from + j];
+      }
     }
     return x;
   }

@@ -331,7 +331,8 @@ class TestAnswering:
 class TestTheTokenizer:
     TEXTS = (
         "Describe this image.", "  two  spaces\n\n and lines\t", "it's WE'LL they've", "naïve café Übergröße",
-        "12345 a1b2", "猫と犬 🦉🏳️‍🌈", "a\u0085b\u00a0c\ufeffd\u2003e", "<s> inside </s> <unk><pad>", "…—“quotes”", "", "x" * 50,
+        "12345 a1b2", "猫と犬 🦉🏳️‍🌈", "a\u0085b\u00a0c\ufeffd\u2003e", "<s> inside </s> <unk><pad>", "…—“quotes”",
+        "", "x" * 50,
     )  # fmt: skip
 
     def test_any_text_becomes_the_ids_that_transformers_gives(self, page, begin, tiny):
