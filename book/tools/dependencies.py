@@ -12,7 +12,11 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "lib"
-ASSETS = {"lib.towers": ("assets/tiny/clip", "assets/tiny/eye"), "lib.claims": ("book/claims.yaml",)}
+ASSETS = {
+    "lib.towers": ("assets/tiny/clip", "assets/tiny/eye"),
+    "lib.llava": ("assets/tiny/llava",),
+    "lib.claims": ("book/claims.yaml",),
+}
 """Files and folders of data that a module reads and that do not lie beside it."""
 
 
