@@ -24,7 +24,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book plan test lab serve clean
+.PHONY: help book plan test lab live serve clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PROFILE=$(PROFILE)] [CORES=$(CORES)] [EXECUTOR=local|slurm] [CONFIRM=1]'
@@ -42,6 +42,9 @@ test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the render
 
 lab: $(INSTALLED)  ## open JupyterLab on the notebooks
 	@cd notebooks && jupyter lab
+
+live: $(INSTALLED)  ## serve the steering panel with a kernel behind it on http://127.0.0.1:8000 (PORT=...)
+	@$(BIN)/python -m book.tools.live --profile $(PROFILE) --port $(PORT)
 
 serve: $(INSTALLED)  ## serve the built book on http://127.0.0.1:8000 (PORT=...)
 	@test -f build/html/index.html || $(BUILD_BOOK)

@@ -259,6 +259,10 @@ class TestWhatDoesNotFit:
         with pytest.raises(ValueError, match="labels has 1 entries for 3 pictures"):
             panel(labels=["owl"])
 
+    def test_a_start_that_no_answer_is_stored_at(self):
+        with pytest.raises(ValueError, match=r"start is 3: choose one of the strengths"):
+            panel(start=3)
+
     def test_an_unknown_mode(self):
         with pytest.raises(ValueError, match="mode is 'melt'"):
             panel(mode="melt")

@@ -2,6 +2,6 @@
 
 from lib.widgets.feature_explorer import FeatureExplorer
 from lib.widgets.hierarchy_tree import HierarchyTree
-from lib.widgets.steering_panel import SteeringPanel
+from lib.widgets.steering_panel import SteeringPanel, steering_features, write_page_files
 
-__all__ = ["FeatureExplorer", "HierarchyTree", "SteeringPanel"]
+__all__ = ["FeatureExplorer", "HierarchyTree", "SteeringPanel", "steering_features", "write_page_files"]

@@ -72,7 +72,7 @@ class Panel {
     const wanted = this.address.read();
     const place = Number(wanted.picture ?? 0);
     const [feature] = meta.features;
-    const usual = [{ feature: feature.feature, alpha: meta.alphas.at(-1) }];
+    const usual = [{ feature: feature.feature, alpha: meta.start }];
     const patches = new Set((wanted.patches ?? "").split(".").filter(Boolean).map(Number));
     return {
       picture: Number.isInteger(place) && place >= 0 && place < meta.labels.length ? place : 0,
@@ -123,7 +123,7 @@ class Panel {
     const { sliders } = this.state;
     const others = sliders.filter((slider) => slider.feature !== feature);
     if (others.length < sliders.length) return this.change({ sliders: others });
-    const added = { feature, alpha: this.meta.alphas.at(-1) };
+    const added = { feature, alpha: this.meta.start };
     this.change({ sliders: this.stored ? [added] : [...sliders, added] }); // a page stores one feature at a time
   }
 

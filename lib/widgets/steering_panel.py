@@ -36,9 +36,10 @@ class SteeringPanel(anywidget.AnyWidget):
     `steering_features` makes them. prompts: what the model knows to answer, first one first.
     peaks: (F,) largest codes of all features, so that any of them can be steered by its number.
 
-    alphas: where stored answers are, in units of a feature's maximum; the sliders go from the lowest to the highest.
-    stored: how many pictures, features and prompts, the first of each, have their answers in the page. mode and
-    keep_error: what the panel starts with; by default the paper's (2504.02821 §4.4): clamped, without the SAE's error.
+    alphas: where stored answers are, in units of a feature's maximum; the sliders go from the lowest to the highest,
+    and begin at `start`, one of them (the highest, unless said). stored: how many pictures, features and prompts, the
+    first of each, have their answers in the page. mode and keep_error: what the panel starts with; by default the
+    paper's (2504.02821 §4.4): clamped, without the SAE's error.
     page_files: where the rendered book has the files with which a browser computes by itself (`write_page_files`); None
     where it cannot. names: what your notebook calls `llava`, `sae` and `images`, for the code that is copied.
 
@@ -64,6 +65,7 @@ class SteeringPanel(anywidget.AnyWidget):
         labels: Sequence[str] | None = None,
         peaks: Sequence[float] | None = None,
         alphas: Sequence[float] = ALPHAS,
+        start: float | None = None,
         stored: tuple[int, int, int] = (8, 16, 1),
         mode: str = "clamp",
         keep_error: bool = False,
@@ -76,7 +78,8 @@ class SteeringPanel(anywidget.AnyWidget):
         super().__init__()
         images, alphas = [image.convert("RGB") for image in images], sorted(float(alpha) for alpha in alphas)
         site = str(llava.vision.site(site))
-        _check(sae, images, features, prompts, {"labels": labels}, alphas, mode)
+        start = alphas[-1] if start is None and alphas else start
+        _check(sae, images, features, prompts, labels, alphas, start, mode)
         edit = {"mode": mode, "keep_error": keep_error}
         grid, texts, answers = _stored_answers(
             llava, sae, site, images, features, prompts, alphas, stored, edit, max_new_tokens
@@ -101,6 +104,7 @@ class SteeringPanel(anywidget.AnyWidget):
             "modes": list(MODES),
             "edit": edit,
             "alphas": alphas,
+            "start": start,
             "stored": grid,
             "texts": texts,
             "max_new_tokens": max_new_tokens,
@@ -176,7 +180,7 @@ def write_page_files(folder: str | Path, sae, llava_folder: str | Path) -> dict:
     }
 
 
-def _check(sae, images, features, prompts, per_image: dict, alphas: list[float], mode: str) -> None:
+def _check(sae, images, features, prompts, labels, alphas: list[float], start: float, mode: str) -> None:
     for name, values in {"images": images, "features": features, "prompts": prompts, "alphas": alphas}.items():
         if not len(values):
             raise ValueError(f"{name} is empty: the panel needs at least one.")
@@ -186,9 +190,10 @@ def _check(sae, images, features, prompts, per_image: dict, alphas: list[float],
             raise ValueError(f"a feature lacks {', '.join(missing)}: give each its number, name and maximum.")
         if not 0 <= described["feature"] < sae.n_features:
             raise ValueError(f"there is no feature {described['feature']}: this SAE has {sae.n_features}.")
-    for name, values in per_image.items():
-        if values is not None and len(values) != len(images):
-            raise ValueError(f"{name} has {len(values)} entries for {len(images)} pictures: give one for each.")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"labels has {len(labels)} entries for {len(images)} pictures: give one for each.")
+    if start not in alphas:
+        raise ValueError(f"start is {start}: choose one of the strengths {alphas}.")
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}: choose one of {', '.join(MODES)}.")
 

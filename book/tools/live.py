@@ -1,0 +1,82 @@
+"""Serve the steering panel with a kernel behind it: `python -m book.tools.live --profile tiny --port 8000`.
+
+Voila starts a kernel for every reader who opens the page, and runs there the cells of `06a_steering_panel` up to the
+panel. They take the dictionary from the profile's build, or else a small one that is made before the page is served.
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill.exceptions import PapermillExecutionError
+
+from book.tools.profiles import Profile
+
+NOTEBOOK = "06a_steering_panel"
+PANEL = "fig-steering-panel"  # name of the figure in the notebook
+LIVE = {"stored": [0, 0, 0]}  # with a kernel nobody needs stored answers
+ABOUT = """# Steering panel
+
+Choose a picture and features, move them, and read what the embedded LLaVA then says of the picture."""
+
+
+def _is_panel(cell: nbformat.NotebookNode) -> bool:
+    return cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == PANEL
+
+
+def live_notebook(source: nbformat.NotebookNode, parameters: dict) -> nbformat.NotebookNode:
+    """The notebook's code with these parameters, up to its panel, and nothing shown but the panel."""
+    code = [cell for cell in source.cells if cell.cell_type == "code"]
+    defaults = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
+    panel = next(i for i, cell in enumerate(code) if _is_panel(cell))
+    values = new_code_cell("\n".join(f"{name} = {value!r}" for name, value in {**parameters, **LIVE}.items()))
+    before = [*code[: defaults + 1], values, *code[defaults + 1 : panel]]
+    quiet = [new_code_cell(f"%%capture\n{cell.source}") for cell in before]
+    return new_notebook(cells=[new_markdown_cell(ABOUT), *quiet, code[panel]], metadata=source.metadata)
+
+
+def prepare(profile: Profile) -> Path:
+    """Write the notebook that Voila runs and make what it needs; returns its path."""
+    built = profile.executed(NOTEBOOK).is_file()
+    folder = profile.root / "build" / (profile.name if built else "live")
+    parameters = {**(profile.parameters(NOTEBOOK) if built else {}), "profile_dir": str(folder)}
+    served = profile.root / "build" / "live" / f"{NOTEBOOK}.ipynb"
+    served.parent.mkdir(parents=True, exist_ok=True)
+    source = nbformat.read(profile.notebook(NOTEBOOK), as_version=4)
+    nbformat.write(live_notebook(source, parameters), served)
+    if not built and not (folder / "llava").is_dir():
+        print(f"The profile {profile.name} has not been built: making a small dictionary first (a minute, once) ...")
+    print("Trying the notebook before it is served ...", flush=True)
+    papermill.execute_notebook(str(served), None, cwd=str(served.parent), progress_bar=True)
+    return served
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--port", type=int, default=8000)
+    options = parser.parse_args()
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        served = prepare(Profile(options.profile))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PapermillExecutionError as error:
+        print(f"error: the panel's notebook failed with {error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
+    print(f"The steering panel is on http://127.0.0.1:{options.port} - end with Ctrl-C", flush=True)
+    command = [sys.executable, "-m", "voila", str(served), "--no-browser", f"--port={options.port}"]
+    try:
+        return subprocess.run([*command, "--Voila.ip=127.0.0.1", "--Voila.log_level=ERROR"]).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
