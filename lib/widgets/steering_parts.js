@@ -215,11 +215,12 @@ class Answers {
     card.time.textContent = seconds === undefined ? "" : `${seconds.toFixed(seconds < 10 ? 2 : 0)} s`;
   }
 
-  /** Marks the words of the steered text that the other one does not have. */
+  /** Marks the words of the steered text that the other one does not have, short ones such as articles left out. */
   compare(plain, steered) {
     const bare = (word) => word.toLowerCase().replace(/[^\p{L}\p{N}]/gu, "");
     const known = new Set(plain.split(/\s+/).map(bare));
-    const parts = steered.split(/(\s+)/).map((part) => (bare(part) && !known.has(bare(part)) ? h("mark", {}, part) : part));
+    const isNew = (part) => bare(part).length > 2 && !known.has(bare(part));
+    const parts = steered.split(/(\s+)/).map((part) => (isNew(part) ? h("mark", {}, part) : part));
     this.steered.text.replaceChildren(...parts);
   }
 }
