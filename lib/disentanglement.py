@@ -1,7 +1,7 @@
 """Disentanglement: what suppressing features does to every group of pictures, and what else it breaks (ours).
 
-Paper 2 (2504.08729, abstract) claims that suppression helps on CelebA, Waterbirds and typographic attacks; its protocol could not be
-recovered, so this one is ours.
+Paper 2 (2504.08729, abstract) claims that suppression helps on CelebA, Waterbirds and typographic attacks; its protocol
+could not be recovered, so this one is ours.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ MAX_FEATURES = 8  # whose every subset is kept: 256 of them
 class SubsetResults:
     """One task at one site: what is predicted with every subset of a few features suppressed.
 
-    task, site: what they are called. features: m <= 8 dicts with `id` (its number in the dictionary) and `name`; optional `max` (its
-    largest code) and `value` (what it is set to when it is suppressed; 0 unless said). classes, groups: names. truth, group: (N,) of each
-    picture. predictions: (2**m, N) uint8; bit i of the first index says that features[i] is suppressed, so row 0 is the model as it is.
-    ordinary: (2**m,) zero-shot accuracy in [0, 1] on `ordinary_count` ordinary pictures (None: the page then shows no interval).
-    examples: which of the N pictures are shown. Raises ValueError where parts do not fit.
+    task, site: what they are called. features: m <= 8 dicts with `id` (its number in the dictionary) and `name`, and
+    optionally `max` (its largest code), `value` (what it is set to when suppressed; 0 unless said) and `note` (a short
+    line). classes, groups: names. truth, group: (N,) of each picture. predictions: (2**m, N) uint8; bit i of the first
+    index says that features[i] is suppressed, so row 0 is the model as it is. ordinary: (2**m,) zero-shot accuracy in
+    [0, 1] on `ordinary_count` ordinary pictures (None: it is shown without an interval). examples: which of the N
+    pictures are shown. Raises ValueError where parts do not fit.
     """
 
     task: str
@@ -47,10 +48,8 @@ class SubsetResults:
         expected = {"group": (n_pictures,), "predictions": (self.n_subsets, n_pictures), "ordinary": (self.n_subsets,)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
-                found = getattr(self, name).shape
-                raise ValueError(
-                    f"{name} is {found}: with {len(self.features)} features and {n_pictures} pictures it must be {shape}."
-                )
+                found, given = getattr(self, name).shape, f"{len(self.features)} features and {n_pictures} pictures"
+                raise ValueError(f"{name} is {found}: with {given} it must be {shape}.")
         if not ((self.ordinary >= 0) & (self.ordinary <= 1)).all():
             raise ValueError("ordinary holds values outside [0, 1]: give accuracies as fractions.")
         wrong = [i for i in self.examples if not 0 <= i < n_pictures]
