@@ -5,54 +5,23 @@
 // `edits` has an entry for each run: null for the model as it is, or {features: [[number, value]], mode, tokens,
 // keep_error} as lib/widgets/steering_kernel.py reads it.
 
-const FIRST_PONG = 1500; // ms after which a page without an answer takes it that there is no kernel; a late one still counts
-const PING_EVERY = 4000; // ms
-const PONG_WITHIN = 6000; // ms of silence, with a ping on its way, after which a kernel that was there counts as lost
-
-/** The line to Python. `state`: unknown, attached, absent (never there) or lost (was there). */
-class KernelEngine {
+/** The notebook's model, behind the line to Python. */
+class KernelEngine extends KernelLine {
   kind = "kernel";
+  requests = 0;
 
   constructor(model, meta, changed) {
-    const state = bookStatic("") ? "absent" : "unknown"; // the rendered book need not wait
-    Object.assign(this, { model, meta, changed, state, requests: 0, heard: 0, asked: 0 });
-    this.receive = this.receive.bind(this);
-    model.on("msg:custom", this.receive);
-    this.send({ kind: "ping" });
-    this.first = setTimeout(() => this.state === "unknown" && this.become("absent"), FIRST_PONG);
-    this.watch = setInterval(() => this.check(), PING_EVERY);
+    super(model, changed);
+    this.meta = meta;
   }
 
-  become(state) {
-    if (this.state === state) return;
-    this.state = state;
-    if (state === "lost") {
-      const { listener } = this;
-      this.listener = undefined;
-      listener?.failed("The kernel stopped answering before the text was complete.");
-    }
-    this.changed();
+  lost() {
+    const { listener } = this;
+    this.listener = undefined;
+    listener?.failed("The kernel stopped answering before the text was complete.");
   }
 
-  /** Only a kernel that was heard once is asked again: a page without one stays quiet. */
-  check() {
-    if (this.state !== "attached" && this.state !== "lost") return;
-    if (this.asked > this.heard && performance.now() - this.asked > PONG_WITHIN) this.become("lost");
-    if (this.asked <= this.heard) this.asked = performance.now();
-    this.send({ kind: "ping" });
-  }
-
-  send(message, buffers) {
-    try {
-      this.model.send(message, undefined, buffers);
-    } catch {
-      this.become(this.state === "unknown" ? "absent" : "lost");
-    }
-  }
-
-  receive(message) {
-    this.heard = performance.now();
-    this.become("attached");
+  hear(message) {
     if (message.request !== this.requests || !this.listener) return; // of a request that was superseded
     const { listener } = this;
     if (message.kind === "text") listener.text(message.run, message.text);
@@ -71,12 +40,6 @@ class KernelEngine {
       this.listener = undefined;
       this.send({ kind: "cancel" });
     };
-  }
-
-  close() {
-    clearTimeout(this.first);
-    clearInterval(this.watch);
-    this.model.off("msg:custom", this.receive);
   }
 }
 

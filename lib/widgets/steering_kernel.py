@@ -10,47 +10,19 @@ import torch
 from PIL import Image
 
 from lib.steering import Intervention
+from lib.widgets.kernel_line import KernelLine
 
 MODES = ("clamp", "add", "scale")
 
 
-class Answering:
-    """Speaks with one page. Messages come in on the kernel's own thread; texts are made in others, one at a time.
-
-    A newer request stops the one that is being answered, and takes its place. What goes out by `send`:
-    `pong`; and for a request by its number `text` (a piece of the text of one of its runs), `done` (a run is
-    complete), `stopped`, or `error` with one sentence.
-    """
+class Answering(KernelLine):
+    """Streams what a LLaVA says to one page: for each run of a request `text` (a piece of it), then `done`."""
 
     def __init__(self, llava, sae, site: str, images: Sequence[Image.Image], send: Callable[[dict], None]) -> None:
-        self._llava, self._sae, self._site, self._images, self._send = llava, sae, site, images, send
-        self._one_at_a_time = threading.Lock()
-        self._stop = threading.Event()
+        super().__init__(send)
+        self._llava, self._sae, self._site, self._images = llava, sae, site, images
 
-    def receive(self, message: dict, buffers: Sequence[bytes]) -> None:
-        """Take one message of the page: `ping`, `answer` or `cancel`."""
-        kind = message.get("kind")
-        if kind == "ping":
-            self._send({"kind": "pong"})
-        elif kind == "cancel":
-            self._stop.set()
-        elif kind == "answer":
-            self._stop.set()
-            self._stop = threading.Event()
-            threading.Thread(target=self._answer, args=(message, buffers, self._stop), daemon=True).start()
-
-    def _answer(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> None:
-        request = message.get("request")
-        with self._one_at_a_time:
-            try:
-                finished = self._generate(message, buffers, stop)
-            except Exception as error:  # whatever went wrong belongs on the page: nobody reads this thread's traceback
-                self._send({"kind": "error", "request": request, "text": _sentence(error)})
-                return
-        if not finished:
-            self._send({"kind": "stopped", "request": request})
-
-    def _generate(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
+    def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
         """Stream the runs of one request in order; False where it was stopped."""
         picture = self._picture(message["picture"], buffers)
         prompt = message["prompt"].strip()
@@ -61,10 +33,10 @@ class Answering:
             for piece in self._llava.stream(picture, prompt, self._intervention(edit), **options):
                 if stop.is_set():
                     break
-                self._send({"kind": "text", "request": message["request"], "run": run, "text": piece})
+                self.send({"kind": "text", "request": message["request"], "run": run, "text": piece})
             if stop.is_set():
                 return False
-            self._send({"kind": "done", "request": message["request"], "run": run})
+            self.send({"kind": "done", "request": message["request"], "run": run})
         return True
 
     def _picture(self, place: int | None, buffers: Sequence[bytes]) -> Image.Image:
@@ -85,9 +57,3 @@ class Answering:
             raise ValueError(f"The panel cannot {edit['mode']!r} a feature: choose one of {', '.join(MODES)}.")
         tokens = edit["tokens"] if isinstance(edit["tokens"], str) else torch.tensor(edit["tokens"], dtype=torch.bool)
         return Intervention(self._sae, self._site, values, edit["mode"], tokens, keep_error=bool(edit["keep_error"]))
-
-
-def _sentence(error: Exception) -> str:
-    """What went wrong, in the first line of the error's own words."""
-    words = (str(error).strip().splitlines() or [""])[0]
-    return words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}".rstrip(": ")

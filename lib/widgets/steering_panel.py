@@ -19,7 +19,7 @@ from lib.widgets.steering_kernel import MODES, Answering
 
 HERE = Path(__file__).parent
 SCRIPTS = (  # one module, with the browser's engine in it
-    "packing.js", "elements.js", "address.js",
+    "packing.js", "elements.js", "address.js", "kernel_line.js",
     "steering_engines.js", "steering_board.js", "steering_parts.js", "steering_panel.js",
 )  # fmt: skip
 TOP = 4  # most active pictures shown of a feature
