@@ -2,6 +2,7 @@
 # Works with the make of macOS (3.81). Needs Python >= 3.11; Node.js is taken from PyPI where none is installed.
 
 PROFILE ?= tiny
+HTML    ?= build/html
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PORT    ?= 8000
 # a cluster: EXECUTOR=slurm, JOBS in its queue at once, SNAKEMAKE='--default-resources slurm_partition=gpu'
@@ -17,7 +18,7 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 # by path: the make of macOS looks a command up in its own PATH, not in the one exported below
-BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --cores $(CORES) --executor $(EXECUTOR) \
+BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --html $(HTML) --cores $(CORES) --executor $(EXECUTOR) \
   --jobs $(JOBS) --snakemake '$(SNAKEMAKE)' $(if $(TFLOPS),--tflops $(TFLOPS)) $(if $(filter 1 y yes true,$(CONFIRM)),--confirm)
 
 export PATH := $(abspath $(BIN)):$(PATH)
@@ -30,7 +31,7 @@ help:  ## list the targets
 	@echo 'make TARGET [PROFILE=$(PROFILE)] [CORES=$(CORES)] [EXECUTOR=local|slurm] [CONFIRM=1]'
 	@sed -n 's/^\([a-z]*\):.*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
-book: $(INSTALLED) $(if $(filter slurm,$(EXECUTOR)),$(INSTALLED)-cluster)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html
+book: $(INSTALLED) $(if $(filter slurm,$(EXECUTOR)),$(INSTALLED)-cluster)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html (HTML=...)
 	@$(BUILD_BOOK)
 
 plan: $(INSTALLED)  ## what that takes, computed before anything runs: disk, memory, hours; and what is there already
@@ -47,9 +48,9 @@ live: $(INSTALLED)  ## serve the steering panel with a kernel behind it on http:
 	@$(BIN)/python -m book.tools.live --profile $(PROFILE) --port $(PORT)
 
 serve: $(INSTALLED)  ## serve the built book on http://127.0.0.1:8000 (PORT=...)
-	@test -f build/html/index.html || $(BUILD_BOOK)
+	@test -f $(HTML)/index.html || $(BUILD_BOOK)
 	@echo 'Serving on http://127.0.0.1:$(PORT) - end with Ctrl-C'
-	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory build/html
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
 
 clean:  ## delete everything that was generated (the environment stays)
 	rm -rf build .snakemake

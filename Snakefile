@@ -24,6 +24,7 @@ from book.tools.packages import versions
 from book.tools.profiles import profiles_of_book
 
 PROFILE = config.get("profile", "tiny")
+HTML = config.get("html", "build/html")
 EXECUTED = "build/{profile}/notebooks/{notebook}.ipynb"
 try:
     profiles = {profile.name: profile for profile in profiles_of_book(PROFILE)}
@@ -70,11 +71,11 @@ rule book:
         model=files("assets/tiny/llava/*"),
         tools=["book/tools/render.py", "book/tools/pages.py", "book/tools/status.py"],
     output:
-        "build/html/index.html",
+        f"{HTML}/index.html",
     params:
         profiles={name: profile.left_out for name, profile in profiles.items()},
     shell:
-        "{sys.executable:q} -m book.tools.render --profile {PROFILE} --out build/html 2>&1"
+        "{sys.executable:q} -m book.tools.render --profile {PROFILE} --out {HTML:q} 2>&1"
 
 
 rule notebook:

@@ -27,7 +27,7 @@ STUBS = {
     "run_notebook": "build/{sys.argv[3]}/notebooks/{sys.argv[1]}.ipynb",
     "cover": "{sys.argv[1]}",
     "vendor": "{sys.argv[1]}/plotly.min.js",
-    "render": "build/html/index.html",
+    "render": "{sys.argv[4]}/index.html",
 }
 STUB = """import sys
 import time
@@ -145,6 +145,14 @@ class TestWhatRunsAgain:
     def test_a_notebook_that_wants_more_than_the_machine_has_gets_what_there_is(self, built):
         write_profile(built, {"a": {"gpus": 99, "threads": 99, "parameters": {"n": 4}}, "b": {}, "c": {"after": ["b"]}})
         assert self.ran(built) == ["a", "index"]
+
+    def test_only_the_rendering_for_a_book_in_another_folder_and_the_first_one_stays(self, built):
+        before = (built / "build/html/index.html").read_text()
+        result = tool(built, "book.tools.build", "--cores", "1", "--html", "build/check/html")
+        assert result.returncode == 0, result.stderr
+        assert (built / "ran.txt").read_text().split() == ["index"]
+        assert (built / "build/check/html/index.html").is_file()
+        assert (built / "build/html/index.html").read_text() == before
 
     def test_only_the_rendering_when_the_prose_has_changed(self, built):
         (built / "book" / "intro.md").write_text("# Another intro\n")

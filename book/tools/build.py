@@ -17,17 +17,16 @@ from book.tools.executors import following, on_slurm, on_this_machine
 from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, show, size, too_much
 from book.tools.profiles import Profile, profiles_of_book
 
-PAGE = Path("build/html/index.html")
 LOG = Path("build/snakemake.log")
 
 
-def snakemake(target: str, profile: str, arguments: list[str]) -> bool:
+def snakemake(target: str, profile: str, html: Path, arguments: list[str]) -> bool:
     """Make one target of the graph; true when there was something to do. Raises RuntimeError when a job failed.
 
     Jobs print to the terminal, Snakemake's own messages go to LOG.
     """
-    command = [sys.executable, "-m", "snakemake", target, "--config", f"profile={profile}", *arguments]
-    command += ["--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
+    command = [sys.executable, "-m", "snakemake", target, "--config", f"profile={profile}", f"html={html}"]
+    command += [*arguments, "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     with LOG.open("w") as log:
         status = subprocess.run(command, stderr=log).returncode
     text = LOG.read_text()
@@ -71,6 +70,7 @@ def make(run: Callable[[str], bool]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--html", type=Path, default=Path("build/html"), help="folder of the rendered book")
     parser.add_argument("--executor", choices=["local", "slurm"], default="local")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="of this machine")
     parser.add_argument("--jobs", type=int, default=20, help="at once in the cluster's queue")
@@ -93,7 +93,8 @@ def main() -> int:
             arguments = on_slurm(options.jobs) if options.executor == "slurm" else on_this_machine(options.cores)
             logs = [Path("build", profile.name, "logs") for profile in profiles]
             with following(logs) if options.executor == "slurm" else nullcontext():
-                make(partial(snakemake, profile=options.profile, arguments=arguments + shlex.split(options.snakemake)))
+                arguments += shlex.split(options.snakemake)
+                make(partial(snakemake, profile=options.profile, html=options.html, arguments=arguments))
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
@@ -101,7 +102,7 @@ def main() -> int:
             print(f"{error}The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
             return 1
     print(f"The book is ready ({time.monotonic() - began:.0f} s).")
-    print(f"Open {PAGE.resolve().as_uri()} or run `make serve`.")
+    print(f"Open {(options.html / 'index.html').resolve().as_uri()} or run `make serve`.")
     return 0
 
 

@@ -22,8 +22,9 @@ step 'Notebooks with their default parameters'
 python -m pytest -q --nbval-lax --nbval-current-env -n "${CORES:-2}" --dist loadfile notebooks
 unset OMP_NUM_THREADS
 
-step 'The book'
-make --no-print-directory book
+step 'The book, every chapter with its defaults'
+export HTML=build/check/html # the reader's own book in build/html stays
+make --no-print-directory book PROFILE=check
 
 step 'The rendered book in a browser'
 python -m pytest -q tests/browser -n "${CORES:-2}" --dist loadfile

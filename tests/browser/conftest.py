@@ -18,9 +18,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from book.tools import chromium
+from tests.browser.rendered_book import HTML
 
 PATIENCE = 120_000  # milliseconds; a page takes two seconds, and much longer where the machine is busy
-HTML = Path(__file__).resolve().parents[2] / "build" / "html"
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -55,7 +55,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def html() -> Path:
     """The folder of the rendered book."""
     if not (HTML / "index.html").is_file():
-        pytest.fail("There is no rendered book in build/html: run `make book` first.")
+        pytest.fail(f"There is no rendered book in {HTML}: run `make book` first.")
     return HTML
 
 

@@ -7,7 +7,8 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-HTML = Path(__file__).resolve().parents[2] / "build" / "html"
+from tests.browser.rendered_book import HTML
+
 PAGES = sorted(
     str(page.relative_to(HTML)) for folder in ("book", "notebooks") for page in HTML.glob(f"{folder}/*.html")
 )
