@@ -3,5 +3,13 @@
 from lib.widgets.feature_explorer import FeatureExplorer
 from lib.widgets.hierarchy_tree import HierarchyTree
 from lib.widgets.steering_panel import SteeringPanel, steering_features, write_page_files
+from lib.widgets.suppression_panel import SuppressionPanel
 
-__all__ = ["FeatureExplorer", "HierarchyTree", "SteeringPanel", "steering_features", "write_page_files"]
+__all__ = [
+    "FeatureExplorer",
+    "HierarchyTree",
+    "SteeringPanel",
+    "SuppressionPanel",
+    "steering_features",
+    "write_page_files",
+]

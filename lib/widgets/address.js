@@ -42,6 +42,19 @@ class Address {
     }
   }
 
+  /** Puts a link to what is shown on the clipboard; the button says so for a moment. */
+  async copy(values, button) {
+    const url = this.url(values, this.anchor);
+    try {
+      await navigator.clipboard.writeText(url);
+    } catch {
+      window.prompt("Copy this link", url); // a browser that keeps its clipboard to itself
+      return;
+    }
+    button.textContent = "copied";
+    setTimeout(() => (button.textContent = "copy link"), 1500);
+  }
+
   release() {
     globalThis[this.inUse].delete(this.key);
   }

@@ -45,7 +45,7 @@ class Panel {
     this.start = button("", () => this.startBrowser(), { className: "sp-start", hidden: true });
     this.progress = h("progress", { max: 1, value: 0, hidden: true, "aria-label": "Loading the model" });
     this.problem = h("p", { className: "sp-problem", role: "alert", hidden: true });
-    const link = button("copy link", () => this.copyLink(), { className: "sp-link", hidden: !this.address.enabled });
+    const link = button("copy link", () => this.address.copy(this.shared(), this.link), { className: "sp-link", hidden: !this.address.enabled });
     this.link = link;
     const help = STEERING_KEYS.map(([keys, action]) => h("span", {}, h("kbd", {}, keys), action));
     return h(
@@ -330,7 +330,7 @@ class Panel {
     this.prompt.show(this.state.prompt, false);
   }
 
-  // ---------------------------------------------------------------- keys, link, end
+  // ---------------------------------------------------------------- keys, end
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -341,17 +341,6 @@ class Panel {
     else return;
     event.preventDefault();
     event.stopPropagation();
-  }
-
-  async copyLink() {
-    const url = this.address.url(this.shared(), this.address.anchor);
-    try {
-      await navigator.clipboard.writeText(url);
-      this.link.textContent = "copied";
-      setTimeout(() => (this.link.textContent = "copy link"), 1500);
-    } catch {
-      window.prompt("Copy this link", url); // a browser that keeps its clipboard to itself
-    }
   }
 
   close() {
