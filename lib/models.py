@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         inner = {str(site): self.tower.module(site.layer, site.kind) for site in wanted if site.kind != "proj"}
         reads_proj = len(inner) < len({str(site) for site in wanted})
         stop_after = None if reads_proj else len(inner)
-        with _reading(inner, values, stop_after), self._precision():
+        with _reading(inner, values, stop_after), self.precision():
             try:
                 embedding = self.tower.embed_images(pixels.to(self.device)) if wanted else None
             except _AllRead:
@@ -156,7 +156,7 @@ class Encoder(nn.Module):
         """Texts -> (n, E) float32 of unit norm. Raises ValueError for an encoder without a text tower."""
         if isinstance(texts, str):
             raise ValueError(f"embed_texts takes a list of texts: write [{texts!r}]")
-        with self._precision():
+        with self.precision():
             parts = [
                 self.tower.embed_texts(list(texts[i : i + batch_size]), self.device).float()
                 for i in range(0, len(texts), batch_size)
@@ -203,7 +203,7 @@ class Encoder(nn.Module):
                 value = intervention.edit(value, self)
         return value
 
-    def _precision(self):
+    def precision(self):
         """Autocast, unless the weights have another precision than float32 themselves."""
         lower = self.dtype != torch.float32 and next(self.model.parameters()).dtype == torch.float32
         return torch.autocast(self.device.type, self.dtype) if lower else nullcontext()

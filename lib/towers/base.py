@@ -38,6 +38,19 @@ class Tower(ABC):
         attention, mlp = self.branches
         return {"resid_post": block, "attn_out": getattr(block, attention), "mlp_out": getattr(block, mlp)}[kind]
 
+    def first_token(self, layer: int, stream: Tensor, *others, **options) -> Tensor:
+        """The first token after a block, (B, T, d) -> (B, 1, d); others, options: what else the block is called with.
+
+        The block's MLP sees no other token; what it gives for the first is then added to all, of whom one is kept.
+        """
+        block = self.blocks[layer]
+        handle = block.mlp.register_forward_pre_hook(lambda mlp, inputs: (inputs[0][:, :1], *inputs[1:]))
+        try:
+            output = block(stream, *others, **options)
+        finally:
+            handle.remove()
+        return (output[0] if isinstance(output, tuple) else output)[:, :1]
+
     @abstractmethod
     def embed_images(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, E), not normalised: the original model's whole forward pass."""

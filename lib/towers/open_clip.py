@@ -64,6 +64,13 @@ class OwnTower(OpenClipTower):
         self.blocks, self.d_model = visual.transformer.resblocks, visual.transformer.width
         self.grid, self.n_prefix, self.has_cls = tuple(visual.grid_size), 1, True
 
+    def first_token(self, layer: int, stream: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """As everywhere, and without the other tokens' queries: (B, T, d) -> (B, 1, d)."""
+        block = self.blocks[layer]
+        normed = block.ln_1(stream)
+        first = stream[:, :1] + block.ls_1(block.attention(normed[:, :1], normed, normed, attn_mask))
+        return first + block.ls_2(block.mlp(block.ln_2(first)))
+
 
 class TimmTower(OpenClipTower):
     """A vision transformer of timm: SigLIP, EVA, PE, MobileCLIP-B, and ViTamin, whose patches come from a conv stem."""
