@@ -65,14 +65,15 @@ class SuppressionPanel {
       { className: "su", id: this.address.anchor, role: "region", "aria-label": "Suppression panel", "data-lm-suppress-shortcuts": "true" },
       h("header", { className: "su-head" }, this.status, h("div", { className: "su-choosers" }, this.task.node, this.layer.node)),
       h("div", { className: "su-body" }, this.features.node, h("div", { className: "su-see" }, this.problem, this.accuracies.node, this.examples.node)),
-      h("footer", { className: "su-footer" }, h("span", {}, this.legend()), this.link),
+      h("footer", { className: "su-footer" }, this.legend(), this.link),
     );
   }
 
   legend() {
-    const swatch = (name) => h("i", { className: `su-swatch ${name}`, "aria-hidden": true });
+    const entry = (name, text) => h("span", {}, h("i", { className: `su-swatch ${name}`, "aria-hidden": true }), ` ${text} `);
     const of = this.meta.pictures_of ? `${this.meta.pictures_of}. ` : "";
-    return [`${of}Bar: accuracy with the ticked features suppressed. `, swatch("su-mark"), " with nothing suppressed. ", swatch("su-interval"), " 95 % interval."];
+    const text = `${of}Bar: accuracy with the ticked features suppressed. `;
+    return h("div", { className: "su-legend" }, text, entry("su-mark", "with nothing suppressed."), entry("su-interval", "95 % interval."));
   }
 
   // ---------------------------------------------------------------- state
