@@ -4,10 +4,11 @@ from pathlib import Path
 
 from lib.towers.base import Tower, with_clear_errors
 
-__all__ = ["Tower", "load_tower", "embedded", "with_clear_errors", "TINY_CLIP", "TINY_EYE", "TINY_LLAVA"]
+__all__ = ["Tower", "load_tower", "embedded", "with_clear_errors", "TINY_CLIP", "TINY_EYE", "TINY_LLAVA", "TINY_TOPK"]
 
 _TINY = Path(__file__).resolve().parents[2] / "assets" / "tiny"
 TINY_CLIP, TINY_EYE, TINY_LLAVA = _TINY / "clip", _TINY / "eye", _TINY / "llava"
+TINY_TOPK = _TINY / "topk_clip"
 
 
 def load_tower(spec: str, weights: str | None = None) -> Tower:
