@@ -19,12 +19,16 @@ from torch import Tensor, nn
 from lib.artifacts import replacing
 from lib.sparse_codes import Codes, Encoder
 
+PENALISED = ("relu", "jumprelu", "gated")
+"""Kinds without a k: a penalty decides how many latents are active."""
+
 CHOICES = {
     "lr_rule": ("paper", "code"),
     "threshold": ("scalar", "per_feature"),
     "matryoshka_loss": ("paper", "mean", "code"),
     "data_order": ("reshuffle", "replay"),
     "encoder_dtype": ("auto", "float32", "bfloat16"),
+    "init": ("random", "data"),
     "input_norm": ("none", "layer_norm", "unit_rms"),
 }
 
@@ -38,14 +42,14 @@ class SAEConfig:
     """
 
     kind: str = "batchtopk"
-    """relu, topk, batchtopk or matryoshka; later kinds register themselves in `KINDS` and `OBJECTIVES`. jumprelu and
-    signed_topk come from other libraries (`lib.hub`) and are not trained here."""
+    """relu, topk, batchtopk, matryoshka, jumprelu, gated, vsae or archetypal; later kinds register themselves in
+    `KINDS` and `OBJECTIVES`. signed_topk comes from other libraries (`lib.hub`) and is not trained here."""
     expansion: float = 8
     """Latents per input dimension, F / d."""
     width: int | None = None
     """Number of latents F; overrides `expansion`."""
     k: int = 20
-    """Active latents per row: exactly (topk) or on average over the batch (batchtopk, matryoshka)."""
+    """Active latents per row: at most (topk, vsae, archetypal) or on average over the batch (batchtopk, matryoshka)."""
     group_fractions: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5625)
     """Matryoshka: shares of the latents in each group; the nested prefixes are their running sums."""
     matryoshka_loss: str = "paper"
@@ -53,7 +57,24 @@ class SAEConfig:
     it weighs against the auxiliary loss as one reconstruction does; code: 1/G² of it. It matters beside the auxiliary
     loss and clipping alone, for Adam takes no notice of the loss's scale."""
     l1: float = 0.02
-    """relu: weight of the codes' sum in the loss, in units of the normalised input."""
+    """relu, gated: weight of the codes' (the gates') sum in the loss, in units of the normalised input."""
+    l0: float = 0.01
+    """jumprelu: weight of the number of active latents in the loss, in units of the normalised input."""
+    bandwidth: float = 0.001
+    """jumprelu: width of the smeared jump by which thresholds learn, and where they begin; the default is the paper's.
+    Short runs need a wider one, for few codes lie within it."""
+    noise: float = 0.1
+    """vsae: standard deviation of the latents while training, in units of the normalised input."""
+    kl: float = 1e-5
+    """vsae: weight of the latents' divergence from their prior."""
+    archetypes: int | None = None
+    """archetypal: rows of the data that the decoder's rows are mixtures of; None: four for each latent."""
+    relaxation: float = 0.1
+    """archetypal: how far an atom may leave the points' convex hull, in units of the normalised input; 0: not at all.
+    The authors' library has 1."""
+    init: str = "random"
+    """Where decoder rows begin. random: directions, or archetypes, that the seed draws; data: rows of the data, the
+    same for every seed."""
     steps: int = 100_000
     """Optimiser steps; paper: 100,000 (the code runs 110,000 and evaluates the checkpoint at 100,000)."""
     batch_size: int = 4096
@@ -116,6 +137,11 @@ class SAEConfig:
         for name in ("k", "steps", "batch_size", "log_every", "checkpoint_every", "normalization_batches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("bandwidth", "noise"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name):g}.")
+        if self.relaxation < 0:
+            raise ValueError(f"relaxation is a distance and cannot be {self.relaxation:g}.")
         if self.kind == "matryoshka" and abs(sum(self.group_fractions) - 1) > 1e-3:
             raise ValueError(f"group_fractions must sum to 1, not {sum(self.group_fractions):g}.")
 
@@ -129,7 +155,7 @@ class SAEConfig:
         n = self.width if self.width is not None else round(self.expansion * d)
         if n < 1:
             raise ValueError(f"An SAE needs at least one latent; expansion {self.expansion:g} of width {d} gives {n}.")
-        if self.kind not in ("relu", "jumprelu") and self.k > n:
+        if self.kind not in PENALISED and self.k > n:
             raise ValueError(f"k = {self.k} active latents do not fit into F = {n}; lower k or widen the SAE.")
         return n
 
@@ -171,7 +197,7 @@ def above_threshold(sae: "SAE", pre: Tensor) -> Tensor:
     return torch.where(pre > sae.threshold.clamp(min=0), pre, 0)
 
 
-@register_kind("topk")
+@register_kind("topk", "vsae", "archetypal")
 def row_top_k(sae: "SAE", pre: Tensor) -> Tensor:
     """The k largest positive pre-activations of each row."""
     top = pre.topk(sae.config.k, dim=-1)
@@ -185,6 +211,13 @@ def row_top_k_signed(sae: "SAE", pre: Tensor) -> Tensor:
     return torch.zeros_like(pre).scatter(-1, top.indices, top.values)
 
 
+@register_kind("gated")
+def gated_magnitude(sae: "SAE", pre: Tensor) -> Tensor:
+    """The pre-activation is the gate: where it is positive, ReLU of the magnitude exp(r_mag) x W_enc + b_mag."""
+    magnitude = (pre - sae.b_enc) * sae.r_mag.exp() + sae.b_mag
+    return torch.where(pre > 0, magnitude.relu(), 0)
+
+
 def input_scale(x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
     """Shift and scale (..., 1) by which an `input_norm` other than none brings x (..., d) to (x - shift) / scale."""
     if norm == "layer_norm":
@@ -196,8 +229,8 @@ def input_scale(x: Tensor, norm: str) -> tuple[Tensor, Tensor]:
 class SAE(nn.Module):
     """A sparse autoencoder: W_enc (d, F), b_enc (F,), W_dec (F, d) with unit rows, b_dec (d,), threshold () or (F,).
 
-    `W_enc` is stored by latent, as `W_dec` is; its strides show it, its shape does not. Decoder rows that another
-    library trained keep the norms that it gave them.
+    The kind gated also has r_mag (F,) and b_mag (F,). `W_enc` is stored by latent, as `W_dec` is; its strides show it,
+    its shape does not. Decoder rows that another library trained keep the norms that it gave them.
     """
 
     def __init__(self, config: SAEConfig, d: int) -> None:
@@ -211,6 +244,8 @@ class SAE(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(self.n_features))
         self.W_dec = nn.Parameter(directions)
         self.b_dec = nn.Parameter(torch.zeros(d))
+        if config.kind == "gated":
+            self.r_mag, self.b_mag = (nn.Parameter(torch.zeros(self.n_features)) for _ in range(2))
         per_feature = config.threshold == "per_feature" and config.kind in ("batchtopk", "matryoshka")
         per_feature = per_feature or config.kind == "jumprelu"
         self.register_buffer("threshold", torch.full((self.n_features,) if per_feature else (), -1.0))
@@ -290,8 +325,8 @@ class SAE(nn.Module):
     @torch.no_grad()
     def rescale_(self, factor: float) -> "SAE":
         """Make an SAE of x / factor one of x: codes and reconstructions scale with the input."""
-        for tensor in (self.b_enc, self.b_dec, self.threshold):
-            tensor.mul_(factor)
+        for name in ("b_enc", "b_dec", "threshold", *(["b_mag"] if self.config.kind == "gated" else [])):
+            getattr(self, name).mul_(factor)
         return self
 
     def save(self, folder: str | os.PathLike) -> None:

@@ -184,10 +184,23 @@ class Setup:
                 _require_finite(x, step)
                 first = x if first is None else first
                 squares.append(float(x.float().square().sum(1).mean()))
+        self._store, self._rows = store, {}
         self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
         if self.scale == 0:
             raise ValueError("All activations are zero; there is nothing to learn from them.")
         self.b_dec = geometric_median(first.float() / self.scale)
+
+    def points(self, n: int) -> Tensor:
+        """n rows of the data (n, d), less b_dec and in the runs' units; which ones does not depend on their seeds."""
+        if n > len(self._store):
+            raise ValueError(
+                f"Training is to begin from {n} rows of the data, and the store has {len(self._store)}: extract more "
+                "pictures, or lower `archetypes` or the width."
+            )
+        if n not in self._rows:
+            with closing(self._store.batches(n, seed=0)) as source:
+                self._rows[n] = next(source).float().to(self.device) / self.scale - self.b_dec.to(self.device)
+        return self._rows[n]
 
 
 def _encoder_dtype(config: SAEConfig, device: torch.device) -> torch.dtype:
@@ -206,7 +219,8 @@ class Run:
         self.sae = SAE(config, setup.d).to(setup.device)
         self.sae.b_dec.data.copy_(setup.b_dec)
         self.objective = OBJECTIVES[config.kind](self.sae, _encoder_dtype(config, setup.device))
-        self.parameters = {name: _as_stored(parameter.data) for name, parameter in self.sae.named_parameters()}
+        self.objective.start(setup.points)
+        self.parameters = {name: _as_stored(tensor.data) for name, tensor in self.objective.parameters.items()}
         betas = (config.beta1, config.beta2)
         self.adam = torch.optim.Adam(self.parameters.values(), lr=0.0, betas=betas, fused=True)
         self.lr = config.lr if config.lr is not None else self._rule_lr()
@@ -233,13 +247,13 @@ class Run:
     def advance(self, x: Tensor) -> None:
         """One step on a batch x (B, d) of the store."""
         self.objective.backward(x / self.scale)
-        remove_parallel_(self.sae.W_dec.grad, self.sae.W_dec.data)
-        for name, parameter in self.sae.named_parameters():
+        self.objective.constrain_gradients()
+        for name, parameter in self.objective.parameters.items():
             self.parameters[name].grad = _as_stored(parameter.grad)
         self._clip(x)
         self.adam.param_groups[0]["lr"] = self.lr_at(self.step)
         self.adam.step()
-        normalize_rows_(self.sae.W_dec.data)
+        self.objective.constrain_parameters()
         if self.step >= self.threshold_start:
             self.objective.follow_threshold(self.threshold_beta)
         self.step += 1
@@ -278,6 +292,7 @@ class Run:
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.parameters.items():
             tensors |= {f"adam.{name}.{key}": value for key, value in self.adam.state[parameter].items()}
+        tensors |= {f"own.{name}": parameter for name, parameter in self._beside_the_sae().items()}
         tensors["since_fired"] = self.objective.since_fired
         meta = {"step": self.step, "hash": spec_hash(self.spec), "scale": self.scale, "memory": self.objective.memory}
         with replacing(self.folder / "checkpoint") as temporary:
@@ -288,6 +303,10 @@ class Run:
             )
             write_meta(temporary, meta)
 
+    def _beside_the_sae(self) -> dict[str, Tensor]:
+        """What is trained and is no part of the SAE."""
+        return {name: tensor for name, tensor in self.parameters.items() if name not in self.sae.state_dict()}
+
     def _restore(self) -> None:
         """Continue from the checkpoint of the same spec; forget one of another."""
         meta, state = read_meta(self.folder / "checkpoint"), self.folder / "checkpoint" / "state.safetensors"
@@ -297,6 +316,9 @@ class Run:
         tensors = load_file(state)
         self.step, self.scale = meta["step"], meta["scale"]
         self.sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
+        for name, parameter in self._beside_the_sae().items():
+            parameter.copy_(tensors[f"own.{name}"])
+        self.objective.compose()
         for name, parameter in self.parameters.items():
             moments = {
                 key: torch.empty_like(parameter).copy_(tensors[f"adam.{name}.{key}"])
@@ -335,16 +357,6 @@ class Run:
 def _as_stored(matrix: Tensor) -> Tensor:
     """The contiguous view of a tensor that may be stored transposed, which fused Adam would copy at each step."""
     return matrix if matrix.is_contiguous() else matrix.t()
-
-
-def remove_parallel_(gradient: Tensor, decoder: Tensor) -> None:
-    """Remove from each row of the gradient (F, d) its component along the unit decoder row, in place."""
-    gradient.addcmul_(decoder, torch.linalg.vecdot(gradient, decoder)[:, None], value=-1)
-
-
-def normalize_rows_(decoder: Tensor) -> None:
-    """Scale the rows of the decoder (F, d) to unit norm, in place."""
-    decoder.div_(torch.linalg.vector_norm(decoder, dim=1, keepdim=True))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from lib.sae import SAE, SAEConfig
 
 D, F = 16, 64
-KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "signed_topk")
+KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "signed_topk", "gated", "vsae", "archetypal")
 
 
 def make_sae(kind="batchtopk", **fields):
@@ -62,6 +62,13 @@ def test_jumprelu_has_a_threshold_for_each_latent(x):
     sae.threshold[: F // 2] = -0.5
     pre = sae.pre_activations(x)
     torch.testing.assert_close(sae.encode(x), pre.relu() * (pre > sae.threshold))
+
+
+def test_a_gated_latent_is_active_where_its_gate_is_open_and_its_magnitude_positive(x):
+    sae = make_sae("gated")
+    product = (x - sae.b_dec) @ sae.W_enc
+    magnitude = product * sae.r_mag.exp() + sae.b_mag
+    torch.testing.assert_close(sae.encode(x), magnitude.relu() * (product + sae.b_enc > 0))
 
 
 def test_signed_topk_keeps_negative_values_where_fewer_than_k_are_positive(x):

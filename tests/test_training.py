@@ -7,10 +7,10 @@ import torch
 import lib.training
 from lib.activations import ActivationStore
 from lib.artifacts import read_meta
-from lib.objectives import OBJECTIVES
+from lib.objectives import OBJECTIVES, normalize_rows_, remove_parallel_
 from lib.sae import KINDS as SAE_KINDS
 from lib.sae import SAE, SAEConfig
-from lib.training import batches, evaluate, geometric_median, normalize_rows_, remove_parallel_, train_sae
+from lib.training import batches, evaluate, geometric_median, train_sae
 from lib.training_log import read_metrics
 from tests.sparse_world import sparse_world
 
