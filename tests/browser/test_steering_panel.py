@@ -1,24 +1,18 @@
 """The steering panel as a reader uses it: with a kernel, with the model in the browser, with stored answers."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import expect
 
 from lib.steering import Intervention
 from lib.widgets import SteeringPanel
 from tests.browser.steering_pages import SteeringPage, write_page
+from tests.browser.voila_pages import open_served, served
 from tests.small_steering import PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
 
-ROOT = Path(__file__).resolve().parents[2]
 PATH = "notebooks/06a_steering_panel.html"
 VOILA_NOTEBOOK = """
 import torch
@@ -303,29 +297,12 @@ class TestInTheBook:
 @pytest.fixture
 def voila(tmp_path: Path) -> Iterator[str]:
     """The address of a panel with the embedded LLaVA, served by Voila with a kernel of its own."""
-    notebook = tmp_path / "panel.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=[new_code_cell(VOILA_NOTEBOOK)], metadata=kernel), notebook)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "voila", str(notebook), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "voila.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
-        yield f"http://127.0.0.1:{port}/"
-        server.terminate()
-        server.wait(timeout=20)
+    with served(VOILA_NOTEBOOK, tmp_path) as address:
+        yield address
 
 
 def test_a_kernel_behind_voila_streams_what_the_steered_model_says(voila, browser):
-    page = browser.new_page()
-    for _ in range(100):
-        try:
-            page.goto(voila, timeout=60_000)
-            break
-        except Exception:
-            page.wait_for_timeout(200)
+    page = open_served(browser, voila)
     panel = SteeringPage(page)
     expect(panel.status).to_contain_text("Kernel attached", timeout=60_000)
     panel.settled()

@@ -8,11 +8,22 @@ from playwright.sync_api import Locator, Page, expect
 from lib.disentanglement import SubsetResults
 from lib.widgets import SuppressionPanel
 from tests.browser.steering_pages import write_page
+from tests.browser.voila_pages import open_served, served
 from tests.small_suppression import COUNT, PEOPLE, STICKERS, outcomes, pictures
 
 PATH = "notebooks/10_disentanglement.html"
 MAX_PAGE_BYTES = 5_000_000
 RESULTS = outcomes()
+VOILA_NOTEBOOK = """
+import numpy as np
+from lib.widgets import SuppressionPanel
+from tests.browser.voila_pages import open_served, served
+from tests.small_suppression import outcomes, pictures
+results = outcomes()
+def live(result, values):  # at strength s of feature 0 all are taken for class 0 (s < 0) or 1
+    return np.full(len(results[result].truth), int(values[0] > 0)), 0.25
+SuppressionPanel(results, pictures(results), live=live)
+"""
 
 pytestmark = pytest.mark.browser
 
@@ -352,3 +363,20 @@ class TestInTheBook:
         expect(panel.summary).to_contain_text("No prediction changes.")
         for row in panel.groups():
             assert row.get_attribute("data-value") == row.get_attribute("data-before")
+
+
+def test_a_kernel_behind_voila_computes_what_is_asked_and_its_end_is_told(tmp_path, browser):
+    with served(VOILA_NOTEBOOK, tmp_path) as address:
+        page = open_served(browser, address)
+        panel = SuppressionPage(page)
+        expect(panel.status).to_contain_text("Live: a kernel is attached", timeout=60_000)
+        for strength, taken_for in (("-1", 0), ("0.5", 1)):
+            panel.slider(0).fill(strength)
+            expect(panel.how).to_have_text("computing …")
+            expect(panel.how).to_contain_text("computed live")
+            right = sum(RESULTS[0].truth == taken_for) / COUNT
+            assert float(panel.average.get_attribute("data-value")) == pytest.approx(right)
+        assert panel.ordinary.get_attribute("data-value") == "0.25"
+    expect(panel.status).to_contain_text("The kernel does not answer", timeout=30_000)
+    expect(panel.slider(0)).to_be_hidden()
+    page.close()
