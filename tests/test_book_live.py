@@ -38,4 +38,6 @@ def test_its_parameters_follow_the_defaults_and_it_stores_no_answers(served):
 
 def test_the_chapter_has_a_panel_to_serve():
     source = nbformat.read(ROOT / "notebooks" / f"{NOTEBOOK}.ipynb", as_version=4)
-    assert "SteeringPanel(" in live_notebook(source, {}).cells[-1].source
+    panel = live_notebook(source, {}).cells[-1].source
+    assert "SteeringPanel(" in panel
+    assert "print(" not in panel
