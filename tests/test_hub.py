@@ -61,7 +61,7 @@ def test_a_loaded_dictionary_is_saved_and_loaded_as_ours(tmp_path):
         torch.testing.assert_close(sae.encode_sparse(x).to_dense(), sae.encode(x))
 
 
-@pytest.mark.parametrize("case", ["prisma/topk", "saev/topk", "saelens/gated"])
+@pytest.mark.parametrize("case", ["prisma/topk", "saev/topk"])
 def test_what_only_other_libraries_train_is_loaded_but_not_trained(case):
     config = load_sae(PEERS / case).config
     with pytest.raises(ValueError, match="can be loaded but not trained here; train one of relu, topk"):
@@ -212,9 +212,19 @@ def test_the_export_is_the_file_that_saelens_read_as_the_same_function(name, tmp
 
 
 def test_what_saelens_cannot_compute_is_not_exported(tmp_path):
-    with pytest.raises(ValueError, match="signed_topk cannot be exported"):
+    with pytest.raises(ValueError, match="kind 'signed_topk' does: it cannot be exported"):
         export_saelens(example(kind="signed_topk"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["gated", "vsae", "archetypal"])
+def test_a_kind_that_equals_one_of_saelens_at_inference_is_exported_as_that(kind, tmp_path):
+    sae = example(kind=kind)
+    read = load_sae(export_saelens(sae, tmp_path))
+    x = torch.randn(20, sae.d, generator=torch.Generator().manual_seed(0))
+    assert read.config.kind == {"gated": "jumprelu"}.get(kind, "topk")
+    torch.testing.assert_close(read.encode(x), sae.encode(x), rtol=0, atol=LIMIT)
+    torch.testing.assert_close(read(x), sae(x), rtol=0, atol=LIMIT)
 
 
 def test_ours_is_found_by_its_layout(tmp_path):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lib.sae import SAE
+from lib.sae import PENALISED, SAE
 from lib.training_log import read_metrics
 
 _TOLD = ("encoder", "site", "tokens", "images")
@@ -43,7 +43,7 @@ def model_card(sae: SAE, about: Mapping[str, object], spec: str) -> str:
         "kind": config.kind,
         "input width d": sae.d,
         "latents F": sae.n_features,
-        **({} if config.kind in ("relu", "jumprelu") else {"k": config.k}),
+        **({} if config.kind in PENALISED else {"k": config.k}),
         **({"widths of the levels": ", ".join(map(str, config.group_ends(sae.n_features)))}
            if config.kind == "matryoshka" else {}),
         **({} if config.input_norm == "none" else {"input normalisation": config.input_norm}),

@@ -18,7 +18,7 @@ from lib.artifacts import replacing
 from lib.hub.assembly import Weights, assemble, group_fractions, inexpressible, required
 from lib.hub.prisma import INPUT_NORMS
 from lib.hub.safe_files import Checkpoint
-from lib.sae import SAE
+from lib.sae import KINDS, SAE, above_threshold, row_top_k
 
 _SCALED_BEFORE_TRAINING = ("expected_average_only_in", "covariance_whitening")
 _EXPORTED_NORMS = {ours: theirs for theirs, ours in INPUT_NORMS.items() if theirs}
@@ -46,6 +46,24 @@ def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
         weights = weights.with_unit_rows()
     weights = Weights.of(**{**vars(weights), "threshold": threshold})
     return assemble(weights, **kind, input_norm=norm)
+
+
+def _as_theirs(sae: SAE) -> tuple[str, dict[str, Tensor]]:
+    """The architecture that computes what this SAE does at inference, and its tensors."""
+    names = ("W_enc", "b_enc", "W_dec", "b_dec")
+    if sae.config.kind == "gated":
+        gate = {"b_gate": sae.b_enc, "b_mag": sae.b_mag, "r_mag": sae.r_mag}
+        folded = Weights.gated(W_enc=sae.W_enc, W_dec=sae.W_dec, b_dec=sae.b_dec, **gate)
+        tensors = {name: getattr(folded, name) for name in names}
+        return "jumprelu", tensors | {"threshold": folded.threshold.clamp(min=0)}
+    tensors, activation = {name: getattr(sae, name) for name in names}, KINDS[sae.config.kind]
+    if activation is row_top_k:
+        return "topk", tensors
+    if activation is not above_threshold:
+        raise ValueError(f"SAELens cannot compute what kind {sae.config.kind!r} does: it cannot be exported.")
+    if sae.config.kind == "relu" and sae.threshold <= 0:
+        return "standard", tensors
+    return "jumprelu", tensors | {"threshold": sae.threshold.clamp(min=0).expand(sae.n_features)}
 
 
 def _as_version_6(config: dict) -> dict:
@@ -98,17 +116,11 @@ def _input_norm(checkpoint: Checkpoint, norm: str | bool | None) -> str:
 def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | None) -> Path:
     """Write cfg.json and sae_weights.safetensors, which `sae_lens.SAE.load_from_disk` reads as the same function.
 
-    relu becomes standard, topk stays, and what has a threshold becomes jumprelu, one threshold for each latent.
-    `metadata` (model_name, hook_name ...) is kept in cfg.json. Raises ValueError for signed_topk, unknown to SAELens.
+    relu becomes standard; topk stays, and what is TopK at inference becomes it; what has a threshold becomes jumprelu,
+    one threshold for each latent, and so does gated, which equals one. `metadata` (model_name, hook_name ...) is kept
+    in cfg.json. Raises ValueError for kinds that SAELens has no word for, such as signed_topk.
     """
-    architecture = {"relu": "standard", "topk": "topk"}.get(sae.config.kind, "jumprelu")
-    if sae.config.kind == "signed_topk":
-        raise ValueError("SAELens has no top-k that keeps negative values: signed_topk cannot be exported.")
-    tensors = {name: getattr(sae, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-    if architecture == "standard" and sae.threshold > 0:
-        architecture = "jumprelu"
-    if architecture == "jumprelu":
-        tensors["threshold"] = sae.threshold.clamp(min=0).expand(sae.n_features)
+    architecture, tensors = _as_theirs(sae)
     config = {
         "architecture": architecture,
         "d_in": sae.d,
