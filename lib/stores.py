@@ -10,12 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import count, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.artifacts import read_meta, spec_hash
+
+if TYPE_CHECKING:
+    from lib.models import Encoder
 
 BLOCK_ROWS = 1 << 16  # rows that are gathered together while training
 SAMPLE_ROWS = 1 << 15  # rows behind .rms() and .mean()
@@ -172,10 +176,14 @@ class ActivationStore:
         return self._gather(rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long())
 
     def _gather(self, rows: Tensor) -> Tensor:
-        """(n,) int64 -> (n, d) float32, shard by shard and in the order of the file within each."""
+        """(n,) int64 -> (n, d) float32; negative rows count from the end."""
         rows = torch.where(rows < 0, rows + len(self), rows)
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(self)):
             raise IndexError(f"row out of range: the store has {len(self)} rows")
+        return self._read(rows)
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """(n,) int64 from 0 on -> (n, d) float32, shard by shard and in the order of the file within each."""
         in_order, order = rows.sort()
         bounds = np.searchsorted(in_order.numpy(), [0, *self._ends])
         gathered = torch.empty(len(rows), self.d, dtype=self._parts[0]["activations"].dtype)
@@ -185,6 +193,18 @@ class ActivationStore:
                 torch.index_select(x, 0, in_order[a:b] - (int(end) - len(x)), out=gathered[a:b])
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         return gathered.index_select(0, back).float()
+
+    def of_tokens(self, tokens: str, encoder: "Encoder") -> "ActivationStore":
+        """The rows of some kind of token ("cls", "spatial") of a store of all tokens: a view, nothing is copied.
+
+        Its rows, their order and its hash are those of a store that `extract` would have made of these tokens. "all" is
+        the store itself. Raises ValueError for a store that lacks some tokens, and for a kind that the encoder lacks.
+        """
+        if tokens == "all" == self.tokens:
+            return self
+        if self.tokens != "all":
+            raise ValueError(f"this store holds the tokens {self.tokens!r}: extract tokens='all' and take its view")
+        return _TokenView(self, tokens, encoder.positions(tokens), encoder.n_tokens)
 
     def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
         """Shuffled (batch_size, d) float32 batches for ever; `start` enters the same sequence at that step.
@@ -221,3 +241,32 @@ class ActivationStore:
     def mean(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:
         """Mean row (d,), on a sample of n rows."""
         return self.sample(n, seed).mean(dim=0)
+
+
+class _TokenView(ActivationStore):
+    """The rows of the tokens at `positions` (n,) of each image's T, read out of a store of all of them."""
+
+    def __init__(self, store: ActivationStore, tokens: str, positions: Tensor, n_tokens: int):
+        if len(positions) == 0:
+            raise ValueError(f"the encoder has no {tokens!r} tokens: take spatial or all")
+        self._store, self._positions, self._n_tokens = store, positions, n_tokens
+        self._rows = len(store) // n_tokens * len(positions)
+        spec = {**store.meta["spec"], "tokens": tokens}
+        self.meta = {**store.meta, "spec": spec, "hash": spec_hash(spec), "tokens": tokens, "rows": self._rows}
+        self.site, self.tokens, self.d = store.site, tokens, store.d
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @cached_property
+    def image_index(self) -> Tensor:
+        return self._store.image_index.view(-1, self._n_tokens)[:, self._positions].flatten()
+
+    @cached_property
+    def token_index(self) -> Tensor:
+        return self._store.token_index.view(-1, self._n_tokens)[:, self._positions].flatten()
+
+    def _read(self, rows: Tensor) -> Tensor:
+        per_image = len(self._positions)
+        image = torch.div(rows, per_image, rounding_mode="floor")
+        return self._store._read(image * self._n_tokens + self._positions[rows % per_image])

@@ -3,11 +3,12 @@
 Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never made dense.
 """
 
+from lib.metrics.fidelity import PublishedReconstruction, ZeroShot, published_recovered, recovered, zero_shot
 from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
 from lib.metrics.intervals import Interval, bootstrap, jackknife_error, rank_correlation
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
-from lib.metrics.sparsity import Sparsity, sparsity
+from lib.metrics.sparsity import Sparsity, centre_minus_border, sparsity
 from lib.metrics.stability import (
     Matching,
     match_active_sets,
@@ -15,6 +16,13 @@ from lib.metrics.stability import (
     match_directions,
     random_directions,
     shuffled_codes,
+)
+from lib.metrics.steerability import (
+    Steerability,
+    concept_probabilities,
+    coverage,
+    expected_coverage,
+    steerability,
 )
 from lib.metrics.steering import (
     Rates,
@@ -33,18 +41,25 @@ __all__ = [
     "Level",
     "Matching",
     "Parents",
+    "PublishedReconstruction",
     "Rates",
     "Reconstruction",
     "Sparsity",
+    "Steerability",
     "Trend",
+    "ZeroShot",
     "bootstrap",
     "by_level",
+    "centre_minus_border",
     "clades",
+    "concept_probabilities",
+    "coverage",
     "crossed_mean",
+    "expected_coverage",
     "feature_embeddings",
     "jaccard",
-    "jackknife_error",
     "jaccard_counts",
+    "jackknife_error",
     "lca_depth",
     "majority_depth",
     "match_active_sets",
@@ -54,12 +69,16 @@ __all__ = [
     "monosemanticity",
     "name_bounds",
     "parents",
+    "published_recovered",
     "random_directions",
     "rank_correlation",
     "rates",
     "reconstruction",
+    "recovered",
     "shuffled_codes",
     "sparsity",
+    "steerability",
     "steering_score",
     "trend_test",
+    "zero_shot",
 ]

@@ -55,6 +55,19 @@ class Sparsity:
         return figures | ({"by_kind": kinds} if kinds else {})
 
 
+def centre_minus_border(maps: Tensor) -> Tensor:
+    """By how much a map's inner cells exceed its outer ring on average: `(P, h, w)` to `(P,)`.
+
+    The ring is the outermost row and column on each side; what is not in it is the inside, for 7 x 7 patches the 5 x 5
+    in the middle. Raises ValueError for maps that have no inside.
+    """
+    if maps.ndim != 3 or min(maps.shape[1:]) < 3:
+        raise ValueError(f"maps are (P, h, w) of 3 x 3 cells or more, not {tuple(maps.shape)}.")
+    border = torch.ones(maps.shape[1:], dtype=torch.bool, device=maps.device)
+    border[1:-1, 1:-1] = False
+    return maps[:, ~border].mean(1) - maps[:, border].mean(1)
+
+
 def _active_by_group(codes: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """How many rows of each group activate each feature: `(G, F)` int64."""
     n_features = codes.shape[1]

@@ -1,0 +1,94 @@
+"""What a dictionary keeps of the tokens it reads, and of the model when its reconstruction takes their place."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from lib.metrics.fidelity import PublishedReconstruction
+from lib.metrics.reconstruction import Reconstruction
+from lib.models import Encoder
+from lib.rerun import Looks, Variant
+from lib.rows import read_batches
+from lib.sae import SAE
+from lib.steering import Intervention, Neurons
+from lib.stores import ActivationStore
+
+_DENSE_CODES = 1 << 24  # codes that are dense at a time: 64 MiB
+
+
+class TokenFit(NamedTuple):
+    """An SAE on the tokens of P pictures, n of each: latents active by token, and on how many tokens each is active.
+
+    ours, published: explained variance and cosine in the two forms (`lib.metrics.fidelity`).
+    """
+
+    l0: Tensor  # (P, n) float32
+    active: Tensor  # (F,) int64
+    ours: dict[str, float]
+    published: dict[str, float]
+
+
+@torch.no_grad()
+def fit_tokens(sae: SAE, store: ActivationStore) -> TokenFit:
+    """Read all of a store of tokens, some pictures at a time. Raises ValueError where pictures have unequal tokens."""
+    per_image = _tokens_per_image(store)
+    means = store[:].view(-1, per_image, store.d).double().mean(0)
+    ours, published = Reconstruction(), PublishedReconstruction(means)
+    l0, active = [], torch.zeros(sae.n_features, dtype=torch.int64)
+    step = max(1, _DENSE_CODES // sae.n_features // per_image) * per_image
+    for start in range(0, len(store), step):
+        x = store[start : start + step].to(sae.W_dec.device)
+        codes = sae.encode(x)
+        x_hat, on = sae.decode(codes, x), codes != 0
+        l0.append(on.sum(1).float().view(-1, per_image).cpu())
+        active += on.sum(0).cpu()
+        ours.update(x, x_hat)
+        published.update(*(part.view(-1, per_image, store.d) for part in (x, x_hat)))
+    return TokenFit(torch.cat(l0), active, ours.compute(), published.compute())
+
+
+def _tokens_per_image(store: ActivationStore) -> int:
+    counts = store.image_index.unique_consecutive(return_counts=True)[1].unique()
+    if len(counts) != 1:
+        raise ValueError("the pictures of this store have different numbers of tokens: extract cls, spatial or all")
+    return int(counts)
+
+
+def reconstruction_at(site: str, sae: SAE, tokens: str = "all") -> Intervention:
+    """Put the reconstruction in the place of these tokens: codes as they are, the SAE's error dropped."""
+    return Intervention(sae, site, {0: 1.0}, mode="scale", tokens=tokens, keep_error=False)
+
+
+def zero_at(site: str, width: int, tokens: str = "all") -> Intervention:
+    """Put zero in the place of these tokens."""
+    return Intervention(Neurons(width), site, dict.fromkeys(range(width), 0.0), tokens=tokens)
+
+
+@torch.no_grad()
+def spliced_embeddings(
+    encoder: Encoder,
+    images: Sequence,
+    splices: Mapping[object, Variant],
+    batch_size: int = 50,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[object, Tensor]:
+    """Joint embeddings (N, E) of unit norm of all images under each splice, by its name; `()` is no splice at all.
+
+    The pictures are read once, and run up to each site once (`lib.rerun`).
+    """
+    variants = list(splices.values())
+    batches = [range(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+    found = []
+    bar = tqdm(total=len(images), unit="img", desc="splice", disable=not progress, mininterval=1.0)
+    with bar:
+        for batch in read_batches(encoder, images, batches, workers):
+            if batch.unreadable:
+                raise ValueError(f"cannot read image {batch.unreadable[0]['index']}: {batch.unreadable[0]['reason']}")
+            found.append(normalize(Looks(encoder, "proj", batch.pixels, variants).values(variants), dim=-1).cpu())
+            bar.update(len(batch.images))
+    return dict(zip(splices, torch.cat(found, dim=1), strict=True))
