@@ -2,6 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+const OPERATED = /^(button|input|select|summary|textarea)$/;
+
 /** An element with properties, attributes (data-, aria-, role) and children; undefined children are left out. */
 function h(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
@@ -9,6 +11,8 @@ function h(tag, properties = {}, ...children) {
     if (name in node) node[name] = value;
     else node.setAttribute(name, value);
   }
+  // JupyterLab asks the very element that has the focus whether its own single-key commands should keep away.
+  if (OPERATED.test(tag) || "tabIndex" in properties) node.dataset.lmSuppressShortcuts = "true";
   node.append(...children.flat().filter((child) => child !== undefined));
   return node;
 }

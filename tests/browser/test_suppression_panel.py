@@ -17,7 +17,6 @@ RESULTS = outcomes()
 VOILA_NOTEBOOK = """
 import numpy as np
 from lib.widgets import SuppressionPanel
-from tests.browser.voila_pages import open_served, served
 from tests.small_suppression import outcomes, pictures
 results = outcomes()
 def live(result, values):  # at strength s of feature 0 all are taken for class 0 (s < 0) or 1
@@ -238,6 +237,10 @@ class TestOperation:
                 .map((node) => node.outerHTML)"""
         )
         assert nameless == []
+
+    def test_keys_stay_with_what_has_the_focus_and_do_not_reach_jupyterlabs_commands(self, alone):
+        unguarded = alone(kernel=True).root.locator(":is(button, input):not([data-lm-suppress-shortcuts])")
+        expect(unguarded).to_have_count(0)
 
     def test_a_bar_is_told_in_one_sentence(self, alone):
         panel, result = alone(), RESULTS[0]
