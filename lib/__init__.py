@@ -32,6 +32,7 @@ _HOME = {
     "load_llava": "lib.llava",
     "FeatureExplorer": "lib.widgets",
     "SteeringPanel": "lib.widgets",
+    "SuppressionPanel": "lib.widgets",
     "load_sae": "lib.hub",
     "push_sae": "lib.hub",
 }
