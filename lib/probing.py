@@ -36,8 +36,8 @@ STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 class Pictures:
     """N pictures at one site: their vectors by pooling, before the SAE and behind it, and two figures on each.
 
-    `error` (N,): share of the tokens' variance that the SAE does not explain; `active` (N,): its features that are
-    active on any token.
+    `error` (N,): share of the tokens' squared length that the SAE misses; `active` (N,): its features that are active
+    on any token.
     """
 
     raw: dict[str, np.ndarray]
@@ -45,41 +45,46 @@ class Pictures:
     error: np.ndarray
     active: np.ndarray
 
-    def vectors(self, kind: str, pooling: str) -> Vectors:
-        """`raw` or `codes` under a pooling."""
-        return getattr(self, kind)[pooling]
+
+def joined(several: Sequence[Pictures]) -> Pictures:
+    """Sets of pictures as one, in their order."""
+    from scipy.sparse import vstack
+
+    poolings = several[0].raw
+    return Pictures(
+        {pooling: np.concatenate([pictures.raw[pooling] for pictures in several]) for pooling in poolings},
+        {pooling: vstack([pictures.codes[pooling] for pictures in several], format="csr") for pooling in poolings},
+        np.concatenate([pictures.error for pictures in several]),
+        np.concatenate([pictures.active for pictures in several]),
+    )
 
 
 @torch.no_grad()
 def read_pictures(store: ActivationStore, sae: SAE, poolings: Sequence[str] = POOLINGS) -> Pictures:
     """Pool the activations of a store of all tokens, and the SAE's codes of them, some pictures at a time.
 
-    Raises ValueError for an unknown pooling, for a store that holds other tokens than all, and for "cls" where the
-    encoder has no CLS token.
+    "cls" is the first token: leave it out for an encoder without a CLS token. Raises ValueError for an unknown pooling
+    and for a store that holds other tokens than all.
     """
-    from scipy.sparse import csr_array, vstack
+    from scipy.sparse import csr_array
 
     n_images, n_tokens = _shape(store, poolings)
     images = max(1, MAX_CODES // (n_tokens * sae.n_features))
-    centre = store.mean()
-    raw, codes = ({pooling: [] for pooling in poolings} for _ in range(2))
-    error, active = [], []
+    parts = []
     for start in range(0, n_images, images):
         size = min(images, n_images - start)
         x = store[start * n_tokens : (start + size) * n_tokens].unflatten(0, (size, n_tokens))  # (B, T, d)
         f = sae.encode(x)  # (B, T, F)
-        for pooling in poolings:
-            raw[pooling].append(pool(x, pooling).numpy())
-            codes[pooling].append(csr_array(pool(f, pooling).numpy()))
-        unexplained = (x - sae.decode(f, x)).square().sum((1, 2))
-        error.append((unexplained / (x - centre).square().sum((1, 2))).numpy())
-        active.append((f > 0).any(1).sum(1).numpy())
-    return Pictures(
-        {pooling: np.concatenate(parts) for pooling, parts in raw.items()},
-        {pooling: vstack(parts, format="csr") for pooling, parts in codes.items()},
-        np.concatenate(error),
-        np.concatenate(active),
-    )
+        missed = (x - sae.decode(f, x)).square().sum((1, 2))
+        parts.append(
+            Pictures(
+                {pooling: pool(x, pooling).numpy() for pooling in poolings},
+                {pooling: csr_array(pool(f, pooling).numpy()) for pooling in poolings},
+                (missed / x.square().sum((1, 2))).numpy(),
+                (f > 0).any(1).sum(1).numpy(),
+            )
+        )
+    return joined(parts)
 
 
 def pool(values: torch.Tensor, pooling: str) -> torch.Tensor:

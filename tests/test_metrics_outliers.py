@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.covariance import LedoitWolf
 
-from lib.metrics.outliers import Gaussians, Profiles, auroc
+from lib.metrics.outliers import Gaussians, Profiles, auroc, auroc_gain
 
 
 @pytest.fixture
@@ -23,6 +23,19 @@ def test_the_interval_of_an_auroc_holds_the_truth_and_narrows_with_more_pictures
     few, many = (auroc(rng.standard_normal(n) + 1, rng.standard_normal(n), n=300) for n in (40, 1000))
     assert many.low < 0.760 < many.high  # Phi(1 / sqrt(2))
     assert few.high - few.low > 2 * (many.high - many.low)
+
+
+def test_the_gain_is_the_mean_difference_of_two_aurocs_and_pictures_keep_their_pair_of_scores(rng):
+    ordinary, kinds = (
+        rng.standard_normal((60, 2)),
+        [rng.standard_normal((n, 2)) + np.array([1.0, 0.4]) for n in (30, 50)],
+    )
+    values = [[auroc(kind[:, i], ordinary[:, i], n=2).value for kind in kinds] for i in range(2)]
+    got = auroc_gain(kinds, ordinary, n=200)
+    assert got.value == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
+    assert got.low < got.value < got.high
+    same = [np.repeat(kind[:, :1], 2, axis=1) for kind in kinds]
+    assert auroc_gain(same, np.repeat(ordinary[:, :1], 2, axis=1), n=50)[:] == (0, 0, 0)
 
 
 def test_the_distance_is_mahalanobis_to_the_nearest_class(rng):

@@ -15,6 +15,7 @@ from lib.probing import (
     binarised,
     enough,
     fit_probe,
+    joined,
     kept,
     marks,
     mean_difference,
@@ -59,18 +60,27 @@ def test_a_picture_is_its_first_token_or_the_mean_or_the_largest_over_all(store,
         for kind, values in (("raw", tokens), ("codes", codes)):
             wanted = {"cls": values[0], "mean": sum(values) / 50, "max": values.max(0).values}
             for pooling, vector in wanted.items():
-                got = seen.vectors(kind, pooling)[[i]]
+                got = getattr(seen, kind)[pooling][[i]]
                 got = got.toarray() if kind == "codes" else got
                 np.testing.assert_allclose(got[0], vector.detach(), atol=1e-5)
 
 
-def test_error_is_the_share_of_variance_that_the_sae_leaves_and_active_counts_its_features(store, sae):
+def test_error_is_the_share_of_squared_length_that_the_sae_misses_and_active_counts_its_features(store, sae):
     seen, x = read_pictures(store, sae), store[:].unflatten(0, (6, 50))
     for i in range(6):
         codes = sae.encode(x[i])
-        left = (x[i] - sae.decode(codes)).square().sum() / (x[i] - x.mean((0, 1))).square().sum()
+        left = (x[i] - sae.decode(codes)).square().sum() / x[i].square().sum()
         assert seen.error[i] == pytest.approx(float(left), rel=1e-3)
         assert seen.active[i] == len({int(f) for token in codes for f in token.nonzero()[:, 0]})
+
+
+def test_joined_sets_of_pictures_keep_their_order(store, sae):
+    seen = read_pictures(store, sae)
+    both = joined([seen, seen])
+    np.testing.assert_array_equal(both.raw["max"], np.concatenate([seen.raw["max"]] * 2))
+    np.testing.assert_array_equal(both.codes["cls"].toarray()[6:], seen.codes["cls"].toarray())
+    assert both.error.tolist() == [*seen.error, *seen.error]
+    assert both.active.tolist() == [*seen.active, *seen.active]
 
 
 def test_pooling_refuses_a_store_without_all_tokens_and_an_unknown_pooling(store, sae):

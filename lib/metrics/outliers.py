@@ -27,9 +27,25 @@ def auroc(strangers: np.ndarray, ordinary: np.ndarray, n: int = 1000, seed: int 
     return bootstrap(_exceeds, *samples, n=n, seed=seed)
 
 
+def auroc_gain(strangers: list[np.ndarray], ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
+    """How much better one score is than another: its AUROC minus the other's, averaged over kinds of strangers.
+
+    strangers: for each kind (N_i, 2), ordinary (M, 2): both scores of each picture. The interval is over pictures.
+    """
+
+    def gain(ordinary: Tensor, *kinds: Tensor) -> Tensor:
+        first, second = (
+            torch.stack([_exceeds(kind[..., i], ordinary[..., i]) for kind in kinds]).mean(0) for i in range(2)
+        )
+        return first - second
+
+    samples = (torch.as_tensor(np.asarray(scores, dtype=np.float64)) for scores in (ordinary, *strangers))
+    return bootstrap(gain, *samples, n=n, seed=seed)
+
+
 def _exceeds(above: Tensor, below: Tensor) -> Tensor:
     """(B, N), (B, M) -> (B,): share of pairs with the first larger, ties one half."""
-    ordered = below.sort(dim=1).values
+    ordered = below.sort(dim=1).values.contiguous()
     smaller, no_larger = (torch.searchsorted(ordered, above.contiguous(), right=right) for right in (False, True))
     return (smaller + no_larger).double().mean(1) / (2 * below.shape[1])
 

@@ -69,25 +69,26 @@ def load_topk_clip(folder: str | Path | None = None, device: str = "auto") -> En
 
 
 @torch.no_grad()
-def hidden_activations(encoder: Encoder, pixels: Tensor, layers: list[int]) -> dict[int, Tensor]:
-    """What the MLPs' hidden neurons of the named blocks say: (B, 3, H, W) -> {layer: (B, T, H)}, after the activation.
+def read_mlps(encoder: Encoder, pixels: Tensor, layers: list[int]) -> tuple[dict[int, Tensor], Tensor]:
+    """What the MLPs' hidden neurons of the named blocks say, after the activation, and the pictures' embeddings.
 
-    Raises ValueError for an encoder whose blocks are not open_clip's, and for a block that it lacks.
+    (B, 3, H, W) -> {layer: (B, T, H)}, (B, E) of unit norm, from one pass. Raises ValueError for an encoder whose
+    blocks are not open_clip's, and for a block that it lacks.
     """
     mlps, values = _mlps(encoder), {}
     if not all(0 <= layer < len(mlps) for layer in layers):
-        raise ValueError(f"{encoder.spec} has blocks 0 to {len(mlps) - 1}; of these choose the layers, not {layers}.")
+        raise ValueError(f"{encoder.spec} has blocks 0 to {len(mlps) - 1}; choose the layers of these, not {layers}.")
 
     def keep(layer: int):
         return lambda module, inputs, output: values.__setitem__(layer, output.float())
 
     handles = [mlps[layer].gelu.register_forward_hook(keep(layer)) for layer in layers]
     try:
-        encoder.run(pixels, [f"{max(layers)}.resid_post"])
+        embeddings = encoder.embed_images(pixels)
     finally:
         for handle in handles:
             handle.remove()
-    return {layer: values[layer] for layer in layers}
+    return {layer: values[layer] for layer in layers}, embeddings
 
 
 def _mlps(encoder: Encoder) -> list[nn.Sequential]:
