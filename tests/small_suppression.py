@@ -24,7 +24,7 @@ def outcome(
     parts = {
         "task": task,
         "site": site,
-        "features": [{"id": 10 * i, "name": f"f{i}", "max": 4.0, "chosen": i == 0} for i in range(n_features)],
+        "features": [{"id": 10 * i, "name": f"f{i}", "chosen": i == 0} for i in range(n_features)],
         "classes": classes,
         "groups": groups,
         "truth": truth,

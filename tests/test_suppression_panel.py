@@ -78,7 +78,7 @@ class TestWhatThePageHolds:
 
     def test_what_is_known_of_features(self):
         first = panel().meta["results"][0]["features"][0]
-        assert first == {"id": 0, "name": "f0", "note": "", "value": 0.0, "max": 4.0, "chosen": True}
+        assert first == {"id": 0, "name": "f0", "note": "", "chosen": True}
 
     def test_state_size_is_what_a_saved_notebook_holds(self):
         widget = panel()
@@ -108,12 +108,6 @@ class TestWhatDoesNotFit:
         with pytest.raises(ValueError, match="a task and layer are there twice"):
             panel([outcome(), outcome(seed=1)])
 
-    def test_live_strengths_without_the_largest_codes(self):
-        result = outcome()
-        del result.features[1]["max"]
-        with pytest.raises(ValueError, match="has a feature without a positive max"):
-            panel([result], live=print)
-
 
 class TestLive:
     """What a page hears when it asks a kernel for strengths."""
@@ -134,23 +128,23 @@ class TestLive:
             assert news.wait_for(lambda: len(told) >= len(requests), timeout=20), told
         return told
 
-    def asked(self, request=1, result=1, values=((10, -2.0),)) -> dict:
-        return {"kind": "answer", "request": request, "result": result, "values": [list(pair) for pair in values]}
+    def asked(self, request=1, result=1, strengths=((10, 1.5),)) -> dict:
+        return {"kind": "answer", "request": request, "result": result, "strengths": [list(pair) for pair in strengths]}
 
-    def test_the_function_is_given_the_result_and_the_values(self):
+    def test_the_function_is_given_the_result_and_the_strengths(self):
         calls = []
 
-        def live(result, values):
-            calls.append((result, values))
+        def live(result, strengths):
+            calls.append((result, strengths))
             return np.arange(COUNT) % 2
 
         told = self.heard(live, self.asked())
-        assert calls == [(1, {10: -2.0})]
+        assert calls == [(1, {10: 1.5})]
         expected = [i % 2 for i in range(COUNT)]
         assert told == [{"kind": "done", "request": 1, "predictions": expected, "ordinary": None}]
 
     def test_accuracy_on_ordinary_pictures_is_told_where_it_is_computed(self):
-        (told,) = self.heard(lambda result, values: (np.zeros(COUNT, int), 0.75), self.asked())
+        (told,) = self.heard(lambda result, strengths: (np.zeros(COUNT, int), 0.75), self.asked())
         assert told["ordinary"] == 0.75
 
     def test_a_ping_is_answered(self):
@@ -159,7 +153,7 @@ class TestLive:
     def test_of_two_quick_requests_the_older_is_not_answered(self):
         go = threading.Event()
 
-        def live(result, values):
+        def live(result, strengths):
             go.wait(10)
             return np.zeros(COUNT, int)
 
@@ -170,9 +164,9 @@ class TestLive:
     @pytest.mark.parametrize(
         ("live", "sentence"),
         [
-            (lambda result, values: np.zeros(3, int), r"live returned \(3,\): give one prediction for each of 120"),
-            (lambda result, values: np.full(COUNT, 2), "live returned class 2: there are 2 classes"),
-            (lambda result, values: 1 / 0, "ZeroDivisionError: division by zero"),
+            (lambda result, strengths: np.zeros(3, int), r"live returned \(3,\): give one prediction for each of 120"),
+            (lambda result, strengths: np.full(COUNT, 2), "live returned class 2: there are 2 classes"),
+            (lambda result, strengths: 1 / 0, "ZeroDivisionError: division by zero"),
         ],
     )
     def test_what_goes_wrong_is_told_in_one_sentence(self, live, sentence):

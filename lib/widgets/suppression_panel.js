@@ -12,9 +12,9 @@ class LiveModel extends KernelLine {
     this.answered = answered;
   }
 
-  ask(result, values) {
+  ask(result, strengths) {
     this.requests += 1;
-    this.send({ kind: "answer", request: this.requests, result, values });
+    this.send({ kind: "answer", request: this.requests, result, strengths });
   }
 
   /** What was asked for is no longer wanted. */
@@ -52,7 +52,7 @@ class SuppressionPanel {
     this.features = new Features({
       toggle: (id) => this.toggle(id),
       several: (which) => this.several(which),
-      strength: (id, times) => this.strength(id, times),
+      strength: (id, strength) => this.strength(id, strength),
     });
     this.accuracies = new Accuracies();
     this.examples = new Examples(sprites);
@@ -121,8 +121,8 @@ class SuppressionPanel {
     this.changed();
   }
 
-  strength(id, times) {
-    this.tick.strengths.set(id, times);
+  strength(id, strength) {
+    this.tick.strengths.set(id, strength);
     this.changed();
   }
 
@@ -179,9 +179,10 @@ class SuppressionPanel {
   ask() {
     const { outcome, tick } = this;
     const ticked = outcome.features.filter(({ id }) => tick.suppressed.has(id));
-    const value = (feature) => (tick.strengths.has(feature.id) ? tick.strengths.get(feature.id) * feature.max : feature.value);
-    this.asked = { outcome, since: performance.now(), usual: !ticked.some(({ id }) => tick.strengths.has(id)), suppressed: new Set(tick.suppressed) };
-    this.kernel.ask(outcome.number, ticked.map((feature) => [feature.id, value(feature)]));
+    const strengths = ticked.map(({ id }) => [id, tick.strengths.get(id) ?? SUPPRESSED]);
+    const usual = strengths.every(([, strength]) => strength === SUPPRESSED);
+    this.asked = { outcome, since: performance.now(), usual, suppressed: new Set(tick.suppressed) };
+    this.kernel.ask(outcome.number, strengths);
   }
 
   answered(message) {

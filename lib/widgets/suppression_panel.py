@@ -32,9 +32,9 @@ class SuppressionPanel(anywidget.AnyWidget):
     """Choose a task and a layer, tick features, and see group accuracies, what else breaks, and which pictures flip.
 
     results: one for each task and layer. pictures: for each result, its examples in order; equal ones are stored once.
-    live: what a kernel computes for strengths between and beyond "as it is" and "suppressed": takes the place of a
-    result and {feature: value}, returns (N,) predictions, or these and the zero-shot accuracy on ordinary pictures.
-    It needs `max` of every feature. Without a kernel, or without `live`, the page looks all subsets up.
+    live: what a kernel computes for any strengths: takes the place of a result and {feature: strength}, where a feature
+    becomes (1 - strength) times itself (0: as it is, 1: suppressed), and returns (N,) predictions, or these and the
+    zero-shot accuracy on ordinary pictures. Without a kernel, or without `live`, the page looks all subsets up.
     pictures_of: what the N pictures are, in the words of the caption ("1,000 test pictures of each task").
 
     Features with a true `chosen` are ticked at first. Raises ValueError where parts do not fit.
@@ -56,7 +56,7 @@ class SuppressionPanel(anywidget.AnyWidget):
         key: str = "",
     ) -> None:
         super().__init__()
-        _check(results, pictures, live)
+        _check(results, pictures)
         manifest, self.numbers = pack(_arrays(results))
         pool, places = _pool(pictures)
         layout, self.sprites = sprite_sheets(pool, THUMBNAIL, QUALITY)
@@ -95,7 +95,8 @@ class Suppressing(KernelLine):
 
     def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
         """Run the model once; what is no longer asked for is not sent."""
-        answer = self._live(message["result"], {int(feature): float(value) for feature, value in message["values"]})
+        strengths = {int(feature): float(strength) for feature, strength in message["strengths"]}
+        answer = self._live(message["result"], strengths)
         predictions, ordinary = answer if isinstance(answer, tuple) else (answer, None)
         predictions = _checked(np.asarray(predictions), self._results[message["result"]])
         if stop.is_set():
@@ -115,7 +116,7 @@ def _checked(predictions: np.ndarray, result: SubsetResults) -> np.ndarray:
     return predictions
 
 
-def _check(results: Sequence[SubsetResults], pictures: Sequence[Sequence], live: Live | None) -> None:
+def _check(results: Sequence[SubsetResults], pictures: Sequence[Sequence]) -> None:
     if not len(results):
         raise ValueError("results is empty: the panel needs at least one task and layer.")
     if len(pictures) != len(results):
@@ -126,8 +127,6 @@ def _check(results: Sequence[SubsetResults], pictures: Sequence[Sequence], live:
             raise ValueError(
                 f"{where} shows {len(result.examples)} examples: {len(shown)} pictures are given for them."
             )
-        if live is not None and not all(feature.get("max", 0) > 0 for feature in result.features):
-            raise ValueError(f"{where} has a feature without a positive max: strengths are told in units of it.")
     if len({(result.task, result.site) for result in results}) < len(results):
         raise ValueError("a task and layer are there twice: give each its own name.")
 
@@ -168,8 +167,6 @@ def _described(result: SubsetResults, places: list[int]) -> dict:
             "id": int(feature["id"]),
             "name": str(feature["name"]),
             "note": str(feature.get("note", "")),
-            "value": float(feature.get("value", 0.0)),
-            "max": float(feature.get("max", 0.0)),
             "chosen": bool(feature.get("chosen", False)),
         }
         for feature in result.features

@@ -1,8 +1,8 @@
 // Parts of the suppression panel: choosers of task and layer, features to tick, bars of accuracy, example pictures.
 
-const STRENGTH = { min: -2, max: 1, step: 0.05 }; // of a live slider, in units of the feature's largest code
+const STRENGTH = { min: -1, max: 3, step: 0.05 }; // of a live slider: a feature becomes (1 - strength) times itself
+const SUPPRESSED = 1; // the strength of the stored results
 const points = (difference) => `${difference < 0 ? "−" : "+"}${Math.abs(100 * difference).toFixed(1)}`;
-const rounded = (value) => Number(value.toPrecision(3));
 const CELL = 192; // canvas pixels of an example
 
 /** A row of alternatives, of which one is chosen; radio buttons underneath, so that arrow keys work. */
@@ -37,19 +37,20 @@ class Features {
     this.chosen = button("the chapter’s choice", "chosen");
     this.buttons = h("div", { className: "su-buttons" }, button("all", "all"), button("none", "none"), this.chosen);
     this.list = h("ul", { className: "su-features", role: "list" });
-    this.node = h("section", { className: "su-choose", "aria-label": "Features to suppress" }, h("h4", {}, "Suppress"), this.list, this.buttons);
+    this.help = h("p", { className: "su-help" }, "Strength 0 leaves a feature as it is, 1 takes it out, more turns its sign; the number is what it is multiplied by.");
+    this.node = h("section", { className: "su-choose", "aria-label": "Features to suppress" }, h("h4", {}, "Suppress"), this.list, this.buttons, this.help);
   }
 
   show(outcome, { suppressed, strengths }, live) {
     if (this.outcome !== outcome) this.build(outcome);
+    this.help.hidden = !live;
     for (const { feature, box, range, told, slider } of this.rows) {
       const on = suppressed.has(feature.id);
       box.checked = on;
       slider.hidden = !(live && on);
-      const times = strengths.get(feature.id) ?? usualStrength(feature);
-      range.value = times;
-      told.textContent = `set to ${rounded(times * feature.max)}`;
-      range.setAttribute("aria-valuetext", `${rounded(times)} times the feature's largest code`);
+      const strength = strengths.get(feature.id) ?? SUPPRESSED;
+      range.value = strength;
+      told.textContent = `× ${(1 - strength).toFixed(2).replace("-", "−")}`;
     }
   }
 
@@ -72,9 +73,6 @@ class Features {
     return { feature, box, range, told, slider, node };
   }
 }
-
-/** What a feature is set to when it is suppressed, in units of its largest code. */
-const usualStrength = ({ value, max }) => (max ? value / max : 0);
 
 /** One accuracy: a bar, its interval as a line, and a mark where it is with nothing suppressed. */
 class Bar {

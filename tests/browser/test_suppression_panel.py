@@ -19,8 +19,8 @@ import numpy as np
 from lib.widgets import SuppressionPanel
 from tests.small_suppression import outcomes, pictures
 results = outcomes()
-def live(result, values):  # at strength s of feature 0 all are taken for class 0 (s < 0) or 1
-    return np.full(len(results[result].truth), int(values[0] > 0)), 0.25
+def live(result, strengths):  # at strengths of feature 0 above 1 all are taken for class 1, else for class 0
+    return np.full(len(results[result].truth), int(strengths[0] > 1)), 0.25
 SuppressionPanel(results, pictures(results), live=live)
 """
 
@@ -79,7 +79,7 @@ def alone(tmp_path, browser):
     errors = []
 
     def open_alone(kernel: bool | None = None, address: str = "") -> SuppressionPage:
-        live = None if kernel is None else (lambda result, values: [])
+        live = None if kernel is None else (lambda result, strengths: [])
         widget = SuppressionPanel(RESULTS, pictures(RESULTS), live=live, pictures_of="120 made-up pictures")
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -291,9 +291,9 @@ class TestWithAKernel:
         panel = alone(kernel=True)
         expect(panel.slider(0)).to_be_visible()
         panel.tick(0, 20)
-        panel.slider(20).fill("-1.5")
+        panel.slider(20).fill("1.5")
         asked = self.asked(panel)
-        assert (asked["result"], asked["values"]) == (0, [[0, 0], [20, -6]])
+        assert (asked["result"], asked["strengths"]) == (0, [[0, 1], [20, 1.5]])
 
     def test_what_the_kernel_says_is_shown(self, alone):
         panel = alone(kernel=True)
@@ -373,7 +373,7 @@ def test_a_kernel_behind_voila_computes_what_is_asked_and_its_end_is_told(tmp_pa
         page = open_served(browser, address)
         panel = SuppressionPage(page)
         expect(panel.status).to_contain_text("Live: a kernel is attached", timeout=60_000)
-        for strength, taken_for in (("-1", 0), ("0.5", 1)):
+        for strength, taken_for in (("-1", 0), ("1.5", 1)):
             panel.slider(0).fill(strength)
             expect(panel.how).to_have_text("computing …")
             expect(panel.how).to_contain_text("computed live")
