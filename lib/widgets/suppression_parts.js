@@ -37,7 +37,7 @@ class Features {
     this.chosen = button("the chapter’s choice", "chosen");
     this.buttons = h("div", { className: "su-buttons" }, button("all", "all"), button("none", "none"), this.chosen);
     this.list = h("ul", { className: "su-features", role: "list" });
-    this.help = h("p", { className: "su-help" }, "Strength 0 leaves a feature as it is, 1 takes it out, more turns its sign; the number is what it is multiplied by.");
+    this.help = h("p", { className: "su-help" }, "Strength 0 leaves a feature as it is, 1 takes it out, more turns its sign, and less than 0 makes it louder.");
     this.node = h("section", { className: "su-choose", "aria-label": "Features to suppress" }, h("h4", {}, "Suppress"), this.list, this.buttons, this.help);
   }
 
@@ -50,7 +50,7 @@ class Features {
       slider.hidden = !(live && on);
       const strength = strengths.get(feature.id) ?? SUPPRESSED;
       range.value = strength;
-      told.textContent = `× ${(1 - strength).toFixed(2).replace("-", "−")}`;
+      told.textContent = `strength ${strength.toFixed(2).replace("-", "−")}`;
     }
   }
 
