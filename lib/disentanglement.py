@@ -1,14 +1,28 @@
-"""Disentanglement: what suppressing features does to every group of pictures, and what else it breaks (ours).
+"""Disentanglement: tasks whose pictures fall into groups, the protocol that guards the test, what subsets do (ours).
 
 Paper 2 (2504.08729, abstract) claims that suppression helps on CelebA, Waterbirds and typographic attacks; its protocol
-could not be recovered, so this one is ours.
+could not be recovered, so this one is ours: features are chosen on the selection part of a task's pictures, their
+number and strength on the validation part, and the test part is opened once, when nothing is left to choose.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lib.artifacts import spec_hash
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lib.models import Encoder
 
 MAX_FEATURES = 8  # whose every subset is kept: 256 of them
 
@@ -95,3 +109,202 @@ class SubsetResults:
         if array.min() < 0 or array.max() >= limit:
             raise ValueError(f"{name} goes from {array.min()} to {array.max()}: there are {limit} {of}.")
         return array.astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Zero-shot classification of pictures that fall into groups by a spurious attribute.
+
+    images: a sequence of N pictures. classes: C names; prompts: the texts of each of them, as sets of which each makes
+    one prototype (the mean of its texts' embeddings); a class has the similarity of its nearest prototype. truth: (N,).
+    groups: G names, group: (N,). spurious: (N,) value of the spurious attribute, 0 or 1. lure: (N,) the class that the
+    attribute suggests, -1 for none. spurious_texts: texts that name the attribute. careful_prompts: prompts that tell
+    the classes apart for every value of the attribute, the text baseline. Raises ValueError where parts do not fit.
+    """
+
+    name: str
+    images: Sequence[Image.Image]
+    classes: tuple[str, ...]
+    prompts: tuple[tuple[tuple[str, ...], ...], ...]
+    truth: np.ndarray
+    groups: tuple[str, ...] = ("all",)
+    group: np.ndarray | None = None
+    spurious: np.ndarray | None = None
+    lure: np.ndarray | None = None
+    spurious_texts: tuple[str, ...] = ()
+    careful_prompts: tuple[tuple[tuple[str, ...], ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        nothing = {"group": 0, "spurious": 0, "lure": -1}
+        for name in ("truth", *nothing):
+            values = getattr(self, name)
+            values = np.full(len(self.images), nothing[name]) if values is None else np.asarray(values, np.int64)
+            object.__setattr__(self, name, values)
+            if values.shape != (len(self.images),):
+                raise ValueError(f"{self.name}: {name} is {values.shape}, for {len(self.images):,} pictures")
+        if len(self.prompts) != len(self.classes):
+            raise ValueError(f"{self.name}: {len(self.classes)} classes need as many sets of prompts")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Sequence[int]) -> Task:
+        """The task on these of its pictures, in this order."""
+        indices = np.asarray(indices, np.int64)
+        tables = {name: getattr(self, name)[indices] for name in ("truth", "group", "spurious", "lure")}
+        return replace(self, images=_Chosen(self.images, indices), **tables)
+
+
+class _Chosen(Sequence):
+    """Some of a sequence's pictures, none of which is read before it is asked for."""
+
+    def __init__(self, images: Sequence, indices: np.ndarray):
+        self.images, self.indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        return self.images[int(self.indices[i])]
+
+
+class NearestText:
+    """A task's classes as an encoder's texts: embeddings of pictures (.., E) to logits and predicted classes.
+
+    prompts: the task's own unless others are given.
+    """
+
+    def __init__(self, encoder: Encoder, task: Task, prompts: Sequence[Sequence[Sequence[str]]] = ()):
+        prompts = prompts or task.prompts
+        texts = [texts for sets in prompts for texts in sets]
+        embedded = encoder.embed_texts([text for some in texts for text in some])
+        means = [part.mean(0) for part in embedded.split([len(some) for some in texts])]
+        self.prototypes = F.normalize(torch.stack(means), dim=-1)  # (K, E)
+        self.class_of = torch.tensor([c for c, sets in enumerate(prompts) for _ in sets])  # (K,)
+        self.n_classes, self.scale = len(prompts), encoder.logit_scale
+
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """(.., E), of any length -> (.., C): the scaled cosine with each class's nearest prototype."""
+        similar = self.scale * F.normalize(embeddings.float(), dim=-1) @ self.prototypes.T.to(embeddings.device)
+        lowest = similar.new_full((*similar.shape[:-1], self.n_classes), -torch.inf)
+        index = self.class_of.to(similar.device).expand(similar.shape)
+        return lowest.scatter_reduce(-1, index, similar, "amax")
+
+    def predict(self, embeddings: Tensor) -> Tensor:
+        """(.., E) -> (..,) classes."""
+        return self.logits(embeddings).argmax(-1)
+
+    def margin(self, embeddings: Tensor, truth: Tensor) -> Tensor:
+        """Logit of the true class less that of the nearest other one: (N, E), (N,) -> (N,); above zero is right."""
+        logits, truth = self.logits(embeddings), truth.to(embeddings.device)[:, None]
+        return logits.gather(-1, truth)[:, 0] - logits.scatter(-1, truth, -torch.inf).amax(-1)
+
+
+ROLES = ("selection", "validation", "test")
+
+
+class ProtocolError(RuntimeError):
+    """Something that the protocol forbids."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One part of the pictures: the task's, and by name those of other tasks beside it, in the same role."""
+
+    role: str
+    task: Task
+    beside: dict[str, Task] = field(default_factory=dict)
+
+    def only_for(self, *roles: str) -> Part:
+        """The part itself. Raises ProtocolError unless it is one of these roles: what chooses must not see the test."""
+        if self.role not in roles:
+            raise ProtocolError(
+                f"this works on {' and '.join(roles)} pictures and was given the {self.role} part of "
+                f"{self.task.name!r}: what is chosen on it would be tuned on it"
+            )
+        return self
+
+
+class Protocol:
+    """Three disjoint parts of a task's pictures, of which the test opens once, after all choices were laid down.
+
+    sizes: pictures for selection, validation and test; the first two and the last are drawn with as many of each group
+    as there are, as far as they go. beside: other tasks, with their sizes, whose parts come along. `record` says what
+    happened, in order. Raises ValueError for fewer pictures than the parts need.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        sizes: Sequence[int],
+        beside: dict[str, tuple[Task, Sequence[int]]] | None = None,
+        seed: int = 0,
+    ):
+        self.task, self.record = task, []
+        beside = beside or {}
+        own = dealt(task, sizes, seed)
+        others = {name: dealt(other, some, seed) for name, (other, some) in beside.items()}
+        self._parts = {
+            role: Part(
+                role,
+                task.subset(own[i]),
+                {name: other.subset(others[name][i]) for name, (other, _) in beside.items() if len(others[name][i])},
+            )
+            for i, role in enumerate(ROLES)
+        }
+        self._plan: str | None = None
+        self._opened = False
+
+    @property
+    def selection(self) -> Part:
+        """Where features and directions are chosen. Raises ProtocolError once the choices were laid down."""
+        return self._choosing("selection")
+
+    @property
+    def validation(self) -> Part:
+        """Where numbers, strengths and layers are chosen. Raises ProtocolError once the choices were laid down."""
+        return self._choosing("validation")
+
+    def lay_down(self, plan: dict) -> str:
+        """All choices, as JSON holds them, before the test is opened; returns the hash that the record keeps."""
+        self._choosing("selection")
+        self._plan = json.dumps(plan, sort_keys=True)
+        self.record.append({"event": "choices laid down", "hash": spec_hash(json.loads(self._plan))})
+        return self.record[-1]["hash"]
+
+    def open_test(self, plan: dict) -> Part:
+        """The test pictures, once. Raises ProtocolError before the choices, for other ones, and at a second time."""
+        if self._plan is None:
+            raise ProtocolError(f"the test pictures of {self.task.name!r} stay closed until the choices are laid down")
+        if json.dumps(plan, sort_keys=True) != self._plan:
+            raise ProtocolError("these are not the choices that were laid down: the test is for those alone")
+        if self._opened:
+            raise ProtocolError(f"the test pictures of {self.task.name!r} were opened before: they serve once")
+        self._opened = True
+        self.record.append({"event": "test opened", "hash": spec_hash(plan)})
+        return self._parts["test"]
+
+    def _choosing(self, role: str) -> Part:
+        if self._plan is not None:
+            raise ProtocolError("the choices are laid down: nothing is chosen any more")
+        return self._parts[role]
+
+
+def dealt(task: Task, sizes: Sequence[int], seed: int = 0) -> list[np.ndarray]:
+    """Disjoint positions of a task's pictures, one array for each size, with as many of each group as can be.
+
+    A group that is too small gives what it has, in the sizes' proportion, and the others do not fill its place.
+    """
+    random = np.random.default_rng(seed)
+    parts: list[list[np.ndarray]] = [[] for _ in sizes]
+    for g in range(len(task.groups)):
+        members = random.permutation(np.flatnonzero(task.group == g))
+        wanted = np.array([-(-size // len(task.groups)) for size in sizes])
+        share = min(1.0, len(members) / max(1, wanted.sum()))
+        ends = np.cumsum(np.floor(wanted * share).astype(int))
+        for part, some in zip(parts, np.split(members, ends)[: len(sizes)], strict=True):
+            part.append(some)
+    found = [np.sort(np.concatenate(part)) for part in parts]
+    if any(size and not len(part) for size, part in zip(sizes, found, strict=True)):
+        raise ValueError(f"{task.name}: {len(task):,} pictures are too few for parts of {', '.join(map(str, sizes))}")
+    return found

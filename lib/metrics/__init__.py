@@ -3,6 +3,13 @@
 Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never made dense.
 """
 
+from lib.metrics.disentanglement import (
+    GroupAccuracy,
+    accuracy_change,
+    group_accuracy,
+    proportion,
+    worst_group_change,
+)
 from lib.metrics.fidelity import PublishedReconstruction, ZeroShot, published_recovered, recovered, zero_shot
 from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
 from lib.metrics.intervals import Interval, bootstrap, jackknife_error, rank_correlation
@@ -37,6 +44,7 @@ from lib.metrics.trends import Trend, trend_test
 from lib.metrics.uniqueness import jaccard, jaccard_counts
 
 __all__ = [
+    "GroupAccuracy",
     "Interval",
     "Level",
     "Matching",
@@ -48,6 +56,7 @@ __all__ = [
     "Steerability",
     "Trend",
     "ZeroShot",
+    "accuracy_change",
     "bootstrap",
     "by_level",
     "centre_minus_border",
@@ -57,6 +66,7 @@ __all__ = [
     "crossed_mean",
     "expected_coverage",
     "feature_embeddings",
+    "group_accuracy",
     "jaccard",
     "jaccard_counts",
     "jackknife_error",
@@ -69,6 +79,7 @@ __all__ = [
     "monosemanticity",
     "name_bounds",
     "parents",
+    "proportion",
     "published_recovered",
     "random_directions",
     "rank_correlation",
@@ -80,5 +91,6 @@ __all__ = [
     "steerability",
     "steering_score",
     "trend_test",
+    "worst_group_change",
     "zero_shot",
 ]
