@@ -154,6 +154,14 @@ class TestPlan:
         operations.append(4 * 2 * 32 * 128 * 128 + 2 * 64 * 128 * 128)  # k = 4; k = 8 is in the grid
         assert sorted(work.flops for work in trainings) == sorted(operations)
 
+    def test_scopes_of_tokens_share_one_extraction_and_have_dictionaries_of_their_own(self, tmp_path, root):
+        text = PARAMETERS.replace('tokens: str = "cls"', 'scopes: list = ["all", "cls"]').replace(', "proj"]', "]")
+        works = Plan.of(write_project(tmp_path, root, self.PROFILE, text)).notebooks[0].works
+        passes = [work for work in works if work.place[0] == "pass" and work.place[2].startswith("menagerie:train")]
+        assert [work.disk for work in passes] == [96 * 50 * 192 * 2]
+        folders = [folder.parts[-2] for work in works if work.place[0] == "dictionary" for folder in work.folders]
+        assert {tokens: folders.count(tokens) for tokens in folders} == {"all": 5, "cls": 5}
+
     def test_what_an_earlier_notebook_makes_is_not_counted_again(self, plan):
         assert plan.notebooks[1].disk == 0
         assert plan.hours(planning.ANY_GPU) == planning.ANY_GPU.hours(plan.notebooks[0].works, threads=1)

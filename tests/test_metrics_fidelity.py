@@ -69,9 +69,12 @@ def test_recovered_hits_count_upwards_as_losses_do_downwards():
     assert recovered(-clean, -spliced, -ablated).value == pytest.approx(recovered(clean, spliced, ablated).value)
 
 
-def test_nothing_is_recovered_of_an_ablation_that_costs_nothing():
-    same = losses(1.0, 0)
-    assert math.isnan(recovered(same, same, same).value)
+def test_no_share_is_given_of_an_ablation_whose_cost_may_be_nothing():
+    clean = losses(1.0, 0)
+    assert math.isnan(recovered(clean, clean, clean).value)
+    assert math.isnan(recovered(clean, losses(0.9, 1), losses(1.001, 2)).value)  # its interval holds 0
+    assert math.isnan(recovered(clean[:1], clean[:1], clean[:1] + 1).value)  # one picture tells nothing
+    assert math.isfinite(recovered(clean, losses(0.9, 1), losses(1.2, 2)).value)
 
 
 def test_the_published_form_is_a_percentage_with_a_guarded_denominator():

@@ -75,7 +75,7 @@ class Planner:
             yield replace(work, flops=0.0, disk=0.0, pictures=0) if known else work
 
     def _work(self, values: dict) -> Iterable[Work]:
-        encoder, tokens = values["encoder"], values.get("tokens", "cls")
+        encoder, tokens = values["encoder"], "all" if "scopes" in values else values.get("tokens", "cls")
         size = self._encoder(encoder)
         sites = _several(values, "sites", "site")
         if "steps" in values and not _configs(values, last=True):
@@ -86,7 +86,8 @@ class Planner:
             if name in values and sites:
                 yield self._extraction(encoder, size, self._pictures(values[name]), sites, tokens)
         if "steps" in values and sites:
-            yield from self._dictionaries(encoder, size, sites, tokens, values)
+            for scope in values.get("scopes", [tokens]):  # the suite: views of one store of all tokens
+                yield from self._dictionaries(encoder, size, sites, scope, values)
         for judge in values.get("judges", []):
             if judge != "facts":
                 yield self._judgement(judge, self._pictures(values["eval_images"]))

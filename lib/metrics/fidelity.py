@@ -42,10 +42,12 @@ def recovered(clean: Tensor, spliced: Tensor, ablated: Tensor, n: int = 2000) ->
     """Share of what an ablation costs that a reconstruction gives back, all (N,) per picture: losses, or hits alike.
 
     (mean ablated - mean spliced) / (mean ablated - mean clean), with an interval over pictures: 1 as good as the model
-    itself, 0 as bad as the ablation, above 1 better than the model. NaN where the ablation costs nothing at all.
+    itself, 0 as bad as the ablation, above 1 better than the model. NaN where these pictures do not tell whether the
+    ablation costs or gains anything (its own interval holds 0): a share of nothing would be noise.
     """
     samples = torch.stack([torch.as_tensor(x).double() for x in (clean, spliced, ablated)], dim=1)  # (N, 3)
-    if torch.equal(samples[:, 0], samples[:, 2]):
+    cost = bootstrap(lambda drawn: drawn.mean(1), samples[:, 2] - samples[:, 0], n=n)
+    if cost.low is None or cost.low <= 0 <= cost.high:
         return Interval(float("nan"))
     return bootstrap(_share_recovered, samples, n=n)
 
