@@ -347,7 +347,8 @@ class TestInTheBook:
 
     def test_every_task_and_layer_shows_its_groups_and_examples(self, visit):
         panel = SuppressionPage(visit(PATH).page)
-        expect(panel.status).to_contain_text("Stored results: all 256 subsets")
+        expect(panel.status).to_contain_text("Stored results: all")
+        expect(panel.status).to_contain_text("No kernel is attached.")
         tasks = [radio.input_value() for radio in panel.root.locator("fieldset").first.get_by_role("radio").all()]
         assert len(tasks) == 3
         for task in tasks:
@@ -355,17 +356,23 @@ class TestInTheBook:
             for layer in panel.root.locator("fieldset").last.get_by_role("radio").all():
                 layer.check()
                 assert len(panel.groups()) >= 2
-                assert panel.boxes.count() == 8
+                assert 1 <= panel.boxes.count() <= 8
                 assert panel.examples.count() > 0
 
-    def test_suppressing_all_changes_what_is_shown_and_none_brings_it_back(self, visit):
+    def test_some_prediction_changes_with_all_suppressed_and_none_with_none(self, visit):
         panel = SuppressionPage(visit(PATH).page)
-        panel.root.get_by_role("button", name="all", exact=True).click()
-        expect(panel.summary).to_contain_text("changed")
-        panel.root.get_by_role("button", name="none", exact=True).click()
-        expect(panel.summary).to_contain_text("No prediction changes.")
-        for row in panel.groups():
-            assert row.get_attribute("data-value") == row.get_attribute("data-before")
+        told = []
+        for task in panel.root.locator("fieldset").first.get_by_role("radio").all():
+            task.check()
+            for layer in panel.root.locator("fieldset").last.get_by_role("radio").all():
+                layer.check()
+                panel.root.get_by_role("button", name="all", exact=True).click()
+                told.append(panel.summary.text_content())
+                panel.root.get_by_role("button", name="none", exact=True).click()
+                expect(panel.summary).to_contain_text("No prediction changes.")
+                for row in panel.groups():
+                    assert row.get_attribute("data-value") == row.get_attribute("data-before")
+        assert any("now right" in one for one in told)
 
 
 def test_a_kernel_behind_voila_computes_what_is_asked_and_its_end_is_told(tmp_path, browser):
