@@ -32,9 +32,9 @@ class SubsetResults:
     """One task at one site: what is predicted with every subset of a few features suppressed.
 
     task, site: what they are called. features: m <= 8 dicts with `id` (its number in the dictionary) and `name`, and
-    optionally `max` (its largest code), `value` (what it is set to when suppressed; 0 unless said) and `note` (a short
-    line). classes, groups: names. truth, group: (N,) of each picture. predictions: (2**m, N) uint8; bit i of the first
-    index says that features[i] is suppressed, so row 0 is the model as it is. ordinary: (2**m,) zero-shot accuracy in
+    optionally `note` (a short line) and `chosen` (the protocol's choice, ticked at first). classes, groups: names.
+    truth, group: (N,) of each picture. predictions: (2**m, N) uint8; bit i of the first index says that features[i] is
+    suppressed, so row 0 is the model as it is. ordinary: (2**m,) zero-shot accuracy in
     [0, 1] on `ordinary_count` ordinary pictures (None: it is shown without an interval). examples: which of the N
     pictures are shown. Raises ValueError where parts do not fit.
     """

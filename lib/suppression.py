@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.disentanglement import NearestText, Part, Task
+from lib.disentanglement import NearestText, Part, SubsetResults, Task
 from lib.models import Encoder
 from lib.rerun import Looks, Variant
 from lib.rows import read_batches
@@ -287,6 +287,10 @@ class Outcome:
     correct: Tensor
     beside: dict[str, Tensor]
 
+    def mean_beside(self, names: Iterable[str]) -> Tensor:
+        """Share of the named tasks, on the same pictures, that are right on each of them: (M,) float64."""
+        return torch.stack([self.beside[name].double() for name in names]).mean(0)
+
 
 def outcomes(some: Sequence[Setting], trials: Trials, beside: dict[str, Trials] | None = None) -> list[Outcome]:
     """Zero-shot classification under every setting. Tasks beside that share their pictures share the pass, too."""
@@ -304,11 +308,6 @@ def outcomes(some: Sequence[Setting], trials: Trials, beside: dict[str, Trials] 
 def worst_group(correct: Tensor, group: Tensor) -> float:
     """Least accuracy of a group: (N,), (N,)."""
     return min(float(correct[group == g].double().mean()) for g in group.unique())
-
-
-def accuracy_beside(outcome: Outcome, names: Sequence[str]) -> float:
-    """Mean accuracy of the tasks of these names."""
-    return sum(float(outcome.beside[name].double().mean()) for name in names) / len(names)
 
 
 def settle(
@@ -329,8 +328,8 @@ def settle(
     nothing, *found = outcomes([Setting("nothing", some[0].site, some[0].dictionary, ()), *some], trials, ordinary)
 
     def winner(candidates: Sequence[Outcome]) -> Outcome:
-        least = accuracy_beside(nothing, list(ordinary)) - most_lost - 1e-9
-        allowed = [one for one in candidates if accuracy_beside(one, list(ordinary)) >= least]
+        least = nothing.mean_beside(ordinary).mean() - most_lost - 1e-9
+        allowed = [one for one in candidates if one.mean_beside(ordinary).mean() >= least]
         return max(
             [nothing, *allowed], key=lambda one: (worst_group(one.correct, trials.group), -len(one.setting.features))
         )
@@ -346,13 +345,13 @@ def settle(
 
 
 @torch.no_grad()
-def every_subset(setting: Setting, trials: Trials, n_features: int = 8) -> Tensor:
-    """Embeddings (2**m, N, E) with every subset of a setting's first m features at zero; bit i is features[i].
+def every_subset(setting: Setting, trials: Trials) -> Tensor:
+    """Embeddings (2**m, N, E) with every subset of a setting's m features at zero; bit i is features[i].
 
     A feature that is silent on all tokens of a picture changes nothing there, so only subsets of those that speak are
     computed.
     """
-    features = setting.features[:n_features]
+    features = setting.features
     found = []
     for pixels in trials.pixels:
         values = trials.encoder.run(pixels, [setting.site])[setting.site]
@@ -374,3 +373,30 @@ def _subsets_of(setting: Setting, trials: Trials, pixels: Tensor, features: Sequ
     place = {sum(1 << i for i in some): k for k, some in enumerate(subsets)}
     mask = sum(1 << i for i in speaking)
     return values[[place[number & mask] for number in range(2 ** len(features))]]
+
+
+def subset_results(
+    setting: Setting, trials: Trials, ordinary: dict[str, Trials], features: Sequence[dict], examples: Sequence[int]
+) -> SubsetResults:
+    """What a setting's features do in every combination, as `SuppressionPanel` stores it.
+
+    features: `id`, `name` and what else the panel shows of each of the setting's features, 8 at most. ordinary: tasks
+    that ask about the same pictures. examples: which of the trials' pictures are shown.
+    """
+    task, some = trials.task, list(ordinary.values())
+    predictions = trials.zero_shot.predict(every_subset(setting, trials))
+    usual = every_subset(setting, some[0])
+    right = torch.stack([one.zero_shot.predict(usual) == one.truth for one in some]).double().mean((0, 2))
+    return SubsetResults(
+        task=task.name,
+        site=setting.site,
+        features=list(features),
+        classes=list(task.classes),
+        groups=list(task.groups),
+        truth=task.truth,
+        group=task.group,
+        predictions=predictions.numpy(),
+        ordinary=right.numpy(),
+        examples=list(examples),
+        ordinary_count=len(some[0]),
+    )
