@@ -166,14 +166,24 @@ def rows_into(module, calls: list[tuple[int, int]]):
     return module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def test_what_steered_answers_share_is_computed_once(llava, pictures, sae):
+def texts_into(llava, monkeypatch) -> list[tuple[int, int]]:
+    """(rows, tokens) of each pass of the language model from now on."""
+    calls, last_hidden = [], llava._decoder.language.last_hidden
+
+    def recorded(inputs, memory):
+        calls.append(tuple(inputs.shape[:2]))
+        return last_hidden(inputs, memory)
+
+    monkeypatch.setattr(llava._decoder.language, "last_hidden", recorded)
+    return calls
+
+
+def test_what_steered_answers_share_is_computed_once(llava, pictures, sae, monkeypatch):
     """The tower for each picture, the codes for each picture, the text before the picture for each prompt."""
     edits = [Intervention(sae, llava.site, {j: 8.0}) for j in range(20)]
-    first, last, after, text, codes = [], [], [], [], []
-    blocks, language = llava.vision.tower.blocks, llava.model.model.language_model
-    handles = [
-        rows_into(m, c) for m, c in ((blocks[0], first), (blocks[3], last), (blocks[4], after), (language, text))
-    ]
+    first, last, after, codes = [], [], [], []
+    blocks, text = llava.vision.tower.blocks, texts_into(llava, monkeypatch)
+    handles = [rows_into(m, c) for m, c in ((blocks[0], first), (blocks[3], last), (blocks[4], after))]
     encode, sae.encode = sae.encode, lambda x: codes.append(len(x)) or type(sae).encode(sae, x)
     llava.answers(pictures, QUESTION, edits, max_new_tokens=2)
     for handle in handles:
@@ -235,14 +245,12 @@ def test_a_broken_character_at_the_end_is_told_at_last(llava, monkeypatch):
     assert list(llava.stream(Image.new("RGB", (32, 32)), QUESTION)) == ["\ufffd"]
 
 
-def test_a_stream_asks_before_every_token_whether_to_stop(llava, pictures):
-    calls = []
-    handle = rows_into(llava.model.model.language_model, calls)
+def test_a_stream_asks_before_every_token_whether_to_stop(llava, pictures, monkeypatch):
+    calls = texts_into(llava, monkeypatch)
     answers = iter([False, False, True])
     list(llava.stream(pictures[0], QUESTION, max_new_tokens=20, stop=lambda: next(answers)))
     assert len(calls) == 3  # the text before the picture, and two tokens
     assert list(llava.stream(pictures[0], QUESTION, stop=lambda: True)) == []
-    handle.remove()
     assert len(calls) == 3
 
 
