@@ -14,6 +14,7 @@ from pathlib import Path
 PACKAGE = "lib"
 ASSETS = {
     "lib.towers": ("assets/tiny/clip", "assets/tiny/eye"),
+    "lib.tiny_clip.topk_mlp": ("assets/tiny/topk_clip",),
     "lib.llava": ("assets/tiny/llava",),
     "lib.claims": ("book/claims.yaml",),
 }

@@ -31,10 +31,9 @@ def write_card(folder: Path) -> None:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     last = json.loads((folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     plan = run["plan"]
+    questions = [name for name in sat["exam"] if name in teacher["exam"]]  # one bears its number of pictures
     text = _CARD.format(
-        rows="\n".join(
-            f"| {name} | {value:.1f} | {teacher['exam'][name]:.1f} |" for name, value in sat["exam"].items()
-        ),
+        rows="\n".join(f"| {name} | {sat['exam'][name]:.1f} | {teacher['exam'][name]:.1f} |" for name in questions),
         losses=f"streams {last['stream']:.3f}, embedding {last['embedding']:.4f}",
         seen=plan["steps"] * plan["batch_size"],
         size=(folder / "model.safetensors").stat().st_size / 1e6,

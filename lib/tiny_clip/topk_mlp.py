@@ -91,6 +91,32 @@ def read_mlps(encoder: Encoder, pixels: Tensor, layers: list[int]) -> tuple[dict
     return {layer: values[layer] for layer in layers}, embeddings
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What an encoder's hidden neurons say of N pictures, by layer: `cls` and `largest` over all tokens (N, H), and how
+    many are `active` on a token, on average (N,); with the pictures' `embeddings` (N, E)."""
+
+    cls: dict[int, Tensor]
+    largest: dict[int, Tensor]
+    active: dict[int, Tensor]
+    embeddings: Tensor
+
+
+def survey(encoder: Encoder, pixels: Tensor, layers: list[int], batch_size: int = 50) -> Survey:
+    """`read_mlps` of many pictures (N, 3, H, W), pooled. Errors as there."""
+    parts = [read_mlps(encoder, batch, layers) for batch in pixels.split(batch_size)]
+    pooled = {
+        "cls": lambda hidden: hidden[:, 0],
+        "largest": lambda hidden: hidden.amax(1),
+        "active": lambda hidden: (hidden > 0).float().sum(2).mean(1),
+    }
+    by_layer = {
+        name: {layer: torch.cat([reduce(hidden[layer]) for hidden, _ in parts]) for layer in layers}
+        for name, reduce in pooled.items()
+    }
+    return Survey(**by_layer, embeddings=torch.cat([embedding for _, embedding in parts]))
+
+
 def _mlps(encoder: Encoder) -> list[nn.Sequential]:
     mlps = [getattr(block, "mlp", None) for block in encoder.tower.blocks]
     if not all(hasattr(mlp, "c_fc") and hasattr(mlp, "gelu") for mlp in mlps):
