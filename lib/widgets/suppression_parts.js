@@ -76,8 +76,8 @@ class Features {
 
 /** One accuracy: a bar, its interval as a line, and a mark where it is with nothing suppressed. */
 class Bar {
-  constructor(title, className = "") {
-    this.title = title;
+  constructor(title, { className = "", kind = "" } = {}) {
+    Object.assign(this, { title, kind });
     this.tag = h("span", { className: "su-tag", hidden: true }, "worst");
     this.count = h("small", {});
     const part = (name) => h("i", { className: name });
@@ -98,7 +98,7 @@ class Bar {
     const known = now !== undefined && !Number.isNaN(now.value);
     const at = (fraction) => `${100 * fraction}%`;
     this.tag.hidden = !worst;
-    this.count.textContent = before.n === undefined ? "" : counted(before.n, "picture");
+    this.count.textContent = [this.kind, before.n === undefined ? "" : counted(before.n, "picture")].filter(Boolean).join(", ");
     this.node.dataset.value = known ? now.value : "";
     this.node.dataset.before = before.value;
     this.fill.style.width = known ? at(now.value) : "0";
@@ -153,8 +153,8 @@ class Accuracies {
   build(outcome) {
     this.outcome = outcome;
     this.bars = outcome.groups.map((name) => new Bar(name));
-    this.average = new Bar("average", "su-average");
-    this.ordinary = new Bar("ordinary pictures, zero-shot", "su-ordinary");
+    this.average = new Bar("average", { className: "su-average" });
+    this.ordinary = new Bar("ordinary pictures", { className: "su-ordinary", kind: "zero-shot" });
     this.list.replaceChildren(...this.bars.map(({ node }) => node));
     this.others.replaceChildren(this.average.node, this.ordinary.node);
   }
