@@ -111,6 +111,30 @@ class SubsetResults:
         return array.astype(np.uint8)
 
 
+def with_telling_examples(results: Sequence[SubsetResults], count: int) -> list[SubsetResults]:
+    """The same results, showing about `count` pictures of each task, the same at all its sites.
+
+    Every group gives as many: half of them those that most subsets change, over all sites, the others those that the
+    fewest change. Results of one task must be of the same pictures.
+    """
+    moved: dict[str, np.ndarray] = {}
+    for result in results:
+        changed = (result.predictions != result.predictions[0]).sum(0)  # (N,)
+        moved[result.task] = moved.get(result.task, 0) + changed
+    return [replace(result, examples=_telling(moved[result.task], result.group, count)) for result in results]
+
+
+def _telling(moved: np.ndarray, group: np.ndarray, count: int) -> list[int]:
+    """Of each group in turn, the pictures (N,) that moved most and those that moved least."""
+    found: list[int] = []
+    for g in np.unique(group):
+        members = np.flatnonzero(group == g)
+        ordered = members[np.argsort(-moved[members], kind="stable")]
+        share = min(len(members), -(-count // len(np.unique(group))))
+        found += [*ordered[: -(-share // 2)], *ordered[len(ordered) - share // 2 :]]
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Zero-shot classification of pictures that fall into groups by a spurious attribute.

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+from lib.disentanglement import SubsetResults, with_telling_examples
 from lib.widgets import SuppressionPanel
 from lib.widgets.suppression_panel import Suppressing
 from tests.small_suppression import COUNT, PEOPLE, outcome, outcomes, pictures
@@ -56,6 +57,32 @@ class TestSubsets:
     def test_parts_that_do_not_fit_are_told_in_one_sentence(self, changed, sentence):
         with pytest.raises(ValueError, match=sentence):
             outcome(**changed)
+
+
+class TestExamples:
+    """Pictures 0 to 5 of group 0 and 6 to 11 of group 1; two sites."""
+
+    def results(self) -> list[SubsetResults]:
+        some = {"truth": [0] * 12, "group": [0] * 6 + [1] * 6, "features": [{"id": 0, "name": "hat"}]}
+        some |= {"classes": ["dark", "blond"], "groups": ["man", "woman"], "ordinary": [1, 1], "examples": []}
+        changed = {"4.resid_post": [2, 8, 9], "6.resid_post": [2, 8]}
+        rows = {site: [int(i in those) for i in range(12)] for site, those in changed.items()}
+        return [SubsetResults("hair", site, predictions=[[0] * 12, row], **some) for site, row in rows.items()]
+
+    def test_half_of_each_group_is_what_changes_most_and_half_what_does_not(self):
+        (first, _) = with_telling_examples(self.results(), 4)
+        assert [i for i in first.examples if i in (2, 8)] == [2, 8]
+        assert [int(first.group[i]) for i in first.examples] == [0, 0, 1, 1]
+        assert 9 not in first.examples
+
+    def test_they_are_the_same_at_all_sites_of_a_task(self):
+        one, other = with_telling_examples(self.results(), 6)
+        assert one.examples == other.examples
+        assert {2, 8, 9} < set(one.examples)
+
+    def test_a_small_group_gives_what_it_has_once(self):
+        (first, _) = with_telling_examples(self.results(), 40)
+        assert sorted(first.examples) == list(range(12))
 
 
 class TestWhatThePageHolds:
