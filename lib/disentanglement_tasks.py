@@ -22,6 +22,7 @@ def people_task(spec: str) -> Task:
     """Blond or not, where hair goes with gender presentation: `menagerie:people`, or `celeba:test`."""
     images = load_images(spec)
     _need(images, {"person_hair"}, {"blond_hair", "male"}, "people: menagerie:people or celeba:SPLIT")
+    images = _where(images, "person_hair")
     if "male" in images.facts:
         blond, man = (images.facts[name].to_numpy(dtype=bool) for name in ("blond_hair", "male"))
         hairs = {"dark hair": ("dark",), "blond hair": ("blond",)}
@@ -58,7 +59,13 @@ def birds_task(spec: str) -> Task:
     In the Menagerie a class is the nearest of its eight species, each beside the other class' look-alike.
     """
     images = load_images(spec)
-    _need(images, {"water_bird", "habitat"}, {"water_bird", "water_background"}, "birds: menagerie:waterbirds or")
+    _need(
+        images,
+        {"water_bird", "habitat"},
+        {"water_bird", "water_background"},
+        "birds: menagerie:waterbirds or waterbirds:SPLIT",
+    )
+    images = _where(images, "water_bird")
     water_bird = images.facts["water_bird"].to_numpy(dtype=bool)
     if "water_background" in images.facts:
         on_water = images.facts["water_background"].to_numpy(dtype=bool)
@@ -173,7 +180,15 @@ def _numbers(values: Sequence[str], names: Sequence[str]) -> np.ndarray:
 def _need(images: ImageSet, drawn: set[str], photographs: set[str], what: str) -> None:
     found = set() if images.facts is None else set(images.facts.columns)
     if not (drawn <= found or photographs <= found):
-        raise ValueError(f"{images.spec} does not tell what this task asks for: give {what} a set of photographs")
+        raise ValueError(f"{images.spec} does not tell what this task asks for: give pictures of {what}")
+
+
+def _where(images: ImageSet, column: str) -> ImageSet:
+    """The pictures of which a fact is known; all of them where there is no such column."""
+    if column not in images.facts:
+        return images
+    known = np.flatnonzero(images.facts[column].notna() & (images.facts[column] != ""))
+    return images if len(known) == len(images) else images.subset(known)
 
 
 class Joined(Sequence):

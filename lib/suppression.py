@@ -48,8 +48,7 @@ class Trials:
         """(variants, N, E), not normalised, on the CPU; the pictures pass once, then what lies behind each edit."""
         parts = []
         for pixels in self.pixels:
-            looks = Looks(self.encoder, "proj", pixels, variants)
-            parts.append(torch.cat([looks.values([variant]) for variant in variants]).cpu())
+            parts.append(Looks(self.encoder, "proj", pixels, variants).values(variants).cpu())
         return torch.cat(parts, dim=1)
 
     def correct(self, variants: Sequence[Variant]) -> Tensor:
@@ -168,22 +167,27 @@ def by_attribution(attribution: Tensor, truth: Tensor, lure: Tensor) -> Tensor:
     return attribution[misled].mean(0)
 
 
-def greedily(attribution: Tensor, mistaken: Tensor, group: Tensor, n_features: int, softness: float = 1.0) -> list[int]:
+def greedily(
+    attribution: Tensor, mistaken: Tensor, group: Tensor, n_features: int, n_candidates: int = 256
+) -> list[int]:
     """Features that raise the worst group's soft accuracy most, one after the other, as attributions foretell it.
 
-    attribution (N, F), mistaken (N,) the logit differences, group (N,). Soft accuracy is sigmoid(-mistaken / softness),
-    and taking feature j out lowers `mistaken` by its attribution: first-order, so that no picture passes again.
+    attribution (N, F), mistaken (N,) the logit differences, group (N,). Soft accuracy is sigmoid(-mistaken), and taking
+    feature j out lowers `mistaken` by its attribution: first-order, so that no picture passes again. Only the features
+    of the largest attributions are tried.
     """
-    chosen: list[int] = []
+    candidates = attribution.abs().mean(0).topk(min(n_candidates, attribution.shape[1])).indices
+    gains = attribution[:, candidates]
     members = [group == g for g in group.unique()]
-    for _ in range(min(n_features, attribution.shape[1])):
-        right = torch.sigmoid((attribution - mistaken[:, None]) / softness)  # (N, F)
+    chosen: list[int] = []
+    for _ in range(min(n_features, len(candidates))):
+        right = torch.sigmoid(gains - mistaken[:, None])  # (N, candidates)
         by_group = torch.stack([right[rows].mean(0) for rows in members])
-        gain = by_group.amin(0) + 0.1 * by_group.mean(0)
-        gain[chosen] = -torch.inf
-        chosen.append(int(gain.argmax()))
-        mistaken = mistaken - attribution[:, chosen[-1]]
-    return chosen
+        score = by_group.amin(0) + 0.1 * by_group.mean(0)
+        score[chosen] = -torch.inf
+        chosen.append(int(score.argmax()))
+        mistaken = mistaken - gains[:, chosen[-1]]
+    return candidates[chosen].tolist()
 
 
 def by_steerability(
@@ -208,8 +212,7 @@ def by_steerability(
     variants = [(Intervention(dictionary, site, {j: float(seen.largest[j])}),) for j in candidates]
     spread = torch.linspace(0, len(trials) - 1, n_pictures).long().tolist()
     pixels = torch.cat(trials.pixels)[spread] if n_pictures < len(trials) else torch.cat(trials.pixels)
-    looks = Looks(trials.encoder, "proj", pixels, variants)
-    steered = torch.cat([looks.values([()]), *(looks.values([variant]) for variant in variants)])
+    steered = Looks(trials.encoder, "proj", pixels, variants).values([(), *variants])
     said = (trials.encoder.logit_scale * F.normalize(steered, dim=-1) @ vocabulary.T).softmax(-1).mean(1)  # (1 + n, C)
     moved = (said[1:] - said[0])[:, -len(texts) :].square().sum(-1)
     scores = torch.full((dictionary.n_features,), -torch.inf)
