@@ -16,7 +16,7 @@ _TOKENS_AT_ONCE = 1024  # that go through the layers together
 _ROUNDING = 1e-4  # of the largest value: more is no rounding
 
 Turn = tuple[Tensor, Tensor]
-"""Cosines and sines of rotary positions, each (n, 1, width / 2)."""
+"""Cosines (n, heads, width) and sines (n, 1, width / 2) of rotary positions."""
 
 
 class Memory:
@@ -64,8 +64,9 @@ class LeanLlama:
         n, begin = inputs.shape[1], memory.seen
         memory.seen += n
         positions = torch.arange(begin, memory.seen, device=inputs.device)[None]
-        halves = (part[0, :, None, : self.width // 2] for part in self.language.rotary_emb(inputs, positions))
-        turn = tuple(half.contiguous() for half in halves)
+        cos, sin = (part[0, :, None] for part in self.language.rotary_emb(inputs, positions))  # (n, 1, width) each
+        heads = self.language.config.num_attention_heads
+        turn = cos.expand(-1, heads, -1).contiguous(), sin[..., : self.width // 2].contiguous()
         past = torch.ones(n, memory.seen, dtype=torch.bool, device=inputs.device).tril(begin)
         each = max(1, _TOKENS_AT_ONCE // n)
         parts = [self._part(inputs[i : i + each], i, memory, turn, past) for i in range(0, len(inputs), each)]
@@ -131,9 +132,9 @@ def _normed(norm: nn.Module, x: Tensor, memory: Memory) -> Tensor:
 def _turned(x: Tensor, turn: Turn, out: Tensor) -> Tensor:
     """Rotary positions applied to x (r, n, heads, width), whose dimensions i and i + width / 2 are a pair."""
     (cos, sin), half = turn, x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    torch.mul(first, cos, out=out[..., :half]).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=out[..., half:]).addcmul_(first, sin)
+    torch.mul(x, cos[:, : x.shape[2]], out=out)  # cosines of every head: long runs multiply faster than short ones
+    out[..., :half].addcmul_(x[..., half:], sin, value=-1)
+    out[..., half:].addcmul_(x[..., :half], sin)
     return out
 
 
