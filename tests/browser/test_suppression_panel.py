@@ -9,7 +9,7 @@ from lib.disentanglement import SubsetResults
 from lib.widgets import SuppressionPanel
 from tests.browser.steering_pages import write_page
 from tests.browser.voila_pages import open_served, served
-from tests.small_suppression import COUNT, PEOPLE, STICKERS, outcomes, pictures
+from tests.small_suppression import COUNT, PEOPLE, STICKERS, outcome, outcomes, pictures
 
 PATH = "notebooks/10_disentanglement.html"
 MAX_PAGE_BYTES = 5_000_000
@@ -78,9 +78,9 @@ def alone(tmp_path, browser):
     context = browser.new_context(viewport={"width": 900, "height": 900})
     errors = []
 
-    def open_alone(kernel: bool | None = None, address: str = "") -> SuppressionPage:
+    def open_alone(kernel: bool | None = None, address: str = "", results=RESULTS) -> SuppressionPage:
         live = None if kernel is None else (lambda result, strengths: [])
-        widget = SuppressionPanel(RESULTS, pictures(RESULTS), live=live, pictures_of="120 made-up pictures")
+        widget = SuppressionPanel(results, pictures(results), live=live, pictures_of="120 made-up pictures")
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.clock.install()  # as the real one, unless a test turns it forward
@@ -159,6 +159,14 @@ class TestStoredResults:
         for group, row in enumerate(panel.groups()):
             expect(row.locator(".su-tag")).to_be_visible(visible=group == worst)
         expect(panel.summary).to_contain_text(f"now {100 * min(values):.1f} % ({result.groups[worst]})")
+
+    def test_a_group_without_pictures_says_so_and_is_not_the_worst(self, alone):
+        panel = alone(results=[outcome(group=[1] * COUNT)])
+        first, second, *_ = panel.groups()
+        expect(first.locator(".su-value b")).to_have_text("no pictures")
+        expect(first.locator(".su-tag")).to_be_hidden()
+        expect(second.locator(".su-tag")).to_be_visible()
+        expect(panel.summary).to_contain_text("(dark, man)")
 
     def test_examples_tell_their_prediction_and_whether_it_is_right_in_words(self, alone):
         panel, result = alone(), RESULTS[0]
