@@ -242,6 +242,7 @@ def load_llava(
     The model_type is `llava` (LLaVA-1.5 and its kin) with an image tower of CLIP or SigLIP; safetensors alone are
     read. device "auto" is CUDA, else MPS, else the CPU; dtype None is float16 on CUDA, as the paper has it, and float32
     elsewhere. device_map (needs accelerate) spreads the model over devices, as transformers does, in place of device.
+    Settings of the checkpoint that would make greedy answers other than the most probable tokens are told by a warning.
 
     Raises ValueError for another kind of model or weights that a checkpoint lacks, FileNotFoundError for a missing
     folder, file, processor or tokenizer, ConnectionError when the hub cannot be reached, ImportError for a device_map

@@ -309,6 +309,26 @@ def test_a_device_map_places_the_model(folder_of, llava, pictures, device_map):
     assert placed.generate(pictures, QUESTION, max_new_tokens=4) == llava.generate(pictures, QUESTION, max_new_tokens=4)
 
 
+@pytest.mark.parametrize("place", ["disk", "split"])
+def test_a_device_map_that_splits_or_offloads_the_tower_is_refused(folder_of, tmp_path, place):
+    parts = ["model.vision_tower.embeddings", "model.vision_tower.pre_layrnorm", "model.vision_tower.post_layernorm"]
+    blocks = [f"model.vision_tower.encoder.layers.{i}" for i in range(5)]
+    others = ["model.multi_modal_projector", "model.language_model", "lm_head"]
+    placed = dict.fromkeys([*parts, *blocks, *others], "cpu")
+    placed |= dict.fromkeys([*parts, *blocks] if place == "disk" else blocks[2:], "disk")
+    with pytest.raises(ValueError, match=r"splits or offloads the image tower: give model.vision_tower one device"):
+        load_llava(f"hf:{folder_of()}", dtype="float32", device_map=placed)
+
+
+def test_a_text_model_that_is_offloaded_answers_the_same(folder_of, llava, pictures):
+    placed = dict.fromkeys(["model.vision_tower", "model.multi_modal_projector", "lm_head"], "cpu")
+    placed["model.language_model"] = "disk"
+    offloaded = load_llava(f"hf:{folder_of()}", dtype="float32", device_map=placed)
+    assert offloaded.generate(pictures, QUESTION, max_new_tokens=4) == llava.generate(
+        pictures, QUESTION, max_new_tokens=4
+    )
+
+
 def test_the_embedded_llava_loads_like_a_folder_of_the_hub(folder_of, llava, pictures, monkeypatch):
     monkeypatch.setattr("lib.llava.TINY_LLAVA", folder_of())
     tiny = load_llava("tiny", device="cpu")
@@ -420,6 +440,26 @@ def changed(folder, copy, **settings):
 def test_what_cannot_be_steered_is_refused(folder_of, tmp_path, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         load_llava(f"hf:{changed(folder_of(), tmp_path / 'copy', **settings)}", device="cpu")
+
+
+SETTINGS = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "bad_words_ids": [[70]], "num_beams": 3}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_would_change_answers_are_told(folder_of, tmp_path, name):
+    folder = shutil.copytree(folder_of(), tmp_path / "copy")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: SETTINGS[name]}))
+    with pytest.warns(UserWarning, match=f"generation_config of .* sets {name}, which this book does not apply"):
+        load_llava(f"hf:{folder}", device="cpu")
+
+
+def test_settings_that_change_nothing_or_are_of_sampling_go_unmentioned(folder_of, tmp_path, recwarn):
+    folder = shutil.copytree(folder_of(), tmp_path / "copy")
+    path, silent = folder / "generation_config.json", {"repetition_penalty": 1.0, "num_beams": 1, "temperature": 0.2}
+    path.write_text(json.dumps(json.loads(path.read_text()) | silent | {"do_sample": True, "top_p": 0.7}))
+    load_llava(f"hf:{folder}", device="cpu")
+    assert not [warning for warning in recwarn if "does not apply" in str(warning.message)]
 
 
 def test_a_clip_is_no_llava(tmp_path):

@@ -1,5 +1,6 @@
 """Loading a LLaVA of transformers, and its image tower as the rest of lib reads towers."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,22 @@ _TOWERS: dict[str, type[HuggingFaceTower]] = {
 """By `model_type` of the image tower's configuration."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+_CHANGES_ANSWERS = {
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "guidance_scale": 1,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    **dict.fromkeys(("bad_words_ids", "sequence_bias", "suppress_tokens", "begin_suppress_tokens", "stop_strings")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty")),
+    **dict.fromkeys(("force_words_ids", "penalty_alpha", "watermarking_config")),
+}
+"""Settings of a generation_config by which transformers gives another than the most probable token, and their values
+that change nothing."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +67,21 @@ def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) ->
     processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
     options = {"dtype": dtype} | ({} if device_map is None else {"device_map": device_map})
     model = load_model(source, transformers.LlavaForConditionalGeneration, config, options)
+    _warn_of_settings(model.generation_config, source)
     tower = _TOWERS[config.vision_config.model_type](model.model.vision_tower, processor.image_processor, source)
     return LlavaParts(model.eval().requires_grad_(False), processor, tower, block)
+
+
+def _warn_of_settings(generation, source: str) -> None:
+    """Say which settings of the checkpoint do not change the answers here, though they would in transformers."""
+    given = {name: getattr(generation, name, None) for name in _CHANGES_ANSWERS}
+    changing = [name for name, value in given.items() if value not in (None, _CHANGES_ANSWERS[name])]
+    if changing:
+        warnings.warn(
+            f"the generation_config of {source} sets {', '.join(changing)}, which this book does not apply: answers "
+            "take the most probable token, and differ from those of model.generate unless you remove it there",
+            stacklevel=3,
+        )
 
 
 def _feature_block(config) -> int:
