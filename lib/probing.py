@@ -7,9 +7,9 @@ and are marked on test pictures that neither saw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -231,7 +231,6 @@ def probe_facts(
     parts: dict[str, np.ndarray] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     k: int | None = None,
-    progress: Callable[[list], Sequence] = lambda items: items,
 ) -> pd.DataFrame:
     """Probes of every fact from every representation, marked on the test pictures: one row each.
 
@@ -243,7 +242,7 @@ def probe_facts(
     truth, rows = facts.truth.numpy(), []
     parts = parts or {"test": split.test}
     prepared = {name: scaled(x, split.train) for name, x in vectors.items()}
-    for name, i in progress([(name, i) for name in vectors for i in range(len(facts.names))]):
+    for name, i in product(vectors, range(len(facts.names))):
         probe = fit_probe(prepared[name], truth[:, i], split, strengths, k)
         scores = probe.scores(prepared[name])
         chosen = {"strength": probe.strength, "validation": probe.validation}
