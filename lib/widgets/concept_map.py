@@ -18,7 +18,8 @@ from PIL import Image
 
 from lib.widgets.packing import sprite_sheets
 
-SIZE, MARGIN = 1000, 40  # of the drawing, in its own units
+SIZE, MARGIN = 1000, 60  # of the drawing, in its own units
+LIFT = 22  # of a name above its features
 MAX_PICTURES = 288  # one sheet of sprites
 
 
@@ -81,14 +82,14 @@ def _scaled(places: Sequence[Place]) -> list[tuple[float, float]]:
 
 
 def _labels(points: list[dict], concepts: list[str]) -> str:
-    """The concepts' names at the medians of their points; one that would lie on another's is left out."""
+    """The concepts' names above the medians of their points; one that would lie on another's is left out."""
     taken, texts = [], []
     for number, concept in enumerate(concepts):
         members = [point["at"] for point in points if point["concept"] == number]
         x, y = (statistics.median(values) for values in zip(*members, strict=True))
         if all(abs(x - a) > 5.5 * (len(concept) + length) or abs(y - b) > 26 for a, b, length in taken):
             taken.append((x, y, len(concept)))
-            texts.append(f'<text x="{x:.0f}" y="{y:.0f}">{html.escape(concept)}</text>')
+            texts.append(f'<text x="{x:.0f}" y="{y - LIFT:.0f}">{html.escape(concept)}</text>')
     return "".join(texts)
 
 
