@@ -99,9 +99,9 @@ def _page(data: dict, labels: str, sheet: bytes, title: str) -> str:
     low = max(y for _, y in (point["at"] for point in data["points"])) + MARGIN
     high = min(y for _, y in (point["at"] for point in data["points"])) - MARGIN
     circles = "".join(
-        f'<circle cx="{point["at"][0]}" cy="{point["at"][1]}" r="7" '
+        f'<circle data-point="{i}" cx="{point["at"][0]}" cy="{point["at"][1]}" r="7" '
         f'style="--hue:{point["concept"] * 137.508 % 360:.0f}"/>'
-        for point in data["points"]
+        for i, point in enumerate(data["points"])
     )
     folder = resources.files("lib.widgets")
     style, script = ((folder / f"concept_map.{kind}").read_text() for kind in ("css", "js"))
