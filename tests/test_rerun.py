@@ -15,10 +15,14 @@ TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_p
 OPEN_CLIP = {
     "open_clip": {},
     "open_clip of scaled layers": {"ls_init_value": 1.0},
+    "open_clip of custom blocks": {"qk_norm": True},
     "open_clip pooled by mean": {"pool_type": "avg"},
     "timm": TIMM,
 }
-POOLS_CLS = ("open_clip", "open_clip of scaled layers", "timm", "clip", "dinov2 registers", "vit", "deit")
+POOLS_CLS = (
+    "open_clip", "open_clip of scaled layers", "open_clip of custom blocks", "timm",
+    "clip", "dinov2 registers", "vit", "deit",
+)  # fmt: skip
 POOLS_ALL = ("open_clip pooled by mean", "siglip", "aimv2 lit")
 
 

@@ -65,8 +65,10 @@ class OwnTower(OpenClipTower):
         self.grid, self.n_prefix, self.has_cls = tuple(visual.grid_size), 1, True
 
     def first_token(self, layer: int, stream: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """As everywhere, and without the other tokens' queries: (B, T, d) -> (B, 1, d)."""
+        """As everywhere, and in open_clip's usual blocks without the other tokens' queries: (B, T, d) -> (B, 1, d)."""
         block = self.blocks[layer]
+        if not hasattr(block, "attention"):  # CustomResidualAttentionBlock
+            return super().first_token(layer, stream, attn_mask=attn_mask)
         normed = block.ln_1(stream)
         first = stream[:, :1] + block.ls_1(block.attention(normed[:, :1], normed, normed, attn_mask))
         return first + block.ls_2(block.mlp(block.ln_2(first)))
