@@ -101,7 +101,7 @@ def written_word_task(spec: str, plain: str | None = None) -> Task:
     """What is shown, where another word is written on it: `menagerie:stickers`, `rta100`, `disentangling`, `paint`.
 
     plain: a spec of pictures without a word, beside them; for `menagerie:stickers` it is `menagerie:stickers-off`.
-    Pictures of no known class are left out.
+    Pictures of no known class are left out. RTA-100 and PAINT have words on all pictures, and so a single group.
     """
     drawn = spec.startswith("menagerie:stickers")
     plain = spec.replace("stickers", "stickers-off") if plain is None and drawn else plain
@@ -121,8 +121,8 @@ def written_word_task(spec: str, plain: str | None = None) -> Task:
         classes=names,
         prompts=tuple((_named(name),) for name in names),
         truth=_numbers([shown[i] for i in kept], names),
-        groups=("no word", "wrong word"),
-        group=has_word,
+        groups=("wrong word",) if has_word.all() else ("no word", "wrong word"),
+        group=has_word & ~has_word.all(),
         spurious=has_word,
         lure=np.array([names.index(words[i]) if words[i] else -1 for i in kept]),
         spurious_texts=tuple(f"the word {word}" for word in written),

@@ -233,10 +233,14 @@ def rankings(
     n_candidates: int = 96,
     n_pictures: int = 4,
 ) -> dict[str, list[int]]:
-    """The features of a dictionary by each of `RULES`, best first; for the last two arguments see `by_steerability`."""
+    """The features of a dictionary by each of `RULES`, best first; for the last two arguments see `by_steerability`.
+
+    Where all pictures have the spurious attribute, nothing differs by it, and that rule is left out.
+    """
     part.only_for("selection")
-    scores = {
-        "difference": by_difference(seen.codes, trials.spurious, trials.truth),
+    varies = len(trials.spurious.unique()) > 1
+    scores = {"difference": by_difference(seen.codes, trials.spurious, trials.truth)} if varies else {}
+    scores |= {
         "steerability": by_steerability(part, trials, dictionary, site, seen, n_candidates, n_pictures),
         "attribution": by_attribution(seen.attribution, trials.truth, trials.lure),
     }

@@ -247,6 +247,7 @@ class TestTheTasksOnPhotographs:
         task = written_word_task("rta100")
         assert [task.classes[c] for c in task.truth] == ["dog", "guinea pig"]
         assert [task.classes[c] for c in task.lure] == ["cat", "dog"]
+        assert [task.groups[g] for g in task.group] == ["wrong word"] * 2
 
     @pytest.mark.parametrize("make", [people_task, birds_task])
     def test_pictures_without_the_facts_are_an_error(self, data, make):

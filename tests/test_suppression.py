@@ -25,6 +25,7 @@ from lib.suppression import (
     numbered,
     outcomes,
     ranked,
+    rankings,
     settle,
     subset_results,
     suppress,
@@ -187,6 +188,12 @@ class TestRules:
         j = tried[0]
         moved = (said(float(seen.largest[j]), j) - base)[-len(texts) :]
         assert float(scores[j]) == pytest.approx(float(moved.square().sum()), rel=1e-2, abs=1e-6)
+
+
+def test_where_all_pictures_have_the_attribute_nothing_differs_by_it(part, trials, sae, seen, monkeypatch):
+    monkeypatch.setattr(trials, "spurious", torch.ones_like(trials.spurious))
+    found = rankings(part, trials, sae, SITE, seen, 2, n_candidates=2, n_pictures=1)
+    assert list(found) == ["steerability", "attribution", "greedy"]
 
 
 class TestValidation:
