@@ -198,23 +198,23 @@ def fit_probe(
 ) -> Probe:
     """Learn a fact `(N,)` bool from vectors as `scaled` gives them; of the strengths the validation pictures choose.
 
+    They choose by log loss: their AUC would not tell the strengths of a probe of one column apart.
     k: sparse probing, of the k columns with the largest `mean_difference` only (Gurnee et al. 2023, arXiv 2305.01610).
     Raises ValueError where the training or the validation pictures do not differ in the fact.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import log_loss, roc_auc_score
 
     if not enough(truth[:, None], split.train, split.validation, least=1)[0]:
         raise ValueError("a probe needs pictures with and without the fact, to learn from and to choose by; add some.")
     columns = None if k is None else np.sort(mean_difference(x, truth, split.train).argsort(kind="stable")[::-1][:k])
     seen = x if columns is None else x[:, columns]
-    best = None
-    for strength in strengths:
-        model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(seen[split.train], truth[split.train])
-        auc = roc_auc_score(truth[split.validation], model.decision_function(seen[split.validation]))
-        if best is None or auc > best.validation:
-            best = Probe(model, columns, strength, auc)
-    return best
+    learn = seen[split.train], truth[split.train]
+    models = [LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(*learn) for strength in strengths]
+    asked, answer = seen[split.validation], truth[split.validation]
+    best = min(range(len(models)), key=lambda i: log_loss(answer, models[i].predict_proba(asked)[:, 1]))
+    auc = roc_auc_score(answer, models[best].decision_function(asked))
+    return Probe(models[best], columns, strengths[best], auc)
 
 
 def marks(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:

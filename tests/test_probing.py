@@ -158,15 +158,25 @@ def test_validation_chooses_the_strength_and_testing_has_no_say(rows):
     split = random_split(300, seed=1)
     strengths = (0.001, 1.0, 1e5)
     probe = fit_probe(x, truth, split, strengths)
-    aucs = []
+    losses, aucs = [], []
     for strength in strengths:
         model = LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(x[split.train], truth[split.train])
-        aucs.append(slow_auc(model.decision_function(x[split.validation]), truth[split.validation]))
-    assert probe.strength == strengths[int(np.argmax(aucs))]
-    assert probe.validation == pytest.approx(max(aucs))
+        chance = 1 / (1 + np.exp(-model.decision_function(x[split.validation])))
+        losses.append(-np.log(np.where(truth[split.validation], chance, 1 - chance)).mean())
+        aucs.append(slow_auc(chance, truth[split.validation]))
+    assert probe.strength == strengths[int(np.argmin(losses))]
+    assert probe.validation == pytest.approx(aucs[int(np.argmin(losses))])
     other = truth.copy()
     other[split.test] = ~other[split.test]
     np.testing.assert_array_equal(fit_probe(x, other, split, strengths).scores(x), probe.scores(x))
+
+
+def test_a_probe_of_one_column_says_yes_where_the_column_does():
+    truth = np.arange(300) % 4 == 0
+    x = truth[:, None] * np.random.default_rng(0).random((300, 1)).astype(np.float32)
+    split = random_split(300)
+    prepared = scaled(csr_array(x), split.train)
+    assert marks(fit_probe(prepared, truth, split, k=1).scores(prepared)[split.test], truth[split.test])["f1"] > 0.9
 
 
 def test_a_probe_of_what_never_differs_is_refused(rows):
