@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_TOKENS_AT_ONCE = 1024  # that go through the layers together
+_TOKENS_AT_ONCE = 2048  # that go through the layers together
 _ROUNDING = 1e-4  # of the largest value: more is no rounding
 
 Turn = tuple[Tensor, Tensor]

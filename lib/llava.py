@@ -20,7 +20,7 @@ from lib.steering import Intervention
 from lib.towers import TINY_LLAVA, embedded, with_clear_errors
 
 _MEMORY = 1 << 30  # bytes of keys and values in a batch, on a CPU
-_MOST_ROWS = 128
+_MOST_ROWS = 64
 
 
 class Llava:
