@@ -86,7 +86,7 @@ class SuppressionPanel {
     return this.ticks[this.place];
   }
 
-  /** What is shown first: what the address says, else the first task and layer with the chapter's choice. */
+  /** What is shown first: what the address says, else the first task and layer with what was chosen there. */
   first() {
     const { task, site, suppressed } = this.address.read();
     this.place = this.find(task, site);

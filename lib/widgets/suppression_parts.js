@@ -34,7 +34,7 @@ class Features {
   constructor({ toggle, several, strength }) {
     Object.assign(this, { toggle, strength });
     const button = (text, of) => h("button", { type: "button", onclick: () => several(of) }, text);
-    this.chosen = button("the chapter’s choice", "chosen");
+    this.chosen = button("chosen on validation", "chosen");
     this.buttons = h("div", { className: "su-buttons" }, button("all", "all"), button("none", "none"), this.chosen);
     this.list = h("ul", { className: "su-features", role: "list" });
     this.help = h("p", { className: "su-help" }, "Strength 0 leaves a feature as it is, 1 takes it out, more turns its sign, and less than 0 makes it louder.");

@@ -193,7 +193,7 @@ class TestStoredResults:
         told = f"{sum(now != before)} predictions changed: {right} now right, {wrong} now wrong."
         expect(panel.summary).to_contain_text(told)
 
-    def test_the_chapters_choice_is_ticked_at_first_and_comes_back_by_its_button(self, alone):
+    def test_what_was_chosen_is_ticked_at_first_and_comes_back_by_its_button(self, alone):
         panel = alone()
         assert [box.is_checked() for box in panel.boxes.all()] == [True, False, False]
         panel.root.get_by_role("button", name="all", exact=True).click()
@@ -201,7 +201,7 @@ class TestStoredResults:
         panel.root.get_by_role("button", name="none", exact=True).click()
         assert not any(box.is_checked() for box in panel.boxes.all())
         expect(panel.summary).to_contain_text("No prediction changes.")
-        panel.root.get_by_role("button", name="the chapter’s choice").click()
+        panel.root.get_by_role("button", name="chosen on validation").click()
         assert [box.is_checked() for box in panel.boxes.all()] == [True, False, False]
 
     def test_a_layer_remembers_what_was_ticked(self, alone):
