@@ -152,7 +152,7 @@ def test_every_profile_of_the_book_fits_its_notebooks(root):
         profiles_of_book(path.stem, root)
 
 
-@pytest.mark.parametrize("name", ["tiny", "photo", "paper"])
+@pytest.mark.parametrize("name", ["check", "tiny", "photo", "paper"])
 def test_a_profile_for_readers_runs_every_chapter_or_says_why_not(root, name):
     profile = Profile(name, root)
     chapters = set(re.findall(r"file: notebooks/(\S+)", (root / "_toc.yml").read_text()))
