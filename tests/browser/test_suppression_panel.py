@@ -41,7 +41,7 @@ class SuppressionPage:
         self.examples = self.root.locator(".su-examples li")
         self.average = self.root.locator(".su-average")
         self.ordinary = self.root.locator(".su-ordinary")
-        expect(self.summary).to_be_visible()
+        expect(self.summary).to_be_visible(timeout=60_000)  # a kernel behind Voila has a notebook to run first
 
     def choose(self, name: str) -> None:
         self.root.get_by_role("radio", name=name, exact=True).check()
@@ -390,11 +390,10 @@ def test_a_kernel_behind_voila_computes_what_is_asked_and_its_end_is_told(tmp_pa
         expect(panel.status).to_contain_text("Live: a kernel is attached", timeout=60_000)
         for strength, taken_for in (("-1", 0), ("1.5", 1)):
             panel.slider(0).fill(strength)
-            expect(panel.how).to_have_text("computing …")
+            right = sum(RESULTS[0].truth == taken_for)
+            expect(panel.average.locator("b")).to_have_text(f"{100 * right / COUNT:.1f} %", timeout=30_000)
             expect(panel.how).to_contain_text("computed live")
-            right = sum(RESULTS[0].truth == taken_for) / COUNT
-            assert float(panel.average.get_attribute("data-value")) == pytest.approx(right)
         assert panel.ordinary.get_attribute("data-value") == "0.25"
-    expect(panel.status).to_contain_text("The kernel does not answer", timeout=30_000)
+    expect(panel.status).to_contain_text("The kernel does not answer", timeout=60_000)
     expect(panel.slider(0)).to_be_hidden()
     page.close()

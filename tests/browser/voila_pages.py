@@ -28,9 +28,11 @@ def served(code: str, folder: Path) -> Iterator[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (folder / "voila.log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        yield f"http://127.0.0.1:{port}/"
-        server.terminate()
-        server.wait(timeout=20)
+        try:
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            server.terminate()
+            server.wait(timeout=20)
 
 
 def open_served(browser: Browser, address: str) -> Page:
