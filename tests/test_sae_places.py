@@ -14,8 +14,8 @@ OTHER = {
     "lr_rule": "code", "warmup_steps": 3, "decay_start": 9, "beta1": 0.5, "beta2": 0.5, "clip_norm": 2.0,
     "normalize": False, "normalization_batches": 3, "aux_alpha": 0.5, "aux_k": 3, "dead_after": 3,
     "input_norm": "unit_rms", "threshold": "per_feature", "threshold_beta": 0.5, "threshold_start": 3,
-    "encoder_dtype": "float32", "l0": 0.5, "bandwidth": 0.5, "noise": 0.5, "kl": 0.5, "archetypes": 9, "relaxation": 0.5,
-    "init": "data",
+    "encoder_dtype": "float32", "l0": 0.5, "bandwidth": 0.5, "noise": 0.5, "kl": 0.5, "archetypes": 9,
+    "relaxation": 0.5, "init": "data",
 }  # fmt: skip
 CHANGES_NOTHING = {"log_every": 7, "checkpoint_every": 7}
 
