@@ -21,8 +21,9 @@ from lib.disentanglement_tasks import (
 from lib.erasure import balanced_probe, leace_eraser, token_rows
 from lib.menagerie import SPECIES, zero_shot_prompts
 from lib.sae import SAE
+from lib.spurious import evidence, rankings
 from lib.steering import Neurons
-from lib.suppression import Setting, evidence, numbered, rankings, settle, trials_of
+from lib.suppression import Setting, numbered, settle, trials_of
 from tests.test_data_sets import make_celeba, make_disentangling, make_rta100, make_waterbirds
 
 SITE, SIZES = "6.resid_post", (32, 16, 16)

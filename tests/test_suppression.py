@@ -11,21 +11,23 @@ from lib.disentanglement import Part, Protocol
 from lib.disentanglement_tasks import birds_task, ordinary_tasks
 from lib.erasure import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
 from lib.sae import SAE
+from lib.spurious import (
+    by_attribution,
+    by_difference,
+    by_steerability,
+    evidence,
+    greedily,
+    mistake,
+    ranked,
+    rankings,
+)
 from lib.steering import Neurons
 from lib.suppression import (
     Outcome,
     Setting,
-    by_attribution,
-    by_difference,
-    by_steerability,
     every_subset,
-    evidence,
-    greedily,
-    mistake,
     numbered,
     outcomes,
-    ranked,
-    rankings,
     settle,
     subset_results,
     suppress,
