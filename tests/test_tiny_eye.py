@@ -1,7 +1,6 @@
 """The embedded eye: exact resumption, a folder that loads without this project, and the shipped weights' card."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from lib.tiny_eye.architecture import build_eye, save_eye, to_pixels
 from lib.tiny_eye.card import write_card
 from lib.tiny_eye.exam import exam, neighbours_vote
 from lib.tiny_eye.training import EyePlan, TinyEyeTrainer
+from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +31,7 @@ def plan(**changes) -> EyePlan:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(pool, tmp_path):
-    TinyEyeTrainer(pool, plan(), tmp_path / "whole").run()
-    half = TinyEyeTrainer(pool, plan(), tmp_path / "parts")
-    for batch in half._batches():
-        half._train_step(batch)
-        half.step += 1
-        if half.step == 2:
-            break
-    half.save()
-    TinyEyeTrainer(pool, plan(), tmp_path / "parts").run()
-    states = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "parts")]
-    for name, value in states[0]["model"].items():
-        assert torch.equal(value, states[1]["model"][name]), name
+    assert_resuming_changes_nothing(lambda folder: TinyEyeTrainer(pool, plan(), folder), tmp_path)
 
 
 def test_training_lowers_the_loss_on_the_pictures_it_repeats(pool, tmp_path):
@@ -86,10 +75,7 @@ def test_the_eye_is_of_another_width_and_seed_than_the_embedded_clip(root, shipp
 
 
 def test_the_card_is_written_from_the_files_beside_it(shipped, tmp_path):
-    for name in ("exam.json", "run.json", "training_log.jsonl", "model.safetensors"):
-        shutil.copy(shipped / name, tmp_path / name)
-    write_card(tmp_path)
-    assert (tmp_path / "README.md").read_text() == (shipped / "README.md").read_text()
+    assert_card_follows_from(shipped, write_card, tmp_path)
 
 
 def test_the_shipped_weights_do_what_their_card_says(shipped):

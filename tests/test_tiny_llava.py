@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from lib.tiny_llava.card import BARS, write_card
 from lib.tiny_llava.exam import draw, mentions_all, names_subject
 from lib.tiny_llava.lessons import FORMS, LESSONS, ONE_WORD, OPEN, describe, lessons, subject
 from lib.tiny_llava.training import LlavaPlan, TinyLlavaTrainer, packed_states, plain_pictures
+from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 
 @pytest.fixture(scope="module")
@@ -126,18 +126,7 @@ def test_a_plain_picture_has_one_colour():
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(pool, clip, tmp_path):
-    TinyLlavaTrainer(pool, plan(), tmp_path / "whole", clip).run()
-    half = TinyLlavaTrainer(pool, plan(), tmp_path / "parts", clip)
-    for batch in half._batches():
-        half._train_step(batch)
-        half.step += 1
-        if half.step == 2:
-            break
-    half.save()
-    TinyLlavaTrainer(pool, plan(), tmp_path / "parts", clip).run()
-    states = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "parts")]
-    for name, value in states[0]["model"].items():
-        assert torch.equal(value, states[1]["model"][name]), name
+    assert_resuming_changes_nothing(lambda folder: TinyLlavaTrainer(pool, plan(), folder, clip), tmp_path)
 
 
 def test_training_leaves_the_tower_alone_and_lowers_the_loss(pool, clip, tmp_path):
@@ -190,10 +179,7 @@ def test_the_shipped_tower_is_the_embedded_clips_weight_for_weight(root, shipped
 
 
 def test_the_card_is_written_from_the_files_beside_it(shipped, tmp_path):
-    for name in ("exam.json", "run.json", "training_log.jsonl", "model.safetensors"):
-        shutil.copy(shipped / name, tmp_path / name)
-    write_card(tmp_path)
-    assert (tmp_path / "README.md").read_text() == (shipped / "README.md").read_text()
+    assert_card_follows_from(shipped, write_card, tmp_path)
 
 
 def test_the_shipped_weights_meet_the_projects_bars_and_do_what_their_card_says(shipped):

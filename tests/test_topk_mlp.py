@@ -1,7 +1,6 @@
 """The embedded CLIP with TopK MLPs: what a token keeps, what is read, what training is after, what ships."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from lib.tiny_clip.topk_mlp import (
     survey,
     with_topk,
 )
+from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 
 @pytest.fixture(scope="module")
@@ -112,18 +112,7 @@ def test_the_distance_is_zero_for_equals_and_one_for_the_mean():
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(pool, tmp_path):
-    TopKTrainer(pool, plan(), tmp_path / "whole").run()
-    half = TopKTrainer(pool, plan(), tmp_path / "parts")
-    for batch in half._batches():
-        half._train_step(batch)
-        half.step += 1
-        if half.step == 2:
-            break
-    half.save()
-    TopKTrainer(pool, plan(), tmp_path / "parts").run()
-    states = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "parts")]
-    for name, value in states[0]["model"].items():
-        assert torch.equal(value, states[1]["model"][name]), name
+    assert_resuming_changes_nothing(lambda folder: TopKTrainer(pool, plan(), folder), tmp_path)
 
 
 def test_training_brings_the_pupil_nearer_to_the_teacher_and_leaves_the_teacher_alone(pool, tmp_path):
@@ -151,10 +140,7 @@ def test_the_shipped_weights_take_at_most_eight_megabytes(shipped):
 
 
 def test_the_card_is_written_from_the_files_beside_it(shipped, tmp_path):
-    for name in ("exam.json", "run.json", "training_log.jsonl", "model.safetensors"):
-        shutil.copy(shipped / name, tmp_path / name)
-    write_card(tmp_path)
-    assert (tmp_path / "README.md").read_text() == (shipped / "README.md").read_text()
+    assert_card_follows_from(shipped, write_card, tmp_path)
 
 
 def test_the_shipped_model_names_species_as_its_card_says(shipped):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 
-class KernelLine:
+class KernelLine(ABC):
     """Speaks with one page. Messages come in on the kernel's own thread; answers are made in others, one at a time.
 
     A newer request stops the one that is being answered, and takes its place. What goes out by `send`: `pong`; and for
@@ -30,9 +31,9 @@ class KernelLine:
             self._stop = threading.Event()
             threading.Thread(target=self._answer, args=(message, buffers, self._stop), daemon=True).start()
 
+    @abstractmethod
     def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
         """Answer one request by `send`; False where it was stopped before its end."""
-        raise NotImplementedError
 
     def _answer(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> None:
         request = message.get("request")

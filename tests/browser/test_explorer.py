@@ -6,6 +6,8 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.manners import colours_of_themes, without_a_name
+
 PATH = "notebooks/05_features.html"
 MAX_PAGE_BYTES = 5_000_000
 
@@ -127,19 +129,11 @@ class TestFirstView:
         assert explorer.root.evaluate("(root) => root.scrollWidth <= root.clientWidth")
 
     def test_it_follows_the_dark_theme(self, explorer):
-        colour = "(root) => getComputedStyle(root).getPropertyValue('color')"
-        explorer.page.evaluate("document.documentElement.dataset.theme = 'light'")
-        light = explorer.root.evaluate(colour)
-        explorer.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-        assert explorer.root.evaluate(colour) != light
+        light, dark = colours_of_themes(explorer.page, explorer.root)
+        assert dark != light
 
     def test_everything_that_can_be_operated_has_a_name(self, explorer):
-        nameless = explorer.root.evaluate(
-            """(root) => [...root.querySelectorAll("button, input, select, [tabindex='0']")]
-                .filter((node) => !node.textContent.trim() && !node.ariaLabel && !node.labels?.length)
-                .map((node) => node.outerHTML)"""
-        )
-        assert nameless == []
+        assert without_a_name(explorer.root) == []
 
 
 class TestSearch:

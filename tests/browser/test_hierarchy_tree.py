@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
+from tests.browser.manners import colours_of_themes, without_a_name
+
 PATH = "notebooks/04b_hierarchy.html"
 MAX_PAGE_BYTES = 5_000_000
 
@@ -94,19 +96,11 @@ class TestFirstView:
         assert tree.root.evaluate("(root) => root.scrollWidth <= root.clientWidth")
 
     def test_it_follows_the_dark_theme(self, tree):
-        colour = "(root) => getComputedStyle(root).getPropertyValue('color')"
-        tree.page.evaluate("document.documentElement.dataset.theme = 'light'")
-        light = tree.root.evaluate(colour)
-        tree.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-        assert tree.root.evaluate(colour) != light
+        light, dark = colours_of_themes(tree.page, tree.root)
+        assert dark != light
 
     def test_everything_that_can_be_operated_has_a_name(self, tree):
-        nameless = tree.root.evaluate(
-            """(root) => [...root.querySelectorAll("button, input, select, [tabindex='0'], [role='treeitem']")]
-                .filter((node) => !node.textContent.trim() && !node.ariaLabel && !node.labels?.length)
-                .map((node) => node.outerHTML)"""
-        )
-        assert nameless == []
+        assert without_a_name(tree.root) == []
 
 
 class TestZoom:

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from lib.steering import Intervention
 from lib.widgets import SteeringPanel
+from tests.browser.manners import colours_of_themes, without_a_name
 from tests.browser.steering_pages import SteeringPage, write_page
 from tests.browser.voila_pages import open_served, served
 from tests.small_steering import PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
@@ -241,12 +242,7 @@ class TestControls:
         assert request["edits"][1]["tokens"][0][0] is True
 
     def test_everything_that_can_be_operated_has_a_name(self, alone):
-        nameless = alone().root.evaluate(
-            """(root) => [...root.querySelectorAll("button, input, select, [tabindex='0']")]
-                .filter((node) => !node.textContent.trim() && !node.ariaLabel && !node.labels?.length)
-                .map((node) => node.outerHTML)"""
-        )
-        assert nameless == []
+        assert without_a_name(alone().root) == []
 
     def test_nothing_is_wider_than_a_phone(self, alone):
         panel = alone()
@@ -255,11 +251,8 @@ class TestControls:
 
     def test_it_follows_the_dark_theme(self, alone):
         panel = alone()
-        colour = "(root) => getComputedStyle(root).getPropertyValue('color')"
-        panel.page.evaluate("document.documentElement.dataset.theme = 'light'")
-        light = panel.root.evaluate(colour)
-        panel.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-        assert panel.root.evaluate(colour) != light
+        light, dark = colours_of_themes(panel.page, panel.root)
+        assert dark != light
 
 
 class TestInTheBook:

@@ -7,6 +7,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from lib.disentanglement import SubsetResults
 from lib.widgets import SuppressionPanel
+from tests.browser.manners import colours_of_themes, without_a_name
 from tests.browser.steering_pages import write_page
 from tests.browser.voila_pages import open_served, served
 from tests.small_suppression import COUNT, PEOPLE, STICKERS, outcome, outcomes, pictures
@@ -238,13 +239,7 @@ class TestOperation:
         expect(panel.summary).not_to_have_text(before)
 
     def test_everything_that_can_be_operated_has_a_name(self, alone):
-        nameless = alone(kernel=True).root.evaluate(
-            """(root) => [...root.querySelectorAll("button, input, [role='img']")]
-                .filter((node) => !node.textContent.trim() && !node.ariaLabel)
-                .filter((node) => ![...(node.labels ?? [])].some((label) => label.textContent.trim()))
-                .map((node) => node.outerHTML)"""
-        )
-        assert nameless == []
+        assert without_a_name(alone(kernel=True).root) == []
 
     def test_keys_stay_with_what_has_the_focus_and_do_not_reach_jupyterlabs_commands(self, alone):
         unguarded = alone(kernel=True).root.locator(":is(button, input):not([data-lm-suppress-shortcuts])")
@@ -267,11 +262,8 @@ class TestOperation:
 
     def test_it_follows_the_dark_theme(self, alone):
         panel = alone()
-        colour = "(root) => getComputedStyle(root).getPropertyValue('color')"
-        panel.page.evaluate("document.documentElement.dataset.theme = 'light'")
-        light = panel.root.evaluate(colour)
-        panel.page.evaluate("document.documentElement.dataset.theme = 'dark'")
-        assert panel.root.evaluate(colour) != light
+        light, dark = colours_of_themes(panel.page, panel.root)
+        assert dark != light
 
 
 class TestWithAKernel:
