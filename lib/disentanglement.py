@@ -218,11 +218,6 @@ class NearestText:
         """(.., E) -> (..,) classes."""
         return self.logits(embeddings).argmax(-1)
 
-    def margin(self, embeddings: Tensor, truth: Tensor) -> Tensor:
-        """Logit of the true class less that of the nearest other one: (N, E), (N,) -> (N,); above zero is right."""
-        logits, truth = self.logits(embeddings), truth.to(embeddings.device)[:, None]
-        return logits.gather(-1, truth)[:, 0] - logits.scatter(-1, truth, -torch.inf).amax(-1)
-
 
 ROLES = ("selection", "validation", "test")
 
