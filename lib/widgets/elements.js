@@ -29,8 +29,13 @@ const decimals = (value) => (Number.isNaN(value) ? "–" : value.toFixed(Math.ab
 const whole = (n) => n.toLocaleString("en");
 const counted = (n, noun) => `${whole(n)} ${noun}${n === 1 ? "" : "s"}`;
 
-function pictureCanvas(picture, size, label) {
-  const canvas = h("canvas", { width: size, height: size, className: "fx-picture", role: "img", "aria-label": label });
+function canvasOf(picture, size, attributes) {
+  const canvas = h("canvas", { width: size, height: size, className: "fx-picture", ...attributes });
   picture.sprites.draw(canvas, picture.position);
   return canvas;
 }
+
+const pictureCanvas = (picture, size, label) => canvasOf(picture, size, { role: "img", "aria-label": label });
+
+/** A picture beside the name of what it stands for, so that reading it out as well would only repeat. */
+const thumbnailCanvas = (picture, size) => canvasOf(picture, size, { "aria-hidden": "true" });

@@ -94,7 +94,7 @@ class FeatureList {
         "aria-setsize": this.order.length,
         "aria-posinset": place + 1,
       },
-      thumbnail ? pictureCanvas(thumbnail, 80, "") : h("span", { className: "fx-picture fx-none" }),
+      thumbnail ? thumbnailCanvas(thumbnail, 80) : h("span", { className: "fx-picture fx-none" }),
       nameOf(this.features.title(feature), `#${feature}`),
       alive ? this.measure(feature) : h("span", { className: "fx-measure" }, "never active"),
     );
@@ -365,7 +365,7 @@ class Neighbours {
         onclick: () => this.choose(feature),
         "data-feature": feature,
       },
-      thumbnail ? pictureCanvas(thumbnail, 72, "") : h("span", { className: "fx-picture fx-none" }),
+      thumbnail ? thumbnailCanvas(thumbnail, 72) : h("span", { className: "fx-picture fx-none" }),
       nameOf(this.features.title(feature), `#${feature} · ${decimals(cosine)}`),
     );
   }
