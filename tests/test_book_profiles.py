@@ -8,6 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from book.tools.profiles import Entry, Profile, profiles_of_book
+from lib.vocabulary import load_vocabulary
 
 
 @pytest.fixture
@@ -150,6 +151,17 @@ def test_a_fault_in_a_profile_along_with_another_is_found_too(project, tmp_path)
 def test_every_profile_of_the_book_fits_its_notebooks(root):
     for path in (root / "profiles").glob("*.yaml"):
         profiles_of_book(path.stem, root)
+
+
+def test_the_concepts_that_a_profile_steers_on_imagenet_are_names_of_its_classes(root):
+    classes = set(load_vocabulary("imagenet"))
+    for path in (root / "profiles").glob("*.yaml"):
+        profile = Profile(path.stem, root)
+        for name in profile.entries:
+            parameters = profile.parameters(name)
+            if str(parameters.get("train_images")).startswith("imagenet:"):
+                steered = {"concept", "second"} & profile.declared[name].keys()
+                assert {parameters.get(key) for key in steered} <= classes, f"{path.name}, {name}"
 
 
 @pytest.mark.parametrize("name", ["check", "tiny", "photo", "paper"])
