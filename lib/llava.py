@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lib.data import ImageSet
 from lib.decoding import Choice, Decoder, Start
 from lib.models import Encoder, Site, choose_device, choose_dtype
 from lib.rerun import Looks, Variant
@@ -81,8 +82,8 @@ class Llava:
         tuple, which act at once, or None for the model as it is. temperature 0 is greedy; above, tokens are drawn, for
         picture i by `seed + i` whatever the intervention.
 
-        Raises ValueError for a prompt that is empty, too long or brings its own `<image>`, for no pictures, and for an
-        intervention that does not fit the tower or acts behind the site that is read.
+        Raises ValueError for a prompt that is empty, too long or brings its own `<image>`, for no pictures or what is
+        no opened picture, and for an intervention that does not fit the tower or acts behind the site that is read.
         """
         variants = [self._variant(intervention) for intervention in interventions]
         prompts = self._prompts(prompt, _pictures(images))
@@ -228,6 +229,10 @@ def _pictures(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
         raise ValueError("give a list of pictures: write [image]")
     if not len(images):
         raise ValueError("there are no pictures: give at least one")
+    opened = () if isinstance(images, ImageSet) else images  # a set opens its pictures only when they are read
+    for image in opened:
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"{image!r} is no opened picture: open it with PIL's Image.open, or give load_images(...)")
     return images
 
 

@@ -367,6 +367,7 @@ def test_a_template_that_begins_the_text_itself_does_not_begin_it_twice(folder_o
         ({"temperature": -1.0}, "a temperature is 0"),
         ({"images": []}, "there are no pictures"),
         ({"images": Image.new("RGB", (32, 32))}, r"write \[image\]"),
+        ({"images": ["a.png"]}, "'a.png' is no opened picture: open it with PIL's Image.open"),
     ],
 )
 def test_a_wrong_question_is_an_error_that_says_what_to_do(llava, arguments, sentence):
