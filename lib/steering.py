@@ -9,6 +9,7 @@ With codes f = encode(x) and the features' new values f', an intervention replac
 """
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from lib.models import Site
 from lib.sae import input_scale
 
 if TYPE_CHECKING:
+    from lib.activations import ActivationStore
     from lib.models import Encoder
 
 MODES = ("clamp", "add", "scale", "suppress")
@@ -99,6 +101,38 @@ def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
     return positive.float().mean(0) - negative.float().mean(0)
 
 
+@torch.no_grad()
+def largest_codes(dictionary: Dictionary, store: "ActivationStore") -> Tensor:
+    """Each feature's largest code (F,) on any row of a store, the unit of strengths; rows are encoded in blocks."""
+    step = max(1, _DENSE_CODES // dictionary.n_features)
+    blocks = [_codes(dictionary, store[start : start + step]).amax(0) for start in range(0, len(store), step)]
+    return torch.stack(blocks).amax(0)
+
+
+@torch.no_grad()
+def top_pictures(dictionary: Dictionary, store: "ActivationStore", k: int = 16) -> Tensor:
+    """The pictures (F, k) of a store on which each feature has its largest codes, the largest first.
+
+    A picture's code is the largest on any of its rows, which lie side by side. Fewer than k pictures are all returned.
+    """
+    pictures, n_rows = store.image_index.long().unique_consecutive(return_counts=True)
+    ends, step = n_rows.cumsum(0), max(1, _DENSE_CODES // (dictionary.n_features * int(n_rows.max())))
+    values, found = torch.empty(0, dictionary.n_features), torch.empty(0, dictionary.n_features, dtype=torch.long)
+    for first in range(0, len(pictures), step):
+        some = slice(first, first + step)
+        codes = _codes(dictionary, store[int(ends[first] - n_rows[first]) : int(ends[some][-1])])
+        codes = torch.segment_reduce(codes, "max", lengths=n_rows[some])  # one row a picture
+        values, found = torch.cat([values, codes]), torch.cat([found, pictures[some, None].expand_as(codes)])
+        values, order = values.topk(min(k, len(values)), dim=0)
+        found = found.gather(0, order)
+    return found.t()
+
+
+def _codes(dictionary: Dictionary, rows: Tensor) -> Tensor:
+    """Codes (n, F) of rows (n, d), on the CPU."""
+    return dictionary.encode(rows.to(_home(dictionary, rows))).cpu()
+
+
 @dataclass(frozen=True)
 class Reading:
     """Values at a site and what one dictionary says of them: made once, shared by any number of interventions.
@@ -161,7 +195,7 @@ class Intervention:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", str(Site.parse(self.site)))
-        object.__setattr__(self, "features", {int(j): float(v) for j, v in dict(self.features).items()})
+        object.__setattr__(self, "features", {_number(j): float(v) for j, v in dict(self.features).items()})
         object.__setattr__(self, "keep_error", bool(self.keep_error))
         if not isinstance(self.tokens, str):
             object.__setattr__(self, "tokens", _frozen_mask(self.tokens))
@@ -269,6 +303,13 @@ class Intervention:
 
 def _kind(sae: Dictionary) -> str:
     return sae.config.kind if hasattr(sae, "config") else type(sae).__name__.lower()
+
+
+def _number(feature: object) -> int:
+    try:
+        return operator.index(feature)
+    except TypeError as error:
+        raise ValueError(f"a feature is given by its number, a whole one, not by {feature!r}") from error
 
 
 def _frozen_mask(mask: object) -> Mask:

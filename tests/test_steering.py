@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from lib.activations import extract
+from lib.activations import ActivationStore, extract
 from lib.data import load_images
 from lib.models import load_encoder
 from lib.sae import SAE, SAEConfig, input_scale
-from lib.steering import Directions, Intervention, Neurons, difference_of_means
+from lib.steering import Directions, Intervention, Neurons, difference_of_means, largest_codes, top_pictures
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -338,6 +338,39 @@ def test_what_a_steered_encoder_says_is_not_stored_as_its_own(clip, tmp_path):
         extract(clip, load_images("menagerie:val[:2]"), ["1.resid_post"], "cls", tmp_path, progress=False)
 
 
+# Codes on a store of activations
+
+
+@pytest.fixture
+def store() -> ActivationStore:
+    """Pictures 2 to 31 with one to three rows each, between zero and one."""
+    picture = torch.arange(2, 32).repeat_interleave(torch.arange(30) % 3 + 1)
+    return ActivationStore.from_tensor(
+        torch.rand(len(picture), 24, generator=torch.Generator().manual_seed(5)), picture
+    )
+
+
+@pytest.fixture(params=[1, 1 << 26])
+def few_codes_at_a_time(request, monkeypatch):
+    monkeypatch.setattr("lib.steering._DENSE_CODES", request.param)
+
+
+@pytest.mark.parametrize("some", [dictionary(24), Neurons(24), Directions(-torch.eye(3, 24))])
+def test_the_largest_codes_are_those_of_all_rows_at_once(store, some, few_codes_at_a_time):
+    assert torch.allclose(largest_codes(some, store), some.encode(store[:]).amax(0))
+
+
+@pytest.mark.parametrize("some", [Neurons(24), Directions(-torch.eye(3, 24))])
+def test_top_pictures_have_the_largest_codes_on_any_of_their_rows(store, some, few_codes_at_a_time):
+    codes = {int(i): some.encode(store[store.image_index == i]).amax(0) for i in store.image_index.unique()}
+    ranked = [sorted(codes, key=lambda i: -codes[i][j])[:16] for j in range(some.n_features)]
+    assert top_pictures(some, store).tolist() == ranked
+
+
+def test_of_few_pictures_all_are_the_top_ones(store):
+    assert sorted(top_pictures(Neurons(24), store, k=99)[0].tolist()) == list(range(2, 32))
+
+
 # As code and as JSON
 
 
@@ -385,6 +418,8 @@ def test_the_description_can_be_stored_as_json():
         ({"features": {}}, "needs a feature"),
         ({"features": {72: 1.0}}, "no feature 72: the dictionary has features 0 to 71"),
         ({"features": {-1: 1.0}}, "no feature -1"),
+        ({"features": {3.7: 1.0}}, "a feature is given by its number, a whole one, not by 3.7"),
+        ({"features": {"3": 1.0}}, "not by '3'"),
         ({"features": {1: float("nan")}}, "give a finite number"),
         ({"features": {1: -2.0}, "mode": "suppress"}, "give 2 in place of -2"),
     ],
