@@ -16,6 +16,8 @@ NAMES = ["owl", "cat", "snow", "forest", "hat", "glasses"]
 class SpeakingLlava:
     """Answers "<first pixel> <prompt> <features>=<value> …", word by word; `wait` seconds before each word."""
 
+    site = SITE  # that the language model reads
+
     def __init__(self, wait: float = 0.0):
         self.wait = wait
         self.streams = 0  # how many were begun

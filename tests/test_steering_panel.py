@@ -263,6 +263,12 @@ class TestWhatDoesNotFit:
         with pytest.raises(ValueError, match=r"start is 3: choose one of the strengths"):
             panel(start=3)
 
+    def test_files_for_a_browser_where_the_language_model_reads_another_layer(self):
+        llava = SpeakingLlava()
+        llava.site = "5.resid_post"
+        with pytest.raises(ValueError, match=r"a browser steers 5.resid_post, .* not 6.resid_post: leave page_files"):
+            panel(llava, page_files={"llava": "llava/", "sae": "sae/", "bytes": 1})
+
     def test_an_unknown_mode(self):
         with pytest.raises(ValueError, match="mode is 'melt'"):
             panel(mode="melt")

@@ -41,7 +41,8 @@ class SteeringPanel(anywidget.AnyWidget):
     first of each, have their answers in the page. mode and keep_error: what the panel starts with; by default the
     paper's (2504.02821 §4.4): clamped, without the SAE's error.
     page_files: where the rendered book has the files with which a browser computes by itself (`write_page_files`); None
-    where it cannot. names: what your notebook calls `llava`, `sae` and `images`, for the code that is copied.
+    where it cannot: a browser steers the layer that the language model reads, and no other. names: what your notebook
+    calls `llava`, `sae` and `images`, for the code that is copied.
 
     Pictures are stored without loss at `picture_size` pixels a side. Raises ValueError where parts do not fit.
     """
@@ -80,6 +81,10 @@ class SteeringPanel(anywidget.AnyWidget):
         site = str(llava.vision.site(site))
         start = alphas[-1] if start is None and alphas else start
         _check(sae, images, features, prompts, labels, alphas, start, mode)
+        if page_files and site != llava.site:
+            raise ValueError(
+                f"a browser steers {llava.site}, which the language model reads, and not {site}: leave page_files out."
+            )
         edit = {"mode": mode, "keep_error": keep_error}
         grid, texts, answers = _stored_answers(
             llava, sae, site, images, features, prompts, alphas, stored, edit, max_new_tokens
