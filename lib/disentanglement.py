@@ -143,7 +143,9 @@ class Task:
     one prototype (the mean of its texts' embeddings); a class has the similarity of its nearest prototype. truth: (N,).
     groups: G names, group: (N,). spurious: (N,) value of the spurious attribute, 0 or 1. lure: (N,) the class that the
     attribute suggests, -1 for none. spurious_texts: texts that name the attribute. careful_prompts: prompts that tell
-    the classes apart for every value of the attribute, the text baseline. Raises ValueError where parts do not fit.
+    the classes apart for every value of the attribute, the text baseline. scene: (N,) numbers, the same for pictures
+    of the same thing, which must not lie in different parts; None: every picture is another. Raises ValueError where
+    parts do not fit.
     """
 
     name: str
@@ -157,15 +159,18 @@ class Task:
     lure: np.ndarray | None = None
     spurious_texts: tuple[str, ...] = ()
     careful_prompts: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    scene: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        nothing = {"group": 0, "spurious": 0, "lure": -1}
+        count = len(self.images)
+        nothing = {name: np.full(count, value) for name, value in (("group", 0), ("spurious", 0), ("lure", -1))}
+        nothing["scene"] = np.arange(count)
         for name in ("truth", *nothing):
             values = getattr(self, name)
-            values = np.full(len(self.images), nothing[name]) if values is None else np.asarray(values, np.int64)
+            values = nothing[name] if values is None else np.asarray(values, np.int64)
             object.__setattr__(self, name, values)
-            if values.shape != (len(self.images),):
-                raise ValueError(f"{self.name}: {name} is {values.shape}, for {len(self.images):,} pictures")
+            if values.shape != (count,):
+                raise ValueError(f"{self.name}: {name} is {values.shape}, for {count:,} pictures")
         if len(self.prompts) != len(self.classes):
             raise ValueError(f"{self.name}: {len(self.classes)} classes need as many sets of prompts")
 
@@ -175,7 +180,7 @@ class Task:
     def subset(self, indices: Sequence[int]) -> Task:
         """The task on these of its pictures, in this order."""
         indices = np.asarray(indices, np.int64)
-        tables = {name: getattr(self, name)[indices] for name in ("truth", "group", "spurious", "lure")}
+        tables = {name: getattr(self, name)[indices] for name in ("truth", "group", "spurious", "lure", "scene")}
         return replace(self, images=_Chosen(self.images, indices), **tables)
 
 
@@ -245,11 +250,11 @@ class Part:
 
 
 class Protocol:
-    """Three disjoint parts of a task's pictures, of which the test opens once, after all choices were laid down.
+    """Three disjoint parts of a task's scenes, of which the test opens once, after all choices were laid down.
 
-    sizes: pictures for selection, validation and test; the first two and the last are drawn with as many of each group
-    as there are, as far as they go. beside: other tasks, with their sizes, whose parts come along. `record` says what
-    happened, in order. Raises ValueError for fewer pictures than the parts need.
+    sizes: pictures for selection, validation and test, dealt by `dealt`: as many of each group as can be, and no scene
+    in two parts. beside: other tasks, with their sizes, whose parts come along. `record` says what happened, in order.
+    Raises ValueError for fewer pictures than the parts need.
     """
 
     def __init__(
@@ -312,18 +317,33 @@ class Protocol:
 def dealt(task: Task, sizes: Sequence[int], seed: int = 0) -> list[np.ndarray]:
     """Disjoint positions of a task's pictures, one array for each size, with as many of each group as can be.
 
-    A group that is too small gives what it has, in the sizes' proportion, and the others do not fill its place.
+    A group that is too small gives what it has, in the sizes' proportion, and the others do not fill its place. Scenes
+    are dealt whole: a picture goes to the part that holds its scene already, and is left out where its group has no
+    room there; a new scene goes to the first part with room for its group. Smaller groups come first.
     """
     random = np.random.default_rng(seed)
-    parts: list[list[np.ndarray]] = [[] for _ in sizes]
-    for g in range(len(task.groups)):
-        members = random.permutation(np.flatnonzero(task.group == g))
-        wanted = np.array([-(-size // len(task.groups)) for size in sizes])
+    groups = [random.permutation(np.flatnonzero(task.group == g)) for g in range(len(task.groups))]
+    wanted = np.array([-(-size // len(task.groups)) for size in sizes])
+    parts: list[list[int]] = [[] for _ in sizes]
+    home: dict[int, int] = {}  # scene: its part
+    for members in sorted(groups, key=len):
         share = min(1.0, len(members) / max(1, wanted.sum()))
-        ends = np.cumsum(np.floor(wanted * share).astype(int))
-        for part, some in zip(parts, np.split(members, ends)[: len(sizes)], strict=True):
-            part.append(some)
-    found = [np.sort(np.concatenate(part)) for part in parts]
+        room = np.floor(wanted * share).astype(int)
+        for i in _scene_by_scene(members, task.scene, home):
+            part = home.get(task.scene[i], int(np.argmax(room > 0)))
+            if room[part]:
+                home[task.scene[i]] = part
+                room[part] -= 1
+                parts[part].append(i)
+    found = [np.sort(np.array(part, np.int64)) for part in parts]
     if any(size and not len(part) for size, part in zip(sizes, found, strict=True)):
         raise ValueError(f"{task.name}: {len(task):,} pictures are too few for parts of {', '.join(map(str, sizes))}")
     return found
+
+
+def _scene_by_scene(members: np.ndarray, scene: np.ndarray, home: dict[int, int]) -> list[int]:
+    """The same pictures: those whose scene has a home, then scene by scene, each as early as its first picture."""
+    first: dict[int, int] = {}
+    for i in members:
+        first.setdefault(scene[i], len(first))
+    return sorted(members.tolist(), key=lambda i: (scene[i] not in home, first[scene[i]]))

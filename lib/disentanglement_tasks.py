@@ -19,7 +19,11 @@ from lib.menagerie.scenes import WATER_PLACES
 
 
 def people_task(spec: str) -> Task:
-    """Blond or not, where hair goes with gender presentation: `menagerie:people`, or `celeba:test`."""
+    """Blond or not, where hair goes with gender presentation: `menagerie:people`, or `celeba:test`.
+
+    Every picture counts as a scene of its own. In CelebA, whose list of identities is not read, a person may then be
+    in several parts.
+    """
     images = load_images(spec)
     _need(images, {"person_hair"}, {"blond_hair", "male"}, "people: menagerie:people or celeba:SPLIT")
     images = _where(images, "person_hair")
@@ -56,7 +60,8 @@ def _hair_texts(hair: str, who: Sequence[str] = ("person", "woman", "man")) -> t
 def birds_task(spec: str) -> Task:
     """Water bird or land bird, where birds go with their place: `menagerie:waterbirds`, or `waterbirds:test`.
 
-    In the Menagerie a class is the nearest of its eight species, each beside the other class' look-alike.
+    In the Menagerie a class is the nearest of its eight species, each beside the other class' look-alike. Every
+    picture is a scene of its own: no bird is shown twice.
     """
     images = load_images(spec)
     _need(
@@ -101,7 +106,9 @@ def written_word_task(spec: str, plain: str | None = None) -> Task:
     """What is shown, where another word is written on it: `menagerie:stickers`, `rta100`, `disentangling`, `paint`.
 
     plain: a spec of pictures without a word, beside them; for `menagerie:stickers` it is `menagerie:stickers-off`.
-    Pictures of no known class are left out. RTA-100 and PAINT have words on all pictures, and so a single group.
+    Pictures of no known class are left out. RTA-100 and PAINT have words on all pictures, and so a single group. A
+    scene is a drawing, with its sticker and without; of photographs all of one kind of object are one scene, for these
+    sets show the same thing with several words and do not say which.
     """
     drawn = spec.startswith("menagerie:stickers")
     plain = spec.replace("stickers", "stickers-off") if plain is None and drawn else plain
@@ -113,6 +120,7 @@ def written_word_task(spec: str, plain: str | None = None) -> Task:
     written = STICKER_WORDS if drawn else names
     shown = [names[i] if i >= 0 else "" for images in sets for i in _classes(images, names)]
     words = [word for images in sets for word in _words(images)]
+    scene = _drawings(sets) if drawn else shown
     kept = [i for i, name in enumerate(shown) if name and (not words[i] or words[i] in names)]
     has_word = np.array([bool(words[i]) for i in kept])
     return Task(
@@ -127,7 +135,13 @@ def written_word_task(spec: str, plain: str | None = None) -> Task:
         lure=np.array([names.index(words[i]) if words[i] else -1 for i in kept]),
         spurious_texts=tuple(f"the word {word}" for word in written),
         careful_prompts=tuple((_labelled(name, written),) for name in names),
+        scene=np.unique([scene[i] for i in kept], return_inverse=True)[1],
     )
+
+
+def _drawings(sets: Sequence[ImageSet]) -> list[str]:
+    """What all pictures are called, those without a sticker as those with it."""
+    return [images.name(i).replace("stickers-off/", "stickers/") for images in sets for i in range(len(images))]
 
 
 def _classes(images: ImageSet, names: Sequence[str]) -> np.ndarray:

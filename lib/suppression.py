@@ -84,11 +84,14 @@ def _read(encoder: Encoder, task: Task, workers: int | None) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One way to intervene: some features of a dictionary at a site, at a strength; none: the model as it is."""
+    """One way to intervene: some features of a dictionary at a site, at a strength.
+
+    Without features it is the model as it is: `NOTHING`, at no site and of no dictionary.
+    """
 
     method: str
-    site: str
-    dictionary: Dictionary
+    site: str | None
+    dictionary: Dictionary | None
     features: tuple[int, ...]
     strength: float = 1.0
 
@@ -97,13 +100,16 @@ class Setting:
         return suppress(self.dictionary, self.site, self.features, self.strength)
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str | None]:
         """Method and site."""
         return self.method, self.site
 
     def plan(self) -> dict:
         """What is laid down before the test, as JSON can hold it."""
         return {"method": self.method, "site": self.site, "features": list(self.features), "strength": self.strength}
+
+
+NOTHING = Setting("nothing", None, None, ())
 
 
 def numbered(
@@ -157,10 +163,11 @@ def settle(
 
     First the number of features, at zero; then, for that number, the strength. What wins has the highest worst-group
     accuracy of all that cost ordinary pictures no more than `most_lost` of their mean accuracy, with the model as it is
-    among them; of equals, the one with fewest features. Raises ProtocolError for other than validation pictures.
+    among them (`NOTHING`); of equals, the one with fewest features. Raises ProtocolError for other than validation
+    pictures.
     """
     part.only_for("validation")
-    nothing, *found = outcomes([Setting("nothing", some[0].site, some[0].dictionary, ()), *some], trials, ordinary)
+    nothing, *found = outcomes([NOTHING, *some], trials, ordinary)
 
     def winner(candidates: Sequence[Outcome]) -> Outcome:
         least = nothing.mean_beside(ordinary).mean() - most_lost - 1e-9

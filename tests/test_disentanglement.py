@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lib import SAEConfig, load_encoder
 from lib.disentanglement import NearestText, Part, Protocol, ProtocolError, Task, dealt
@@ -20,10 +21,11 @@ from lib.disentanglement_tasks import (
 )
 from lib.erasure import balanced_probe, leace_eraser, token_rows
 from lib.menagerie import SPECIES, zero_shot_prompts
+from lib.metrics import group_accuracy
 from lib.sae import SAE
 from lib.spurious import evidence, rankings
 from lib.steering import Neurons
-from lib.suppression import Setting, numbered, settle, trials_of
+from lib.suppression import Setting, numbered, settle, trials_of, worst_group
 from tests.test_data_sets import make_celeba, make_disentangling, make_rta100, make_waterbirds
 
 SITE, SIZES = "6.resid_post", (32, 16, 16)
@@ -60,6 +62,18 @@ def dictionary(encoder):
     return SAE(SAEConfig(kind="topk", width=64, k=8), encoder.d_model)
 
 
+@pytest.fixture(scope="module")
+def stickers():
+    return written_word_task("menagerie:stickers[2000:2400]")
+
+
+@pytest.fixture
+def chapter(root):
+    """The chapter's code."""
+    cells = json.loads((root / "notebooks/10_disentanglement.ipynb").read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
 def all_choices(encoder, dictionary, task) -> tuple[str, Protocol]:
     """Everything that is chosen before the test, as the chapter does it."""
     usual = ordinary_tasks("menagerie:val[:60]")
@@ -74,9 +88,20 @@ def all_choices(encoder, dictionary, task) -> tuple[str, Protocol]:
             some += numbered(f"{what}: {rule}", SITE, one, ranking, (1, 4))
     some.append(Setting("LEACE", SITE, leace_eraser(*token_rows(part, trials, [SITE])[SITE]), (0,)))
     settled, _ = settle(checked, some, checking, trials_of(encoder, checked.beside), 0.2, (1.5,))
-    weights = balanced_probe(part, trials, 0.1, steps=3)
     plan = {str(key): outcome.setting.plan() for key, outcome in settled.items()}
-    return json.dumps(plan | {"probe": weights.sum().item()}), protocol
+    return json.dumps(plan | probe_and_prompts(part, trials, checking)), protocol
+
+
+def probe_and_prompts(part, trials, checking) -> dict:
+    """The probe's anchor, and the worst group of each, as validation pictures tell them."""
+    embeddings = F.normalize(checking.embeddings([()])[0], dim=-1)
+    weights = {anchor: balanced_probe(part, trials, anchor, steps=3) for anchor in (0.01, 1.0)}
+    right = {anchor: (embeddings @ one.T).argmax(1) == checking.truth for anchor, one in weights.items()}
+    anchor = max(right, key=lambda one: worst_group(right[one], checking.group))
+    careful = NearestText(checking.encoder, checking.task, checking.task.careful_prompts)
+    prompted = careful.predict(embeddings) == checking.truth
+    worst = [group_accuracy(one, checking.group).worst_group for one in (right[anchor], prompted)]
+    return {"anchor": anchor, "worst groups": worst, "probe": weights[anchor].sum().item()}
 
 
 class TestNothingOfTheTestIsSeen:
@@ -170,12 +195,65 @@ class TestTheProtocol:
         with pytest.raises(ValueError, match="too few for parts of 5, 5, 5"):
             dealt(Task("t", range(2), ("a",), (((("x"),),),), np.zeros(2)), (5, 5, 5))
 
-    def test_the_chapter_opens_the_test_in_one_place(self, root):
-        cells = json.loads((root / "notebooks/10_disentanglement.ipynb").read_text())["cells"]
-        source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        assert source.count(".open_test(") == 1
-        assert "._parts" not in source
-        assert source.index(".lay_down(") < source.index(".open_test(")
+    def test_the_chapter_opens_the_test_in_one_place(self, chapter):
+        assert chapter.count(".open_test(") == 1
+        assert "._parts" not in chapter
+        assert chapter.index(".lay_down(") < chapter.index(".open_test(")
+
+    @pytest.mark.parametrize("choice", ["rankings(", "evidence(", "token_rows(", "balanced_probe(", "settle("])
+    def test_the_chapter_chooses_everything_before_it_lays_its_plan_down(self, chapter, choice):
+        assert 0 < chapter.index(choice) <= chapter.rindex(choice) < chapter.index(".lay_down(")
+
+
+def dealing(group, scene, names=("some", "others")) -> Task:
+    """A task of nothing but groups and scenes."""
+    return Task("t", range(len(group)), ("a",), (((("x"),),),), np.zeros(len(group)), names, group, scene=scene)
+
+
+class TestScenes:
+    """Pictures of the same thing: what is chosen on one would be tested on the other."""
+
+    def test_no_scene_of_the_stickers_lies_in_two_parts(self, stickers):
+        parts = [set(stickers.scene[part]) for part in dealt(stickers, (120, 80, 160), seed=2)]
+        assert len(set.union(*parts)) == sum(map(len, parts))
+
+    def test_each_part_has_as_many_with_as_without_a_word(self, stickers):
+        parts = dealt(stickers, (120, 80, 160), seed=2)
+        assert [np.bincount(stickers.group[part]).tolist() for part in parts] == [[60, 60], [40, 40], [80, 80]]
+
+    def test_every_picture_alone_would_split_scenes(self, stickers):
+        parts = [set(stickers.scene[part]) for part in dealt(replace(stickers, scene=None), (120, 80, 160), seed=2)]
+        assert len(set.union(*parts)) < sum(map(len, parts))
+
+    def test_a_picture_and_the_same_without_its_sticker_are_one_scene(self, stickers):
+        assert stickers.scene[:400].tolist() == stickers.scene[400:].tolist()
+        assert len(set(stickers.scene)) == 400
+
+    def test_without_twins_the_deal_is_what_it_was_without_scenes(self, task):
+        """A permutation of each group, cut into parts."""
+        random, expected = np.random.default_rng(3), [[], [], []]
+        for g in range(4):
+            members = random.permutation(np.flatnonzero(task.group == g))
+            for part, some in zip(expected, np.split(members, [8, 12, 16]), strict=False):
+                part.extend(some)
+        assert [part.tolist() for part in dealt(task, SIZES, seed=3)] == [sorted(part) for part in expected]
+
+    def test_a_scene_of_many_pictures_fills_a_part_before_the_next_one_begins(self):
+        task = dealing(np.zeros(60, int), np.arange(60) % 12, ("all",))
+        parts = dealt(task, (20, 10, 30))
+        assert [len(set(task.scene[part])) for part in parts] == [4, 2, 6]
+
+    def test_what_finds_no_room_beside_its_scene_is_left_out(self):
+        parts = dealt(dealing(np.zeros(9, int), np.arange(9) // 3, ("all",)), (2, 2, 2))
+        assert [len(part) for part in parts] == [2, 2, 2]
+
+    def test_a_small_group_does_not_lose_its_share_to_a_larger_one_of_the_same_scenes(self):
+        task = dealing(np.arange(30) >= 24, np.arange(30) % 24)
+        parts = dealt(task, (24, 8, 16))
+        assert [np.bincount(task.group[part]).tolist() for part in parts] == [[12, 3], [4, 1], [8, 2]]
+
+    def test_a_part_keeps_its_scenes(self, stickers):
+        assert stickers.subset([5, 405, 7]).scene.tolist() == stickers.scene[[5, 405, 7]].tolist()
 
 
 class TestTheTasks:
@@ -249,6 +327,11 @@ class TestTheTasksOnPhotographs:
         assert [task.classes[c] for c in task.truth] == ["dog", "guinea pig"]
         assert [task.classes[c] for c in task.lure] == ["cat", "dog"]
         assert [task.groups[g] for g in task.group] == ["wrong word"] * 2
+
+    def test_photographs_of_one_kind_of_object_are_one_scene(self, data):
+        make_disentangling(data / "disentangling")
+        task = written_word_task("disentangling")
+        assert (task.scene[:, None] == task.scene).tolist() == (task.truth[:, None] == task.truth).tolist()
 
     @pytest.mark.parametrize("make", [people_task, birds_task])
     def test_pictures_without_the_facts_are_an_error(self, data, make):

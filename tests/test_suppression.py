@@ -23,6 +23,7 @@ from lib.spurious import (
 )
 from lib.steering import Neurons
 from lib.suppression import (
+    NOTHING,
     Outcome,
     Setting,
     every_subset,
@@ -198,6 +199,10 @@ def test_where_all_pictures_have_the_attribute_nothing_differs_by_it(part, trial
     assert list(found) == ["steerability", "attribution", "greedy"]
 
 
+def chosen(setting: Setting) -> tuple[int, float]:
+    return len(setting.features), setting.strength
+
+
 class TestValidation:
     """`settle` on outcomes that are made up: no picture is needed to see what it prefers."""
 
@@ -215,30 +220,34 @@ class TestValidation:
             some = numbered("rule", SITE, Neurons(8), range(8), (1, 4))
             trials = SimpleNamespace(group=torch.zeros(100, dtype=torch.long))
             found, _ = settle(Part("validation", None), some, trials, {"species": None}, most_lost, strengths)
-            setting = found["rule", SITE].setting
-            return len(setting.features), setting.strength
+            return found["rule", SITE].setting
 
         return run
 
     def test_the_best_worst_group_wins(self, settled):
-        assert settled({(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02) == (4, 1)
+        assert chosen(settled({(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02)) == (4, 1)
 
     def test_unless_it_costs_too_much_elsewhere(self, settled):
-        assert settled({(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.88), (4, 1): (0.6, 0.85)}, 0.02) == (1, 1)
+        assert chosen(settled({(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.88), (4, 1): (0.6, 0.85)}, 0.02)) == (1, 1)
 
     def test_of_equals_the_one_with_fewer_features(self, settled):
-        assert settled({(0, 1): (0.2, 0.9), (1, 1): (0.6, 0.9), (4, 1): (0.6, 0.9)}, 0.02) == (1, 1)
+        assert chosen(settled({(0, 1): (0.2, 0.9), (1, 1): (0.6, 0.9), (4, 1): (0.6, 0.9)}, 0.02)) == (1, 1)
 
     def test_nothing_at_all_may_be_best(self, settled):
-        assert settled({(0, 1): (0.7, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02) == (0, 1)
+        assert chosen(settled({(0, 1): (0.7, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02)) == (0, 1)
+
+    def test_which_lies_at_no_layer(self, settled):
+        setting = settled({(0, 1): (0.7, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02)
+        assert setting is NOTHING
+        assert setting.plan() == {"method": "nothing", "site": None, "features": [], "strength": 1.0}
 
     def test_the_strength_is_tried_for_that_number_alone(self, settled):
         gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.9)}
-        assert settled(gives, 0.02, (2,)) == (4, 2)
+        assert chosen(settled(gives, 0.02, (2,))) == (4, 2)
 
     def test_a_strength_that_breaks_too_much_is_not_taken(self, settled):
         gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.5)}
-        assert settled(gives, 0.02, (2,)) == (4, 1)
+        assert chosen(settled(gives, 0.02, (2,))) == (4, 1)
 
 
 def test_outcomes_are_what_zero_shot_says_of_every_setting_and_of_the_tasks_beside(encoder, sae, trials):
