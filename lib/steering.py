@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.models import Site
@@ -99,6 +100,27 @@ def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
     if positive.shape[1] != negative.shape[1]:
         raise ValueError(f"activations of widths {positive.shape[1]} and {negative.shape[1]} are not of one site")
     return positive.float().mean(0) - negative.float().mean(0)
+
+
+def difference_of_means_by_text(activations: Tensor, pictures: Tensor, texts: Tensor, n: int = 16) -> Tensor:
+    """DiffMean without ground truth: of the n pictures nearest to a text less that of the n farthest from it.
+
+    activations (N, d) of N pictures, whose embeddings (N, E), and those of C texts (C, E), are one encoder's -> (C, d).
+    Nearness is the cosine. Raises ValueError for less than 2 n pictures, and for embeddings that do not fit.
+    """
+    if len(activations) != len(pictures) or pictures.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"{len(activations)} activations, pictures {tuple(pictures.shape)} and texts {tuple(texts.shape)} do not "
+            "fit: embed every picture, and the texts by the same encoder"
+        )
+    if not 1 <= n <= len(pictures) // 2:
+        raise ValueError(f"two sets of {n} cannot be taken from {len(pictures)} pictures: choose another n")
+    unit, found = F.normalize(pictures.float(), dim=1), []
+    for text in texts.float():
+        nearness = unit @ text
+        nearest, farthest = (nearness.topk(n, largest=largest).indices for largest in (True, False))
+        found.append(difference_of_means(activations[nearest], activations[farthest]))
+    return torch.stack(found)
 
 
 @torch.no_grad()

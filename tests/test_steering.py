@@ -11,7 +11,16 @@ from lib.activations import ActivationStore, extract
 from lib.data import load_images
 from lib.models import load_encoder
 from lib.sae import SAE, SAEConfig, input_scale
-from lib.steering import Directions, Intervention, Neurons, difference_of_means, largest_codes, top_pictures
+from lib.steering import (
+    Directions,
+    Intervention,
+    Neurons,
+    difference_of_means,
+    difference_of_means_by_text,
+    largest_codes,
+    top_pictures,
+)
+from lib.steering_judge import Concept, nameable_facts, truths_of
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -336,6 +345,36 @@ def test_what_a_steered_encoder_says_is_not_stored_as_its_own(clip, tmp_path):
     edit = Intervention(dictionary(24), "1.resid_post", {3: 6.0})
     with clip.steered(edit), pytest.raises(ValueError, match="a steered encoder is not stored"):
         extract(clip, load_images("menagerie:val[:2]"), ["1.resid_post"], "cls", tmp_path, progress=False)
+
+
+# DiffMean whose sets a text finds
+
+
+def test_sets_that_a_text_finds_are_the_nearest_and_the_farthest_pictures():
+    pictures = torch.tensor([[2.0, 0.0], [0.0, 1.0], [-3.0, 0.1], [1.0, 0.1]])
+    activations = torch.tensor([[1.0], [10.0], [100.0], [3.0]])
+    texts = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+    assert difference_of_means_by_text(activations, pictures, texts, n=1).tolist() == [[-99.0], [9.0]]
+    assert difference_of_means_by_text(activations, pictures, texts[:1], n=2).tolist() == [[2.0 - 55.0]]
+
+
+def test_in_the_embedded_world_texts_find_directions_like_those_of_the_truth():
+    clip, images = load_encoder("tiny", device="cpu"), load_images("menagerie:train[:300]")
+    values = clip.run(clip.pixels(list(images)), ["6.resid_post", "proj"])
+    activations = values["6.resid_post"].mean(1)
+    facts = nameable_facts(truths_of(images), ["species", "habitat"], min_support=8)
+    texts = clip.embed_texts([Concept.parse(name).value for name in facts.names])
+    by_text = difference_of_means_by_text(activations, values["proj"], texts, n=8)
+    by_truth = torch.stack([difference_of_means(activations[has], activations[~has]) for has in facts.truth.T])
+    assert torch.cosine_similarity(by_text, by_truth).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("n", "shape", "sentence"), [(3, (4, 2), "two sets of 3 cannot be taken from 4"), (1, (5, 2), "do not fit")]
+)
+def test_sets_that_a_text_cannot_find_are_an_error(n, shape, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        difference_of_means_by_text(torch.ones(4, 3), torch.ones(shape), torch.ones(1, 2), n)
 
 
 # Codes on a store of activations
