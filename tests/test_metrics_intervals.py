@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 
 from lib.metrics import intervals
-from lib.metrics.intervals import Interval, bootstrap, jackknife_error, rank_correlation
+from lib.metrics.intervals import Interval, bootstrap, jackknife_error, jackknife_interval, rank_correlation
 
 
 def normal(*shape, seed=0):
@@ -124,6 +125,17 @@ def test_the_jackknife_of_a_mean_gives_the_textbook_error():
     x = normal(60).double()
     left_out = torch.stack([x[torch.arange(60) != i].mean() for i in range(60)])
     assert jackknife_error(left_out) == pytest.approx(float(x.std()) / math.sqrt(60))
+
+
+def test_the_jackknife_interval_of_a_mean_is_students():
+    x = normal(8).double()
+    left_out = torch.stack([x[torch.arange(8) != i].mean() for i in range(8)])
+    low, high = student.interval(0.9, df=7, loc=float(x.mean()), scale=float(x.std()) / math.sqrt(8))
+    assert jackknife_interval(float(x.mean()), left_out, level=0.9) == pytest.approx((float(x.mean()), low, high))
+
+
+def test_one_group_has_no_jackknife_interval():
+    assert jackknife_interval(2.0, torch.tensor([2.0])) == Interval(2.0)
 
 
 def test_a_jackknife_by_groups_meets_the_spread_of_new_samples():

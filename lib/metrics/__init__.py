@@ -12,7 +12,7 @@ from lib.metrics.disentanglement import (
 )
 from lib.metrics.fidelity import PublishedReconstruction, ZeroShot, published_recovered, recovered, zero_shot
 from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
-from lib.metrics.intervals import Interval, bootstrap, jackknife_error, rank_correlation
+from lib.metrics.intervals import Interval, bootstrap, jackknife_error, jackknife_interval, rank_correlation
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
 from lib.metrics.sparsity import Sparsity, centre_minus_border, sparsity
@@ -70,6 +70,7 @@ __all__ = [
     "jaccard",
     "jaccard_counts",
     "jackknife_error",
+    "jackknife_interval",
     "lca_depth",
     "majority_depth",
     "match_active_sets",

@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 BLOCK = 1 << 23  # numbers that are resampled at once
@@ -86,6 +87,17 @@ def jackknife_error(replicates: Tensor) -> float:
     """
     replicates = replicates.double()
     return float(((len(replicates) - 1) * replicates.var(correction=0)).sqrt())
+
+
+def jackknife_interval(value: float, replicates: Tensor, level: float = 0.95) -> Interval:
+    """A figure with Student's interval of G - 1 degrees of freedom around it; replicates as in `jackknife_error`.
+
+    For few groups, or figures that copies of an image would distort. With less than two groups the bounds are None.
+    """
+    if len(replicates) < 2:
+        return Interval(float(value))
+    reach = float(student.ppf((1 + level) / 2, len(replicates) - 1)) * jackknife_error(replicates)
+    return Interval(float(value), float(value) - reach, float(value) + reach)
 
 
 def rank_correlation(pairs: Tensor) -> Tensor:
