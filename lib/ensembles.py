@@ -149,13 +149,6 @@ class Residuals:
                 yield x - self.ensemble(x)
 
 
-def train_bagging(
-    store: Activations, configs: Sequence[SAEConfig], out: Sequence[str | os.PathLike] | None = None, **options
-) -> Bagging:
-    """SAEs of these configs, which should differ by their seeds alone, from one pass; options as in `train_sae`."""
-    return Bagging(train_sae(store, list(configs), out=out, **options))
-
-
 def train_boosting(
     store: Activations, config: SAEConfig, n: int, out: Sequence[str | os.PathLike] | None = None, **options
 ) -> Boosting:

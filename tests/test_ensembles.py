@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.ensembles import Bagging, Boosting, Ensemble, Residuals, train_bagging, train_boosting
+from lib.ensembles import Bagging, Boosting, Ensemble, Residuals, train_boosting
 from lib.metrics import reconstruction
 from lib.models import load_encoder
 from lib.sae import SAE, SAEConfig
@@ -105,7 +105,7 @@ def test_each_boosted_member_is_the_sae_of_the_residuals_and_explains_some_of_th
 
 def test_bagged_saes_explain_more_than_their_mean_member():
     store = sparse_world()
-    ensemble = train(train_bagging, store, [replace(CONFIG, seed=seed) for seed in range(3)])
+    ensemble = Bagging(train(train_sae, store, [replace(CONFIG, seed=seed) for seed in range(3)]))
     x = store[:]
     alone = [reconstruction(x, sae(x))["explained_variance"] for sae in ensemble.members]
     assert reconstruction(x, ensemble(x))["explained_variance"] > sum(alone) / 3
