@@ -1,7 +1,6 @@
 """The embedded CLIP: what training is told, exact resumption, and that the shipped weights do what their card says."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from lib.tiny_clip.exam import exam
 from lib.tiny_clip.pool import GRID, LETTERS, PERSON, STICKER, PicturePool, encode_facts, patch_content, patch_letters
 from lib.tiny_clip.run import shifted
 from lib.tiny_clip.training import TinyClipTrainer, TrainingPlan, contrastive_loss, named_species, run_blocks
+from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 
 @pytest.fixture(scope="module")
@@ -137,20 +137,7 @@ def test_a_shifted_picture_is_the_picture_moved_with_its_border_repeated():
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(pool, tmp_path):
-    TinyClipTrainer(pool, plan(), tmp_path / "whole").run()
-    interrupted = TinyClipTrainer(pool, plan(), tmp_path / "parts")
-    for batch in interrupted._batches():
-        interrupted._train_step(batch)
-        interrupted.step += 1
-        if interrupted.step == 2:
-            break
-    interrupted.save()
-    TinyClipTrainer(pool, plan(), tmp_path / "parts").run()
-    states = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "parts")]
-    for name, value in states[0]["model"].items():
-        assert torch.equal(value, states[1]["model"][name]), name
-    logs = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("whole", "parts")]
-    assert [json.loads(row)["step"] for row in logs[0]] == [json.loads(row)["step"] for row in logs[1]]
+    assert_resuming_changes_nothing(lambda folder: TinyClipTrainer(pool, plan(), folder), tmp_path)
 
 
 def test_a_checkpoint_of_another_plan_is_refused(pool, tmp_path):
@@ -189,11 +176,7 @@ def test_the_exam_on_the_card_meets_what_the_project_asks_for(card):
 
 
 def test_the_card_is_written_from_the_files_beside_it(root, tmp_path):
-    shipped = root / "assets/tiny/clip"
-    for name in ("exam.json", "run.json", "training_log.jsonl", "open_clip_model.safetensors"):
-        shutil.copy(shipped / name, tmp_path)
-    write_card(tmp_path)
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == (shipped / "README.md").read_text(encoding="utf-8")
+    assert_card_follows_from(root / "assets/tiny/clip", write_card, tmp_path)
 
 
 PICTURES = 120  # a question, of which a quarter are water birds on water and a half blond women
