@@ -87,7 +87,7 @@ class Ensemble(nn.Module):
             temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
 
     @staticmethod
-    def load(folder: str | os.PathLike, device: str | torch.device = "cpu") -> "Ensemble":
+    def load(folder: str | os.PathLike, device: str | torch.device = "auto") -> "Ensemble":
         """Read what `save` wrote; raises FileNotFoundError or ValueError in one sentence."""
         about = Path(folder) / "ensemble.json"
         if not about.is_file():

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lib.data import ImageSet
 from lib.decoding import Choice, Decoder, Start
-from lib.models import Encoder, Site, choose_device, choose_dtype
+from lib.devices import choose_device
+from lib.models import Encoder, Site, choose_dtype
 from lib.rerun import Looks, Variant
 from lib.steering import Intervention
 from lib.towers import TINY_LLAVA, embedded, with_clear_errors

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from lib.distributed import local_gpu
+from lib.devices import choose_device
 from lib.towers import Tower, load_tower
 
 if TYPE_CHECKING:
@@ -250,13 +250,6 @@ def load_encoder(
     device = choose_device(device)
     usual = torch.bfloat16 if device.type == "cuda" else torch.float32
     return Encoder(load_tower(spec, weights), spec, device, choose_dtype(dtype, usual))
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU."""
-    if device == "auto":
-        device = local_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
-    return torch.device(device)
 
 
 def choose_dtype(dtype: str | torch.dtype | None, usual: torch.dtype) -> torch.dtype:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib.artifacts import replacing
+from lib.devices import choose_device
 from lib.sparse_codes import Codes, Encoder
 
 PENALISED = ("relu", "jumprelu", "gated")
@@ -340,7 +341,7 @@ class SAE(nn.Module):
             temporary.write_text(json.dumps({"d": self.d, **asdict(self.config)}, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | os.PathLike, device: str | torch.device = "cpu") -> "SAE":
+    def load(cls, folder: str | os.PathLike, device: str | torch.device = "auto") -> "SAE":
         """Read what `save` wrote; raises FileNotFoundError or ValueError in one sentence."""
         folder = Path(folder)
         for name in ("config.json", "model.safetensors"):
@@ -352,4 +353,4 @@ class SAE(nn.Module):
             sae.load_state_dict(load_file(folder / "model.safetensors"))
         except RuntimeError as error:
             raise ValueError(f"The weights in {folder} do not belong to its config.json: {error}") from error
-        return sae.to(device)
+        return sae.to(choose_device(device))

@@ -21,8 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.devices import choose_device
 from lib.distributed import (
-    local_gpu,
     on_all_ranks,
     on_first_rank,
     rank,
@@ -68,7 +68,6 @@ def train_sae(
     configs = [config] if isinstance(config, SAEConfig) else list(config)
     folders = _folders(out, configs)
     _check(store, configs)
-    device = local_gpu() or "cpu" if device == "auto" else device
     specs = [_spec(store, one) if folder else None for one, folder in zip(configs, folders, strict=True)]
     same_on_all_ranks(specs, "what to train")
     missing = on_first_rank(lambda: [i for i in range(len(configs)) if not _is_complete(folders[i], specs[i])])
@@ -174,7 +173,7 @@ class Setup:
     """What the runs of one data pass share: device, the input's scale and the first guess of b_dec."""
 
     def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
-        self.d, self.device = store.d, torch.device(device)
+        self.d, self.device = store.d, choose_device(device)
         count = min(config.normalization_batches, max(1, len(store) // config.batch_size))
         squares, first = [], None
         with closing(batches(store, config, 0)) as source:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from lib.devices import choose_device
 from lib.hub import dictionary_learning, overcomplete, prisma, saelens, saev, sparsify
 from lib.hub.remote import PREFIX, download
 from lib.hub.safe_files import Checkpoint, StandIn
@@ -40,7 +41,7 @@ FORMATS: dict[str, Callable[[Checkpoint, dict], SAE]] = {
 """By name, what reads a library's files."""
 
 
-def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | torch.device = "cpu", **unsaid) -> SAE:
+def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | torch.device = "auto", **unsaid) -> SAE:
     """The dictionary of a local folder or file, or of `hf:owner/name[/folder or file][@revision]`, ready for inference.
 
     format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev or prisma; None:
@@ -55,7 +56,7 @@ def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | t
     text = os.fspath(spec)
     place = download(text, WEIGHTS) if text.startswith(PREFIX) else Path(text)
     checkpoint = Checkpoint(_weights(place, text))
-    return FORMATS[format or detect(checkpoint)](checkpoint, unsaid).to(device)
+    return FORMATS[format or detect(checkpoint)](checkpoint, unsaid).to(choose_device(device))
 
 
 def _weights(place: Path, spec: str) -> Path:
