@@ -62,6 +62,22 @@ class ImageSet(Sequence[Image.Image]):
         chosen = hashlib.sha256(positions.tobytes()).hexdigest()[:12]
         return ImageSet(self.source, f"{self.spec}#{chosen}", positions)
 
+    def sample(self, n: int, seed: int = 0) -> "ImageSet":
+        """min(n, N) pictures drawn by the seed, in random order, with as equal a share of each class as there are.
+
+        The classes are dealt from in turn, so the first m of n are `sample(m, seed)` and as balanced; pictures of no
+        class (label -1) count as one more. Without labels every picture is as likely. Raises ValueError for n < 1.
+        """
+        if n < 1:
+            raise ValueError(f"a sample holds at least one picture, not {n}")
+        order = np.random.default_rng(seed).permutation(len(self))  # (N,) positions
+        if self.labels is not None:
+            import pandas as pd
+
+            turn = pd.Series(order).groupby(self.labels[order]).cumcount().to_numpy()  # of its class come before it
+            order = order[turn.argsort(kind="stable")]
+        return self.subset(order[:n])
+
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes that `labels` counts; None where there are none."""

@@ -92,6 +92,65 @@ def test_a_subset_keeps_order_facts_and_gets_its_own_spec():
     assert len({images.spec, some.spec, images.subset([3, 7]).spec}) == 3
 
 
+# --- samples
+
+
+@pytest.fixture
+def sorted_folder(tmp_path):
+    """Pictures sorted by class, as data sets are: 40 cats, 12 owls, 3 toads."""
+    for name, count in (("cat", 40), ("owl", 12), ("toad", 3)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i:02}.png").touch()
+    return load_images(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize(("n", "counts"), [(3, [1, 1, 1]), (9, [3, 3, 3]), (27, [12, 12, 3]), (99, [40, 12, 3])])
+def test_a_sample_has_as_equal_a_share_of_each_class_as_there_are(sorted_folder, n, counts):
+    assert np.bincount(sorted_folder.sample(n).labels).tolist() == counts
+
+
+def test_every_class_is_as_likely_in_a_sample_smaller_than_the_number_of_classes(sorted_folder):
+    drawn = [int(sorted_folder.sample(1, seed).labels[0]) for seed in range(300)]
+    assert np.bincount(drawn).min() >= 1  # a toad is one picture in 18
+    assert len({sorted_folder.sample(1, seed).name(0) for seed in range(300)}) > 20
+
+
+def test_a_sample_is_drawn_by_its_seed_without_doubles_and_each_start_of_it_is_a_smaller_sample(sorted_folder):
+    def names(sample):
+        return [sample.name(i) for i in range(len(sample))]
+
+    chosen = names(sorted_folder.sample(20, seed=3))
+    assert chosen == names(sorted_folder.sample(20, seed=3))
+    assert chosen != names(sorted_folder.sample(20, seed=4))
+    assert len(set(chosen)) == 20
+    assert names(sorted_folder.sample(7, seed=3)) == chosen[:7]
+    assert names(sorted_folder.subset(range(52)).sample(99, seed=1)).count("toad/00.png") == 0
+    assert sorted_folder.sample(20, seed=3).spec != sorted_folder.sample(20, seed=4).spec
+
+
+def test_of_a_set_without_classes_every_picture_is_as_likely(sorted_folder):
+    flat = load_images(sorted_folder.spec + "/cat")
+    drawn = [flat.sample(10, seed).name(i) for seed in range(60) for i in range(10)]
+    counts = np.bincount([int(name[:2]) for name in drawn], minlength=40)  # 15 each are expected
+    assert 3 <= counts.min() <= counts.max() <= 32
+
+
+def test_pictures_of_no_class_are_one_more_class_of_a_sample():
+    images = load_images("menagerie:val[:400]")
+    sample = images.sample(200)
+    without = int((sample.labels == -1).sum())
+    assert 0 < without <= np.bincount(sample.labels[sample.labels >= 0]).max() + 1
+
+
+def test_a_sample_of_nothing_is_an_error(sorted_folder):
+    with pytest.raises(ValueError, match="at least one picture, not 0"):
+        sorted_folder.sample(0)
+
+
+# --- travelling
+
+
 def test_images_travel_to_a_worker_without_their_tables():
     images = load_images("menagerie:people[:2000]")
     assert len(images.facts) == 2000
