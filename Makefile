@@ -25,11 +25,11 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book plan test lab live serve clean
+.PHONY: help book plan test test-long lab live serve clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PROFILE=$(PROFILE)] [CORES=$(CORES)] [EXECUTOR=local|slurm] [CONFIRM=1]'
-	@sed -n 's/^\([a-z]*\):.*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 book: $(INSTALLED) $(if $(filter slurm,$(EXECUTOR)),$(INSTALLED)-cluster)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html (HTML=...)
 	@$(BUILD_BOOK)
@@ -40,6 +40,9 @@ plan: $(INSTALLED)  ## what that takes, computed before anything runs: disk, mem
 
 test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the rendered book in a browser
 	@CORES=$(CORES) sh book/tools/test.sh
+
+test-long: $(INSTALLED)  ## what takes hours: kills, damaged files, stand-in hub; ends with how many of each it tried
+	@CORES=$(CORES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m long -n $(CORES) --dist loadfile tests
 
 lab: $(INSTALLED)  ## open JupyterLab on the notebooks
 	@cd notebooks && jupyter lab
