@@ -15,17 +15,19 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.artifacts import replacing, spec_hash
+from lib.devices import bring, to_cpu
 from lib.sae import SAE, SAEConfig
 from lib.sparse_codes import Codes
 from lib.training import Activations, train_sae
 
 
 class Ensemble(nn.Module):
-    """J SAEs of one width d; features of member 0 first, then those of member 1, and so on.
+    """J SAEs of one width d; features of member 0 first, then those of member 1, and so on; at home where member 0 is.
 
     Raises ValueError where there is no member, or members of different widths, or one that normalises its inputs.
     """
@@ -41,40 +43,49 @@ class Ensemble(nn.Module):
             raise ValueError("An SAE that normalises each input cannot be one of an ensemble, whose decoders add up.")
         self.members, self.d = nn.ModuleList(members), members[0].d
         self.n_features = sum(sae.n_features for sae in members)
+        self._joined: tuple[list[tuple], Tensor] | None = None
 
     @property
     def W_dec(self) -> Tensor:
-        """(F, d), the members' decoder rows."""
-        return torch.cat([sae.W_dec for sae in self.members])
+        """(F, d), the members' decoder rows, off the graph; joined once, and again after a member's have changed."""
+        rows = [sae.W_dec for sae in self.members]
+        state = [(id(row), row._version, row.device, row.dtype) for row in rows]
+        if self._joined is None or self._joined[0] != state:
+            self._joined = state, torch.cat([bring(row.detach(), rows[0]) for row in rows])
+        return self._joined[1]
 
     @property
     def b_dec(self) -> Tensor:
         """(d,), what is added to all features' sum."""
-        return self.share * sum(sae.b_dec for sae in self.members)
+        return self.share * sum(bring(sae.b_dec, self) for sae in self.members)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor | np.ndarray) -> Tensor:
         """Codes (..., F) of x (..., d), each as much as it counts in the reconstruction."""
-        return torch.cat([self.share * codes for codes in self._each(x, SAE.encode)], dim=-1)
+        return torch.cat([self.share * bring(codes, self) for codes in self._each(x, SAE.encode)], dim=-1)
 
     @torch.no_grad()
-    def encode_sparse(self, x: Tensor) -> Tensor:
+    def encode_sparse(self, x: Tensor | np.ndarray) -> Tensor:
         """The same of x (rows, d) as a torch sparse CSR tensor (rows, F)."""
         parts, start = [], 0
         for codes, sae in zip(self._each(x, SAE.encode_sparse), self.members, strict=True):
-            rows = torch.arange(len(x), device=x.device).repeat_interleave(codes.crow_indices().diff())
+            codes = bring(codes, self)
+            rows = torch.arange(len(codes), device=codes.device).repeat_interleave(codes.crow_indices().diff())
             parts.append((rows * self.n_features + codes.col_indices() + start, self.share * codes.values()))
             start += sae.n_features
         flat, order = torch.cat([flat for flat, _ in parts]).sort()
         values = torch.cat([values for _, values in parts])[order]
         return Codes.from_flat(flat, values, len(x), self.n_features).to_csr(self.n_features)
 
-    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
+    def decode(self, codes: Tensor | np.ndarray, x: Tensor | None = None) -> Tensor:
         """Reconstruction (..., d) of codes (..., F), dense or sparse CSR (rows, F)."""
-        if codes.shape[-1] != self.n_features:
-            raise ValueError(f"This ensemble has {self.n_features} features; the codes have {codes.shape[-1]}.")
+        codes = bring(codes, self, self.b_dec.dtype)
+        if codes.shape[-1:] != (self.n_features,):
+            raise ValueError(
+                f"This ensemble has {self.n_features} features; the codes have shape {tuple(codes.shape)}."
+            )
         return codes @ self.W_dec + self.b_dec
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | np.ndarray) -> Tensor:
         """Reconstruction (..., d), in the units of x."""
         return self.decode(self.encode(x))
 
@@ -105,7 +116,7 @@ class Bagging(Ensemble):
         super().__init__(members)
         self.share = 1 / len(members)
 
-    def _each(self, x: Tensor, encode) -> list[Tensor]:
+    def _each(self, x: Tensor | np.ndarray, encode) -> list[Tensor]:
         return [encode(sae, x) for sae in self.members]
 
 
@@ -114,11 +125,12 @@ class Boosting(Ensemble):
 
     share = 1.0
 
-    def _each(self, x: Tensor, encode) -> list[Tensor]:
+    def _each(self, x: Tensor | np.ndarray, encode) -> list[Tensor]:
         found = []
         for sae in self.members:
             found.append(encode(sae, x))
-            x = x - sae.decode(found[-1])
+            decoded = sae.decode(found[-1])
+            x = bring(x, decoded, decoded.dtype) - decoded
         return found
 
 
@@ -133,7 +145,7 @@ class Residuals:
         self.store, self.ensemble, self.d = store, ensemble, store.d
         weights = hashlib.sha256()
         for tensor in ensemble.state_dict().values():
-            weights.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            weights.update(to_cpu(tensor).contiguous().numpy().tobytes())
         self.meta = {"hash": spec_hash({"residual_of": store.meta["hash"], "weights": weights.hexdigest()})}
 
     def __len__(self) -> int:
@@ -142,11 +154,10 @@ class Residuals:
     @torch.no_grad()
     def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Generator[Tensor, None, None]:
         """The store's batches, less their reconstructions."""
-        home = self.ensemble.b_dec.device
         with closing(self.store.batches(batch_size, seed=seed, start=start)) as source:
             for x in source:
-                x = x.to(home, torch.float32)
-                yield x - self.ensemble(x)
+                x_hat = self.ensemble(x)
+                yield bring(x, x_hat, x_hat.dtype) - x_hat
 
 
 def train_boosting(

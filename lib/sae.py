@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lib.artifacts import replacing
-from lib.devices import choose_device
+from lib.devices import bring, choose_device, to_cpu
 from lib.sparse_codes import Codes, Encoder
 
 PENALISED = ("relu", "jumprelu", "gated")
@@ -232,6 +233,9 @@ class SAE(nn.Module):
 
     The kind gated also has r_mag (F,) and b_mag (F,). `W_enc` is stored by latent, as `W_dec` is; its strides show it,
     its shape does not. Decoder rows that another library trained keep the norms that it gave them.
+
+    It takes activations and codes from any device, of any float type, tensors or numpy arrays, and answers where its
+    weights are, in their type.
     """
 
     def __init__(self, config: SAEConfig, d: int) -> None:
@@ -254,23 +258,21 @@ class SAE(nn.Module):
     def extra_repr(self) -> str:
         return f"kind={self.config.kind}, d={self.d}, n_features={self.n_features}"
 
-    def pre_activations(self, x: Tensor) -> Tensor:
+    def pre_activations(self, x: Tensor | np.ndarray) -> Tensor:
         """(..., d) to (..., F), before the activation function."""
         return (self._normalized(self._checked(x)) - self.b_dec) @ self.W_enc + self.b_enc
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor | np.ndarray) -> Tensor:
         """Codes (..., F) of x (..., d): non-negative (but for kind signed_topk), zero where inactive."""
         return KINDS[self.config.kind](self, self.pre_activations(x))
 
     @torch.no_grad()
-    def encode_sparse(self, x: Tensor, chunk: int = 4096) -> Tensor:
+    def encode_sparse(self, x: Tensor | np.ndarray, chunk: int = 4096) -> Tensor:
         """Codes of x (rows, d) as a torch sparse CSR tensor (rows, F); `chunk` rows are dense at a time."""
         x = self._checked(x)
         if x.ndim != 2:
             raise ValueError(f"encode_sparse takes (rows, d) activations, not a tensor of shape {tuple(x.shape)}.")
-        parts = [self._sparse_codes(part) for part in x.split(chunk)] if len(x) else []
-        if not parts:
-            return Codes.from_flat(*x.new_zeros(2, 0).long().unbind(), 0, self.n_features).to_csr(self.n_features)
+        parts = [self._sparse_codes(part) for part in x.split(chunk)]
         counts = torch.cat([part.offsets.diff() for part in parts])
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
@@ -290,13 +292,14 @@ class SAE(nn.Module):
             values = dense[flat]
         return Codes.from_flat(flat, values, len(x), self.n_features)
 
-    def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
+    def decode(self, codes: Tensor | np.ndarray, x: Tensor | np.ndarray | None = None) -> Tensor:
         """Reconstruction (..., d) of codes (..., F), dense or sparse CSR (rows, F).
 
         An SAE with an `input_norm` also needs the inputs x (..., d), whose shift and scale it gives back.
         """
-        if codes.shape[-1] != self.n_features:
-            raise ValueError(f"This SAE has {self.n_features} latents; the codes have {codes.shape[-1]}.")
+        codes = bring(codes, self.W_dec, self.W_dec.dtype)
+        if codes.shape[-1:] != (self.n_features,):
+            raise ValueError(f"This SAE has {self.n_features} latents; the codes have shape {tuple(codes.shape)}.")
         decoded = codes @ self.W_dec + self.b_dec
         if self.config.input_norm == "none":
             return decoded
@@ -307,7 +310,7 @@ class SAE(nn.Module):
         shift, scale = input_scale(self._checked(x), self.config.input_norm)
         return decoded * scale + shift
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | np.ndarray) -> Tensor:
         """Reconstruction (..., d), in the units of x."""
         return self.decode(self.encode(x), x)
 
@@ -318,10 +321,11 @@ class SAE(nn.Module):
         shift, scale = input_scale(x, self.config.input_norm)
         return (x - shift) / (scale + (1e-5 if self.config.input_norm == "layer_norm" else 0.0))
 
-    def _checked(self, x: Tensor) -> Tensor:
-        if x.shape[-1] != self.d:
-            raise ValueError(f"This SAE reads activations of width {self.d}; these have width {x.shape[-1]}.")
-        return x.to(self.W_enc.dtype)
+    def _checked(self, x: Tensor | np.ndarray) -> Tensor:
+        x = bring(x, self.W_enc, self.W_enc.dtype)
+        if x.shape[-1:] != (self.d,):
+            raise ValueError(f"This SAE reads activations of width {self.d}; these have shape {tuple(x.shape)}.")
+        return x
 
     @torch.no_grad()
     def rescale_(self, factor: float) -> "SAE":
@@ -334,9 +338,7 @@ class SAE(nn.Module):
         """Write `config.json` and `model.safetensors` into the folder."""
         folder = Path(folder)
         with replacing(folder / "model.safetensors") as temporary:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}, temporary
-            )
+            save_file({name: to_cpu(tensor).contiguous() for name, tensor in self.state_dict().items()}, temporary)
         with replacing(folder / "config.json") as temporary:
             temporary.write_text(json.dumps({"d": self.d, **asdict(self.config)}, indent=1) + "\n", encoding="utf-8")
 

@@ -133,8 +133,7 @@ class Encoder:
         # torch compares into a tensor of the operands' type in SIMD, into booleans one by one: many times slower.
         weight = self._buffer("weight", self.weight.shape, self.dtype).copy_(self.weight) if screening else self.weight
         found = []
-        for start in range(0, len(x), step):
-            rows = x[start : start + step]  # (n, d)
+        for i, rows in enumerate(x.split(step)):  # (n, d)
             shape = (len(rows), n_features)
             product = torch.mm(rows.to(weight.dtype), weight.t(), out=self._buffer("product", shape, weight.dtype))
             bound = self._bound(rows, level, screening).to(product.dtype)
@@ -146,7 +145,7 @@ class Encoder:
                 flat = flat_indices(self._buffer("mask", shape, torch.bool).copy_(hits))
                 exact = product.view(-1)[flat] + self.bias[flat % n_features]
             inside = exact > level
-            found.append((flat[inside] + start * n_features, exact[inside]))
+            found.append((flat[inside] + i * step * n_features, exact[inside]))
         return torch.cat([flat for flat, _ in found]), torch.cat([values for _, values in found])
 
     def dense(self, x: Tensor) -> Tensor:

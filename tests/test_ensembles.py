@@ -59,6 +59,34 @@ def test_an_ensemble_is_a_dictionary_of_all_members_features(kind, members, x):
 
 
 @pytest.mark.parametrize("kind", [Bagging, Boosting])
+def test_an_ensemble_reads_any_float_type_and_numpy_as_its_members_do(kind, members, x):
+    ensemble, half = kind(members), x.half()
+    same = half.float()
+    for other in (half, half.double(), half.numpy()):
+        assert torch.equal(ensemble.encode(other), ensemble.encode(same))
+        assert torch.equal(ensemble(other), ensemble(same))
+        assert torch.equal(ensemble.encode_sparse(other).to_dense(), ensemble.encode_sparse(same).to_dense())
+    codes = ensemble.encode(same).detach()
+    torch.testing.assert_close(ensemble.decode(codes.double().numpy()), ensemble(same))
+
+
+@pytest.mark.parametrize("kind", [Bagging, Boosting])
+def test_sparse_codes_of_no_rows_decode(kind, members):
+    codes = kind(members).encode_sparse(torch.zeros(0, D))
+    assert codes.shape == (0, 75)
+    assert kind(members).decode(codes).shape == (0, D)
+
+
+def test_decoder_rows_are_joined_once_and_follow_the_members(members):
+    ensemble = Bagging(members)
+    assert ensemble.W_dec is ensemble.W_dec
+    with torch.no_grad():
+        members[1].W_dec.mul_(2)
+    assert torch.equal(ensemble.W_dec[20:50], members[1].W_dec)
+    assert ensemble.double().W_dec.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [Bagging, Boosting])
 def test_sparse_codes_equal_dense_codes_and_decode_alike(kind, members, x):
     ensemble = kind(members)
     sparse = ensemble.encode_sparse(x)
@@ -127,7 +155,7 @@ def test_what_cannot_be_an_ensemble_is_refused_in_one_sentence(members, tmp_path
         Bagging([make_sae("topk", 20, 1), make_sae("topk", 20, 1, d=17)])
     with pytest.raises(ValueError, match="normalises each input"):
         Boosting([SAE(SAEConfig(width=48, input_norm="layer_norm"), D)])
-    with pytest.raises(ValueError, match="has 75 features; the codes have 74"):
+    with pytest.raises(ValueError, match="has 75 features; the codes have"):
         Bagging(members).decode(torch.zeros(2, 74))
     with pytest.raises(ValueError, match="a folder for each; got n = 2, 1 folders"):
         train_boosting(sparse_world(rows=200), CONFIG, 2, out=[tmp_path])

@@ -112,16 +112,40 @@ def test_sparse_codes_equal_dense_codes_and_decode_alike(kind, threshold, x):
     torch.testing.assert_close(sae.decode(sparse), sae.decode(dense))
 
 
-def test_sparse_codes_of_no_rows_are_an_empty_matrix():
-    assert make_sae().encode_sparse(torch.zeros(0, D)).shape == (0, F)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_codes_of_no_rows_are_an_empty_matrix_that_decodes(kind):
+    sae = make_sae(kind)
+    codes = sae.encode_sparse(torch.zeros(0, D))
+    assert codes.shape == (0, F)
+    assert codes.dtype == torch.float32
+    assert sae.decode(codes).shape == sae.decode(sae.encode(torch.zeros(0, D))).shape == (0, D)
 
 
-def test_codes_and_reconstructions_keep_leading_dimensions_and_half_precision_inputs_are_read(x):
+def test_codes_and_reconstructions_keep_leading_dimensions(x):
     sae = make_sae()
     tokens = x.view(5, 10, D)
     assert sae.encode(tokens).shape == (5, 10, F)
     torch.testing.assert_close(sae(tokens), sae(x).view(5, 10, D))
-    assert sae(tokens.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("given", ["float16", "bfloat16", "float64", "numpy", "numpy_float16", "list"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_and_codes_of_any_float_type_are_read_in_the_weights_own(given, kind, x):
+    """Which device they come from: tests of the device contract."""
+    sae = make_sae(kind)
+    half = x.bfloat16() if given == "bfloat16" else x.half()
+    other = {
+        **{name: half.to(getattr(torch, name)) for name in ("float16", "bfloat16", "float64")},
+        "numpy": half.double().numpy(),
+        "numpy_float16": x.half().numpy(),
+        "list": half.tolist(),
+    }[given]
+    same = half.float()
+    for function in (sae.pre_activations, sae.encode, sae, lambda x: sae.encode_sparse(x).to_dense()):
+        assert torch.equal(function(other), function(same))
+    codes = sae.encode(same).double()
+    for given_codes in (codes, codes.detach().numpy(), codes.to_sparse_csr()):
+        torch.testing.assert_close(sae.decode(given_codes, other), sae(same))
 
 
 def test_reconstruction_is_differentiable_in_its_input(x):
@@ -181,9 +205,9 @@ def test_a_config_that_cannot_work_is_refused_in_one_sentence(fields, message):
 
 def test_activations_and_codes_of_the_wrong_width_are_refused(x):
     sae = make_sae()
-    with pytest.raises(ValueError, match="reads activations of width 16; these have width 15"):
+    with pytest.raises(ValueError, match="reads activations of width 16; these have shape"):
         sae.encode(x[:, 1:])
-    with pytest.raises(ValueError, match="has 64 latents; the codes have 63"):
+    with pytest.raises(ValueError, match="has 64 latents; the codes have shape"):
         sae.decode(torch.zeros(2, 63))
 
 

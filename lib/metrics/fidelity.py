@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.devices import to_cpu
 from lib.metrics.intervals import Interval, bootstrap
 
 
@@ -76,16 +77,17 @@ class PublishedReconstruction:
     """
 
     def __init__(self, means: Tensor) -> None:
-        self._means = means.double()  # (T, d)
+        self._means = to_cpu(means).double()  # (T, d)
         self._ratios, self._tokens = 0.0, 0
-        self._products = torch.zeros(3, means.shape[1], dtype=torch.double)  # x·x̂, x·x, x̂·x̂ by dimension
+        self._products = torch.zeros(3, self._means.shape[1], dtype=torch.double)  # x·x̂, x·x, x̂·x̂ by dimension
 
     @torch.no_grad()
     def update(self, x: Tensor, x_hat: Tensor) -> PublishedReconstruction:
         """Add pictures' tokens (B, T, d) and their reconstructions; returns itself. Raises ValueError for shapes."""
+        x, x_hat = to_cpu(x), to_cpu(x_hat)
         if x.shape != x_hat.shape or x.shape[1:] != self._means.shape:
             raise ValueError(f"x and x_hat must both be (B, {', '.join(map(str, self._means.shape))}).")
-        x, x_hat = x.double().cpu(), x_hat.double().cpu()
+        x, x_hat = x.double(), x_hat.double()
         ratios = (x - x_hat).square().sum(-1) / (x - self._means).square().sum(-1)  # (B, T)
         self._ratios, self._tokens = self._ratios + float(ratios.sum()), self._tokens + ratios.numel()
         self._products += torch.stack([(a * b).sum((0, 1)) for a, b in ((x, x_hat), (x, x), (x_hat, x_hat))])

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.columns import check_matrix, csr, transposed_csr
+from lib.devices import to_cpu
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -140,7 +141,9 @@ def shuffled_codes(codes: Tensor, seed: int = 0) -> Tensor:
     """CSR codes (N, F) in which every feature keeps its values but not its rows: the baseline of `match_codes`.
 
     The rows are put into one random order, and each feature's codes are then moved along it by a distance of its own.
+    The result is on the CPU.
     """
+    codes = to_cpu(codes)
     check_matrix(codes, "codes")
     columns = transposed_csr(codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr())  # (F, N)
     generator, (n_features, n) = torch.Generator().manual_seed(seed), columns.shape
