@@ -20,6 +20,7 @@ import argparse
 import io
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +31,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.figures import finish_computing, json_option, write_figures
 from lib.activations import ActivationStore, extract
 from lib.models import Encoder, load_encoder
 
@@ -115,8 +119,7 @@ def bare_forward(encoder: Encoder, pixels: torch.Tensor, sites: list[str], n: in
     """The forward pass that ends at the last site, on one batch again and again; nothing is kept."""
     for _ in range(n // len(pixels)):
         encoder.run(pixels, sites)
-    if pixels.is_cuda:
-        torch.cuda.synchronize()
+    finish_computing()
 
 
 def decoding(encoder: Encoder, images: Photos, batch: int, workers: int) -> None:
@@ -143,13 +146,14 @@ def cpu_seconds() -> float:
 
 def compare_extraction(
     spec: str, n: int, batch: int, workers: int, rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> None:
+) -> list[dict]:
+    """Pictures a second of each contestant, a row for each set of sites."""
     encoder = load_encoder(spec)
     transform, photos = encoder.transform, Photos(n)
     ready = Ready(photos, transform)
     pixels = torch.stack([ready[i] for i in range(batch)]).to(encoder.device)
     to_read = workers if pixels.is_cuda else 0  # worker processes for pixels at hand: a GPU is not kept waiting
-    n_blocks = encoder.n_layers
+    n_blocks, rows = encoder.n_layers, []
     print(f"\n{encoder}\n{n} pictures, all tokens, batch {batch}, {workers} workers, {torch.get_num_threads()} threads")
     print(f"{'sites':34}{'limit':>8}{'ours':>8}{'share':>7}{'JPEGs':>8}{'share':>7}", end="")
     print(f"{'possible':>10}{'published':>11}{'ours is':>9}")
@@ -163,7 +167,8 @@ def compare_extraction(
             "jpegs": lambda sites=sites: extraction(encoder, photos, sites, transform, batch, workers),
             "published": lambda layers=layers: published_way(encoder, photos, layers, batch, workers),
         }
-        for contestant in contestants.values() if layers == [n_blocks // 2 - 1] else ():
+        for contestant in contestants.values() if not rows else ():
+            encoder.transform = transform
             contestant()  # warm up
         times: dict[str, list[float]] = {name: [] for name in contestants}
         for _ in range(rounds):
@@ -171,6 +176,7 @@ def compare_extraction(
                 encoder.transform = transform
                 start = clock()
                 contestant()
+                finish_computing()
                 times[name].append(clock() - start)
         speed = {name: n / statistics.median(taken) for name, taken in times.items()}
         best = possible(speed["limit"], speed["decoding"], pixels.is_cuda)
@@ -181,6 +187,8 @@ def compare_extraction(
             f"{speed['published']:11,.1f}{speed['jpegs'] / speed['published']:8.2f}x",
             flush=True,
         )
+        rows.append({"encoder": spec, "sites": sites, "possible": best, **speed})
+    return rows
 
 
 class Rows(Dataset):
@@ -204,7 +212,7 @@ def rows_per_second(batches, n_batches: int) -> float:
     return rows / (time.perf_counter() - start)
 
 
-def compare_reading(n_rows: int, d: int, batch: int) -> None:
+def compare_reading(n_rows: int, d: int, batch: int) -> dict:
     from safetensors.torch import save_file
 
     from lib.stores import map_safetensors
@@ -227,6 +235,7 @@ def compare_reading(n_rows: int, d: int, batch: int) -> None:
     print(
         f"{'the same rows in file order':34} {in_order:14,.0f} rows/s  (shuffled reaches {ours / in_order:.0%} of it)"
     )
+    return {"rows_by_row": by_row, "shuffled": ours, "in_order": in_order}
 
 
 if __name__ == "__main__":
@@ -239,8 +248,9 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--cpu-seconds", action="store_true", help="pictures a CPU second, for a machine that is busy")
+    json_option(parser)
     arguments = parser.parse_args()
-    compare_extraction(
+    rows = compare_extraction(
         arguments.encoder,
         arguments.images,
         arguments.batch,
@@ -249,4 +259,5 @@ if __name__ == "__main__":
         cpu_seconds if arguments.cpu_seconds else time.perf_counter,
     )
     if arguments.rows:
-        compare_reading(arguments.rows, arguments.width, 4096)
+        rows.append(compare_reading(arguments.rows, arguments.width, 4096))
+    write_figures(arguments.json, rows)

@@ -2,21 +2,26 @@
 
 The pair loop is written anew here from its description: for every image, the images after it in batches of 100, each
 pair weighing its cosine into every neuron. It is timed on evenly spread images and scaled by their share of all pairs
-(`--full` runs every pair). Both sides run here in turns, on the same numbers, so that a busy machine slows both.
+(`--every 1` runs every pair). Both sides run here in turns, on the same numbers, so that a busy machine slows both.
 
-    python benchmarks/monosemanticity.py [--images 2000] [--features 2000] [--embedding 512] [--full]
+    python benchmarks/monosemanticity.py [--images 2000] [--features 2000] [--every 20] [--device cuda]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.figures import finish_computing, json_option, write_figures
 from lib.metrics import monosemanticity
 
 PAIR_BATCH = 100
@@ -27,8 +32,8 @@ def pair_loop(activations: Tensor, embeddings: Tensor, first_images: range) -> t
     """Sums of the pairs that start at `first_images`: weighted cosines `(F,)`, weights `(F,)`, how many pairs."""
     low, high = activations.min(dim=0, keepdim=True).values, activations.max(dim=0, keepdim=True).values
     activations = (activations - low) / (high - low)
-    weighted = torch.zeros(activations.shape[1])
-    weights = torch.zeros(activations.shape[1])
+    weighted = activations.new_zeros(activations.shape[1])
+    weights = activations.new_zeros(activations.shape[1])
     n_pairs = 0
     for n in first_images:
         for start in range(n + 1, len(activations), PAIR_BATCH):
@@ -52,14 +57,16 @@ def in_turns(dense: Tensor, given: Tensor, embeddings: Tensor, step: int) -> tup
     for turn in range(TURNS):
         start = time.perf_counter()
         weighted, weights, n_pairs = pair_loop(dense, embeddings, range(turn * step, len(dense), TURNS * step))
+        finish_computing()
         loop.append((time.perf_counter() - start) * all_pairs / n_pairs)
         start = time.perf_counter()
         for _ in range(REPEATS):
             scores = monosemanticity(given, embeddings)
+        finish_computing()
         ours.append((time.perf_counter() - start) / REPEATS)
         sums.append(torch.stack([weighted, weights]))
     weighted, weights = torch.stack(sums).sum(0)
-    difference = (scores - weighted / weights).nan_to_num().abs().max().item() if step == 1 else float("nan")
+    difference = (scores - (weighted / weights).cpu()).nan_to_num().abs().max().item() if step == 1 else float("nan")
     return statistics.median(loop), statistics.median(ours), difference
 
 
@@ -75,22 +82,27 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=2000)
     parser.add_argument("--embedding", type=int, default=512, help="width of E (512: CLIP ViT-B/32, 768: DINOv2 ViT-B)")
     parser.add_argument("--k", type=int, default=20, help="active features an image, in the SAE's codes")
-    parser.add_argument("--full", action="store_true", help="run all pairs instead of every 20th image's")
+    parser.add_argument("--every", type=int, default=20, help="time the pair loop on every 20th image; 1: on all")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    json_option(parser)
     args = parser.parse_args()
 
     generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(args.images, args.embedding, generator=generator)
-    codes = sparse_codes(args.images, args.features, args.k, generator)
-    neurons = torch.randn(args.images, args.features, generator=generator)
+    embeddings = torch.randn(args.images, args.embedding, generator=generator).to(args.device)
+    codes = sparse_codes(args.images, args.features, args.k, generator).to(args.device)
+    neurons = torch.randn(args.images, args.features, generator=generator).to(args.device)
     print(f"N = {args.images}, F = {args.features}, E = {args.embedding}, {torch.get_num_threads()} threads")
+    rows = []
     print(f"{'activations':34} {'pair loop':>12} {'lib':>10} {'ratio':>8}   {'largest difference':>18}")
     for label, dense, given in (
         (f"SAE codes, k = {args.k} (CSR)", codes, codes.to_sparse_csr()),
         (f"SAE codes, k = {args.k} (dense)", codes, codes),
         ("raw neurons (dense)", neurons, neurons),
     ):
-        loop, ours, difference = in_turns(dense, given, embeddings, step=1 if args.full else 20)
+        loop, ours, difference = in_turns(dense, given, embeddings, step=args.every)
         print(f"{label:34} {loop:10.2f} s {ours * 1e3:7.2f} ms {loop / ours:7.0f}x   {difference:18.1e}")
+        rows.append({"activations": label, "pair_loop_seconds": loop, "seconds": ours})
+    write_figures(args.json, rows)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.figures import finish_computing, json_option, write_figures
+
 Step = Callable[[Tensor], object]
 
 UNUSED = {
@@ -236,24 +238,17 @@ def in_autocast(step: Step, device: str) -> Step:
     return autocast
 
 
-def finish_computing(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def measure(
-    table: dict[str, dict[str, Step]], store: RandomActivations, rounds: int, device: str
-) -> dict[tuple[str, str], float]:
+def measure(table: dict[str, dict[str, Step]], store: RandomActivations, rounds: int) -> dict[tuple[str, str], float]:
     """Median seconds of a step, the contestants taking turns."""
     seconds: dict[tuple[str, str], list[float]] = {}
     for turn in range(rounds + 2):
         for kind, steps in table.items():
             for name, step in steps.items():
                 x = store.data[turn % len(store.data)]
-                finish_computing(device)
+                finish_computing()
                 started = time.perf_counter()
                 step(x)
-                finish_computing(device)
+                finish_computing()
                 if turn >= 2:  # the first steps set up
                     seconds.setdefault((kind, name), []).append(time.perf_counter() - started)
     return {key: median(values) for key, values in seconds.items()}
@@ -302,11 +297,17 @@ def main() -> None:
     parser.add_argument("--loss-lr", type=float, default=1e-3)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    json_option(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     sys.meta_path.insert(0, UnusedPackages())
     store = RandomActivations(args.d, args.width, args.k, args.batch, args.device)
-    print_table(measure(contestants(store, args), store, args.rounds, args.device), args)
+    seconds = measure(contestants(store, args), store, args.rounds)
+    print_table(seconds, args)
+    rows = [
+        {"kind": kind, "trainer": name, "samples_per_second": args.batch / own} for (kind, name), own in seconds.items()
+    ]
+    write_figures(args.json, rows)
     if args.loss_steps:
         compare_losses(store, args)
 

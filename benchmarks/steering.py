@@ -26,6 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.figures import finish_computing, json_option, write_figures
 from lib.activations import extract
 from lib.data import load_images
 from lib.llava import Llava, load_llava
@@ -127,7 +128,8 @@ def ours(llava: Llava, sae: SAE, pictures: list[Image.Image], alphas: dict[int, 
     return llava.answers(pictures, QUESTION, interventions, max_new_tokens=NEW_TOKENS)
 
 
-def compare(name: str, llava: Llava, n_images: int, n_features: int, rounds: int) -> None:
+def compare(name: str, llava: Llava, n_images: int, n_features: int, rounds: int) -> dict:
+    """Steered answers (labels) a second of both, on the clock; every text compared."""
     images = load_images(f"menagerie:val[:{n_images}]")
     pictures = [images[i] for i in range(n_images)]
     sae, alphas = trained_sae(llava, n_features, TRAIN)
@@ -141,6 +143,7 @@ def compare(name: str, llava: Llava, n_images: int, n_features: int, rounds: int
         for contestant, run in contestants.items():
             wall, cpu = time.perf_counter(), time.process_time()
             texts[contestant] = run(llava, sae, pictures, alphas)
+            finish_computing()
             times[contestant].append(time.perf_counter() - wall)
             busy[contestant].append(time.process_time() - cpu)
     labels = n_images * n_features
@@ -157,6 +160,7 @@ def compare(name: str, llava: Llava, n_images: int, n_features: int, rounds: int
         f"   {same} of {labels} the same, {distinct} different answers",
         flush=True,
     )
+    return {"llava": name, "labels": labels, "same": same, **speed}
 
 
 def main() -> None:
@@ -166,7 +170,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
     parser.add_argument("--llava", nargs="*", default=["tiny", "middle"], help="specs, or middle: random weights")
+    json_option(parser)
     args = parser.parse_args()
+    rows = []
     print(f"{torch.get_num_threads()} threads; labels a second (wall clock) and CPU milliseconds for each label")
     print(f"{'':<24}{'published':>11}{'ours':>11}{'ratio':>9}{'published':>12}{'ours':>9}{'ratio':>9}   texts")
     for spec in args.llava:
@@ -174,7 +180,8 @@ def main() -> None:
             source = f"hf:{middle_folder(Path(folder))}" if spec == "middle" else spec
             for dtype in args.dtypes:
                 llava = load_llava(source, dtype=dtype)
-                compare(f"{spec}, {dtype}", llava, args.images, args.features, args.rounds)
+                rows.append(compare(f"{spec}, {dtype}", llava, args.images, args.features, args.rounds))
+    write_figures(args.json, rows)
 
 
 if __name__ == "__main__":
