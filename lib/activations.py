@@ -67,7 +67,12 @@ def extract(
     shard_images = shard_images or _shard_images(encoder, selection, batch_size, dtype)
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
     geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
-    about = {"encoder": encoder.spec, "device": encoder.device.type, "torch": torch.__version__}
+    about = {
+        "encoder": encoder.spec,
+        "precision": str(encoder.dtype),
+        "device": encoder.device.type,
+        "torch": torch.__version__,
+    }
     folders = {name: SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
     same_on_all_ranks([(name, folder.meta["hash"], geometry) for name, folder in folders.items()], "what to extract")
     with _alone(Path(out), names):
@@ -75,6 +80,11 @@ def extract(
         on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress))
         on_first_rank(lambda: _finish(folders))
         return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
+
+
+def _about(encoder: Encoder) -> dict[str, str]:
+    """What meta.json says of the encoder beside its fingerprint."""
+    return {"encoder": encoder.spec, "precision": str(encoder.dtype)}
 
 
 def _check_source(images, on_error: str) -> None:
@@ -189,7 +199,14 @@ class ActivationStream:
         self.d, self.buffer_rows = encoder.width(site), buffer_rows
         self._image_batch, self._workers, self._on_error = batch_size or _batch_size(encoder), workers, on_error
         spec = {**_source_spec(encoder, images, self._tokens), "site": self.site, "stream": True}
-        self.meta = {"spec": spec, "hash": spec_hash(spec), "site": self.site, "tokens": self.tokens, "d": self.d}
+        about = {"encoder": encoder.spec, "precision": str(encoder.dtype)}
+        self.meta = {
+            "spec": spec,
+            "hash": spec_hash(spec),
+            "site": self.site,
+            "tokens": self.tokens,
+            "d": self.d,
+        } | about
 
     def __len__(self) -> int:
         return len(self.images) * (1 if self.site == "proj" else self._tokens.per_image)

@@ -43,6 +43,7 @@ class Ensemble(nn.Module):
             raise ValueError("An SAE that normalises each input cannot be one of an ensemble, whose decoders add up.")
         self.members, self.d = nn.ModuleList(members), members[0].d
         self.n_features = sum(sae.n_features for sae in members)
+        self.origin = members[0].origin
         self._joined: tuple[list[tuple], Tensor] | None = None
 
     @property
@@ -146,7 +147,10 @@ class Residuals:
         weights = hashlib.sha256()
         for tensor in ensemble.state_dict().values():
             weights.update(to_cpu(tensor).contiguous().numpy().tobytes())
-        self.meta = {"hash": spec_hash({"residual_of": store.meta["hash"], "weights": weights.hexdigest()})}
+        self.meta = {
+            **store.meta,
+            "hash": spec_hash({"residual_of": store.meta["hash"], "weights": weights.hexdigest()}),
+        }
 
     def __len__(self) -> int:
         return len(self.store)

@@ -20,6 +20,7 @@ from lib.columns import csr, sorted_columns, transposed_csr
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, unreadable_images
 from lib.sae import SAE
+from lib.sae_origin import check_origin
 
 MAX_CODES = 1 << 25  # dense codes held at once; more tokens are encoded in turn
 TENSORS = "features.safetensors"
@@ -56,16 +57,20 @@ class FeatureTable:
         workers: int | None = None,
         on_error: str = "raise",
         progress: bool = True,
+        check: bool = True,
     ) -> FeatureTable:
         """Run all images through encoder and SAE once; memory grows with the active codes and F x k patch maps only.
 
         `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead.
         tokens, workers, on_error: as in `extract`; an image that is skipped has an empty row of codes.
-        Raises ValueError for bad arguments, an SAE of another width, or an unreadable image.
+        Raises ValueError for bad arguments, an SAE of another width, an unreadable image and, unless `check` is False,
+        an SAE that was trained on another encoder or site.
         """
         site = str(encoder.site(site))
         if sae.d != encoder.width(site):
             raise ValueError(f"this SAE reads vectors of width {sae.d}, but {site} is {encoder.width(site)} wide.")
+        if check:
+            check_origin(sae, encoder, site)
         if len(images) == 0 or top < 1:
             raise ValueError(
                 f"a feature table needs at least one image and one top image, got {len(images)} and {top}."

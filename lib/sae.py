@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from lib.artifacts import replacing
 from lib.devices import bring, choose_device, to_cpu
+from lib.sae_origin import Origin
 from lib.sparse_codes import Codes, Encoder
+from lib.training_log import read_metrics
 
 PENALISED = ("relu", "jumprelu", "gated")
 """Kinds without a k: a penalty decides how many latents are active."""
@@ -234,6 +236,8 @@ class SAE(nn.Module):
     The kind gated also has r_mag (F,) and b_mag (F,). `W_enc` is stored by latent, as `W_dec` is; its strides show it,
     its shape does not. Decoder rows that another library trained keep the norms that it gave them.
 
+    `origin`: what it was trained on, where known. `history`: the rows of its training's log, oldest first.
+
     It takes activations and codes from any device, of any float type, tensors or numpy arrays, and answers where its
     weights are, in their type.
     """
@@ -241,6 +245,8 @@ class SAE(nn.Module):
     def __init__(self, config: SAEConfig, d: int) -> None:
         super().__init__()
         self.config, self.d, self.n_features = config, d, config.n_features(d)
+        self.origin: Origin | None = None
+        self.history: list[dict[str, float]] = []
         config.group_ends(self.n_features)
         generator = torch.Generator().manual_seed(config.seed)
         directions = torch.rand(self.n_features, d, generator=generator).mul_(2).sub_(1)
@@ -340,7 +346,8 @@ class SAE(nn.Module):
         with replacing(folder / "model.safetensors") as temporary:
             save_file({name: to_cpu(tensor).contiguous() for name, tensor in self.state_dict().items()}, temporary)
         with replacing(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps({"d": self.d, **asdict(self.config)}, indent=1) + "\n", encoding="utf-8")
+            about = {"d": self.d, **asdict(self.config)} | ({"origin": self.origin.to_dict()} if self.origin else {})
+            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | os.PathLike, device: str | torch.device = "auto") -> "SAE":
@@ -350,7 +357,9 @@ class SAE(nn.Module):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"No SAE in {folder}: {name} is missing.")
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        sae = cls(SAEConfig.from_dict({k: v for k, v in values.items() if k != "d"}), values["d"])
+        d, origin = values.pop("d"), Origin.from_dict(values.pop("origin", None))
+        sae = cls(SAEConfig.from_dict(values), d)
+        sae.origin, sae.history = origin, read_metrics(folder)
         try:
             sae.load_state_dict(load_file(folder / "model.safetensors"))
         except RuntimeError as error:

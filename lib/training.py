@@ -34,6 +34,7 @@ from lib.metrics.reconstruction import Reconstruction
 from lib.metrics.sparsity import Sparsity
 from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
+from lib.sae_origin import Origin
 from lib.training_log import TrainingLog
 
 
@@ -129,7 +130,8 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     """What makes the artifact: the config, the data and the code. Logging and checkpoints change nothing."""
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
-    code = code_fingerprint("sae", "sparse_codes", "objectives", "training")
+    orders = {home.__module__ for home in type(store).__mro__ if home.__module__.startswith("lib.")}  # of batches
+    code = code_fingerprint("sae", "sparse_codes", "objectives", "training", *sorted(orders | {"lib.stores"}))
     return {"config": settings, "data": store.meta["hash"], "code": code}
 
 
@@ -183,7 +185,7 @@ class Setup:
                 _require_finite(x, step)
                 first = x if first is None else first
                 squares.append(float(x.float().square().sum(1).mean()))
-        self._store, self._rows = store, {}
+        self._store, self._rows, self.origin = store, {}, Origin.of(store)
         self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
         if self.scale == 0:
             raise ValueError("All activations are zero; there is nothing to learn from them.")
@@ -345,6 +347,7 @@ class Run:
             threshold[threshold < 0] = threshold[threshold >= 0].median()
         self.sae.rescale_(self.scale)
         self.sae.zero_grad(set_to_none=True)
+        self.sae.origin, self.sae.history = self.setup.origin, self.log.rows
         if self.folder is not None:
             self.sae.save(self.folder)
             meta = {"spec": self.spec, "hash": spec_hash(self.spec), "complete": True, "input_scale": self.scale}

@@ -7,21 +7,22 @@ from pathlib import Path
 
 
 class TrainingLog:
-    """Appends rows to `metrics.jsonl` in a folder; without one it only keeps the time.
+    """Keeps the rows of a training's metrics in `rows`, and appends them to `metrics.jsonl` where there is a folder.
 
     `step` is where training resumes: lines after it, written since the last checkpoint, come again and are dropped.
     """
 
     def __init__(self, folder: Path | None, step: int) -> None:
         self._started, self._before = time.perf_counter(), 0.0
+        self.rows: list[dict[str, float]] = []
         self._file = self._board = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "metrics.jsonl"
-        kept = [row for row in read_metrics(folder) if row["step"] <= step]
-        self._before = kept[-1]["seconds"] if kept else 0.0
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self.rows = [row for row in read_metrics(folder) if row["step"] <= step]
+        self._before = self.rows[-1]["seconds"] if self.rows else 0.0
+        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
@@ -35,8 +36,9 @@ class TrainingLog:
 
     def write(self, row: dict[str, float]) -> None:
         """Add one row; it needs a `step`."""
+        self.rows.append({**row, "seconds": round(self.seconds, 3)})
         if self._file is not None:
-            self._file.write(json.dumps({**row, "seconds": round(self.seconds, 3)}) + "\n")
+            self._file.write(json.dumps(self.rows[-1]) + "\n")
             self._file.flush()
         if self._board is not None:
             for name, value in row.items():

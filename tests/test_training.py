@@ -1,9 +1,12 @@
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import lib.artifacts
 import lib.training
 from lib.activations import ActivationStore
 from lib.artifacts import read_meta
@@ -168,6 +171,16 @@ def test_a_complete_artifact_is_loaded_and_one_of_another_spec_is_made_again(sto
         assert read_meta(tmp_path) is None
     assert_same(train(store, replace(SHORT, seed=3), out=tmp_path), train(store, replace(SHORT, seed=3)))
     assert_same(SAE.load(tmp_path), train(store, replace(SHORT, seed=3)))
+
+
+@pytest.mark.parametrize("module", ["stores", "sparse_codes", "training", "objectives/base"])
+def test_the_spec_covers_the_code_that_trains_and_that_orders_the_batches(module, store, tmp_path, monkeypatch):
+    before = lib.training._spec(store, SHORT)
+    monkeypatch.setattr(lib.artifacts, "_LIB", Path(shutil.copytree(lib.artifacts._LIB, tmp_path / "lib")))
+    assert lib.training._spec(store, SHORT) == before
+    source = tmp_path / "lib" / f"{module}.py"
+    source.write_text(source.read_text() + "\nANOTHER = 1\n")
+    assert lib.training._spec(store, SHORT)["code"] != before["code"]
 
 
 def test_a_model_that_was_not_trained_here_is_never_overwritten(store, tmp_path):

@@ -2,10 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from lib.sae import PENALISED, SAE
-from lib.training_log import read_metrics
 
 _TOLD = ("encoder", "site", "tokens", "images")
 _FIGURES = {
@@ -16,14 +14,15 @@ _FIGURES = {
 }
 
 
-def facts_of(store: object | None, folder: Path | None) -> dict:
-    """What the activations' store and the training's log know: encoder, site, tokens, images, and the last figures."""
-    facts: dict = {}
+def facts_of(sae: SAE, store: object | None) -> dict:
+    """What the SAE's origin, the activations' store and the training's log know: `_TOLD`, and the last figures."""
+    origin = sae.origin.to_dict() if sae.origin else {}
+    facts = {name: origin[name] for name in _TOLD if name in origin}
     meta = getattr(store, "meta", None) or {}
     for name in _TOLD:
         value = meta.get(name, meta.get("spec", {}).get(name))
         facts |= {name: value} if value is not None else {}
-    rows = read_metrics(folder) if folder else []
+    rows = sae.history
     for name in _FIGURES if rows else ():
         value = rows[-1].get(f"val_{name}", rows[-1].get(name) if name != "dead" else None)
         facts |= {name: value} if value is not None else {}

@@ -7,10 +7,12 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path, PurePosixPath
 
 from lib.hub.card import facts_of, model_card
 from lib.sae import SAE
+from lib.sae_origin import Origin
 
 PREFIX = "hf:"
 _SETTINGS = ("config.json", "cfg.json")
@@ -63,9 +65,11 @@ def package_sae(
     spec: str | None = None,
 ) -> Path:
     """Write what `push_sae` pushes into a local folder: config.json, model.safetensors, README.md."""
-    trained = None if isinstance(sae, SAE) else Path(sae)
-    sae, folder = (SAE.load(trained) if trained else sae), Path(folder)
-    facts = {**facts_of(store, trained), **(about or {})}
+    sae, folder = (sae if isinstance(sae, SAE) else SAE.load(sae)), Path(folder)
+    if sae.origin is None and store is not None:
+        sae = copy(sae)  # the caller's stays as it is
+        sae.origin = Origin.of(store)
+    facts = {**facts_of(sae, store), **(about or {})}
     sae.save(folder)
     (folder / "README.md").write_text(model_card(sae, facts, spec or str(folder)), encoding="utf-8")
     return folder
@@ -81,7 +85,7 @@ def push_sae(
 ) -> str:
     """Push a dictionary to the hub repository `owner/name`, made where it is missing, in one commit; returns its spec.
 
-    sae: an SAE, or the folder that `train_sae` filled, whose log then gives the card its figures. path: folder in the
+    sae: an SAE, or the folder that `train_sae` filled, whose log gives the card its figures. path: folder in the
     repository. store: the activations it was trained on, for encoder, site, tokens and images. about: further facts for
     the card (`license` goes into its head). Raises PermissionError without a token that may write, ConnectionError
     where the hub cannot be reached.

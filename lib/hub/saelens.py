@@ -19,6 +19,7 @@ from lib.hub.assembly import Weights, assemble, group_fractions, inexpressible, 
 from lib.hub.prisma import INPUT_NORMS
 from lib.hub.safe_files import Checkpoint
 from lib.sae import KINDS, SAE, above_threshold, row_top_k
+from lib.sae_origin import Origin
 
 _SCALED_BEFORE_TRAINING = ("expected_average_only_in", "covariance_whitening")
 _EXPORTED_NORMS = {ours: theirs for theirs, ours in INPUT_NORMS.items() if theirs}
@@ -26,6 +27,13 @@ _WRITTEN_FOR = "6.0.0"  # the first version of this layout
 
 
 def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
+    """What `_load` reads, with the origin that an export of ours has in its metadata."""
+    sae, metadata = _load(checkpoint), checkpoint.config.get("metadata")
+    sae.origin = Origin.from_dict(metadata.get("origin")) if isinstance(metadata, dict) else None
+    return sae
+
+
+def _load(checkpoint: Checkpoint) -> SAE:
     """Architectures standard, topk, jumprelu, gated; batchtopk and matryoshka_batchtopk in training; no others."""
     state, path = checkpoint.content, checkpoint.path
     if checkpoint.config is None:
@@ -121,6 +129,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
     in cfg.json. Raises ValueError for kinds that SAELens has no word for, such as signed_topk.
     """
     architecture, tensors = _as_theirs(sae)
+    origin = {"origin": sae.origin.to_dict()} if sae.origin else {}
     config = {
         "architecture": architecture,
         "d_in": sae.d,
@@ -130,7 +139,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
         "apply_b_dec_to_input": True,
         "normalize_activations": _EXPORTED_NORMS[sae.config.input_norm],
         "reshape_activations": "none",
-        "metadata": {"sae_lens_version": _WRITTEN_FOR, **metadata},
+        "metadata": {"sae_lens_version": _WRITTEN_FOR, **origin, **metadata},
     }
     config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}
     folder = Path(folder)
