@@ -1,0 +1,81 @@
+"""Artifacts on disk: addressed by the spec that made them, complete or absent, never half-written.
+
+One rule holds for all of them (activation stores, SAEs, feature tables): a folder holds the artifact that was last
+finished for it, and whatever was there of another spec lies beside it, as `<folder>.<its hash>`. See `places`.
+"""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+from lib.artifacts.digests import check_file, check_files, digest_of, load_tensors, save_tensors
+from lib.artifacts.places import alone, claim, is_complete, publish
+from lib.artifacts.writing import Damaged, naming_a_full_disk, read_meta, replacing, sound_meta, write_meta
+
+__all__ = [
+    "Damaged",
+    "alone",
+    "check_file",
+    "check_files",
+    "claim",
+    "code_fingerprint",
+    "digest_of",
+    "is_complete",
+    "load_tensors",
+    "naming_a_full_disk",
+    "publish",
+    "read_meta",
+    "replacing",
+    "save_tensors",
+    "sound_meta",
+    "spec_hash",
+    "write_meta",
+]
+
+_LIB = Path(__file__).parent.parent
+
+
+def spec_hash(spec: dict) -> str:
+    """16 hex digits that name a spec: SHA-256 of its canonical JSON (sorted keys, no spaces).
+
+    Raises ValueError when the spec holds something JSON has no word for.
+    """
+    try:
+        text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except TypeError as error:
+        raise ValueError(
+            f"a spec may hold only JSON values (str, int, float, bool, None, list, dict): {error}"
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_fingerprint(*modules: str) -> str:
+    """16 hex digits of what the named modules or packages of lib do: `code_fingerprint("activations", "menagerie")`.
+
+    Comments, layout and docstrings do not count, so an artifact is redone when its code changed and only then.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        for source in _sources(module.removeprefix("lib.")):
+            digest.update(source.relative_to(_LIB).as_posix().encode())
+            digest.update(_without_docstrings(ast.parse(source.read_text(encoding="utf-8"))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources(module: str) -> list[Path]:
+    path = _LIB.joinpath(*module.split("."))
+    if path.is_dir():
+        return sorted(path.rglob("*.py"))
+    if path.with_suffix(".py").is_file():
+        return [path.with_suffix(".py")]
+    raise ValueError(f"lib has no module {module!r} to take a fingerprint of")
+
+
+def _without_docstrings(tree: ast.AST) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            del node.body[0]
+    return ast.dump(tree)
