@@ -4,6 +4,9 @@ A dictionary, an encoder and a store each have a home. What feeds pandas, numpy 
 Nothing else in this project moves tensors between devices.
 """
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -31,12 +34,13 @@ def home_of(where: Home) -> torch.device:
 
 
 def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
-    """x (a tensor, a numpy array or nested lists, any shape) on the device of `home`, as `dtype` if one is given.
+    """x (a tensor, a numpy array, a pandas column or nested lists) on the device of `home`, as `dtype` if one is given.
 
     A tensor that is there already is returned as it is. What comes from pinned memory is not waited for.
     """
-    if isinstance(x, np.ndarray) and not x.flags.writeable:
-        x = x.copy()
+    if hasattr(x, "__array__") and not isinstance(x, Tensor):
+        x = np.require(x, requirements="W")  # torch shares what it may write to
+        x = x if all(stride >= 0 for stride in x.strides) else x.copy()
     x = x if isinstance(x, Tensor) else torch.as_tensor(x)
     return x.to(home_of(home), dtype or x.dtype, non_blocking=x.device.type == "cpu" and x.is_pinned())
 
@@ -44,3 +48,60 @@ def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
 def to_cpu(x: Any) -> Tensor:
     """x on the CPU, off the graph: what tables, plots and files are made of."""
     return bring(x.detach() if isinstance(x, Tensor) else x, "cpu")
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """x, a tensor on any device or what numpy makes an array of, as an array."""
+    return to_cpu(x).numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Raise ValueError where x, dense or sparse CSR, holds NaN or infinity; `name` is what the message calls it."""
+    values = x.values() if x.layout == torch.sparse_csr else x
+    if values.layout == torch.strided and values.is_floating_point() and values.numel():
+        least, most = values.aminmax()  # both are NaN where one value is, and no copy is made
+        if not bool(least.isfinite() & most.isfinite()):
+            raise ValueError(f"{name} holds NaN or infinity, so its figures would mean nothing: check what made it.")
+
+
+def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[[Callable], Callable]:
+    """Decorate a function, or a method, that measures tensors: the contract above, at the door of every metric.
+
+    Arguments annotated `Tensor` may be tensors on different devices, numpy arrays or lists: they meet on the device of
+    the first of them, or `on` that one, and what is returned is on the CPU. They must be finite, but for those named in
+    `unknown`, where NaN means that nothing is known. Nothing is differentiated.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+        operands = [name for name, of in signature.parameters.items() if str(of.annotation).split(" | ")[0] == "Tensor"]
+
+        @wraps(function)
+        @torch.no_grad()
+        def measured(*args, **kwargs):
+            given, home = signature.bind(*args, **kwargs), on
+            for name in operands:
+                if given.arguments.get(name) is not None:
+                    home = home or _measuring_device(given.arguments[name])
+                    given.arguments[name] = bring(given.arguments[name], home)
+                    if name not in unknown:
+                        check_finite(given.arguments[name], name)
+            return _answered(function(*given.args, **given.kwargs))
+
+        return measured
+
+    return decorate
+
+
+def _measuring_device(x: Any) -> torch.device:
+    """Where x lies; the CPU for what is no tensor, and for MPS, which has no float64."""
+    home = home_of(x) if isinstance(x, Tensor) else torch.device("cpu")
+    return torch.device("cpu") if home.type == "mps" else home
+
+
+def _answered(found: Any) -> Any:
+    """Tensors on the CPU, alone or in a tuple, named or not."""
+    if isinstance(found, tuple):
+        parts = [_answered(part) for part in found]
+        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
+    return to_cpu(found) if isinstance(found, Tensor) else found

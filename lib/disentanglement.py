@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lib.artifacts import spec_hash
+from lib.devices import bring, to_cpu
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -214,14 +215,14 @@ class NearestText:
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """(.., E), of any length -> (.., C): the scaled cosine with each class's nearest prototype."""
-        similar = self.scale * F.normalize(embeddings.float(), dim=-1) @ self.prototypes.T.to(embeddings.device)
+        similar = self.scale * F.normalize(embeddings.float(), dim=-1) @ bring(self.prototypes, embeddings).T
         lowest = similar.new_full((*similar.shape[:-1], self.n_classes), -torch.inf)
-        index = self.class_of.to(similar.device).expand(similar.shape)
+        index = bring(self.class_of, similar).expand(similar.shape)
         return lowest.scatter_reduce(-1, index, similar, "amax")
 
     def predict(self, embeddings: Tensor) -> Tensor:
-        """(.., E) -> (..,) classes."""
-        return self.logits(embeddings).argmax(-1)
+        """(.., E) -> (..,) classes, on the CPU."""
+        return to_cpu(self.logits(embeddings).argmax(-1))
 
 
 ROLES = ("selection", "validation", "test")

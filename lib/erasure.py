@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lib.devices import bring, to_cpu
 from lib.disentanglement import Part
 from lib.steering import difference_of_means
 from lib.suppression import Trials
@@ -22,10 +23,10 @@ class Eraser:
         self.n_features, self.d = self.W_dec.shape
 
     def encode(self, x: Tensor) -> Tensor:
-        return (x - self._bias.to(x)) @ self._right.to(x).T
+        return (x - bring(self._bias, x, x.dtype)) @ bring(self._right, x, x.dtype).T
 
     def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
-        return codes @ self.W_dec.to(codes) + self._bias.to(codes)
+        return codes @ bring(self.W_dec, codes, codes.dtype) + bring(self._bias, codes, codes.dtype)
 
 
 def mean_difference_eraser(x: Tensor, concept: Tensor) -> Eraser:
@@ -56,7 +57,7 @@ def token_rows(part: Part, trials: Trials, sites: list[str]) -> dict[str, tuple[
     found = {site: [] for site in sites}
     for pixels in trials.pixels:
         for site, value in trials.encoder.run(pixels, sites).items():
-            found[site].append(value.cpu())
+            found[site].append(to_cpu(value))
     rows = {site: torch.cat(parts) for site, parts in found.items()}
     return {
         site: (x.flatten(0, -2), trials.spurious.repeat_interleave(x[0].numel() // x.shape[-1]))
@@ -75,7 +76,7 @@ def balanced_probe(part: Part, trials: Trials, anchor_weight: float, steps: int 
     share = trials.group.bincount().double().reciprocal()[trials.group]
     share = (share / share.sum()).float()
     of_class = F.one_hot(trials.zero_shot.class_of).float()  # (K, C)
-    anchor = F.normalize(of_class.T @ trials.zero_shot.prototypes.cpu(), dim=-1) * trials.zero_shot.scale
+    anchor = F.normalize(of_class.T @ to_cpu(trials.zero_shot.prototypes), dim=-1) * trials.zero_shot.scale
     weights = anchor.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([weights], max_iter=steps, line_search_fn="strong_wolfe")
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
 from lib.columns import csr, sorted_columns, transposed_csr
+from lib.devices import bring, metric, to_cpu, to_numpy
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, unreadable_images
 from lib.sae import SAE
@@ -145,7 +146,7 @@ class FeatureTable:
 
     def neighbours(self, sae: SAE, k: int = 6) -> tuple[Tensor, Tensor]:
         """The k features with the most similar decoder directions: indices (F, k) and cosines (F, k), nearest first."""
-        unit = F.normalize(sae.W_dec.detach().cpu(), dim=1)  # (F, d)
+        unit = F.normalize(to_cpu(sae.W_dec), dim=1)  # (F, d)
         found = []
         for start, rows in zip(range(0, len(unit), 4096), unit.split(4096), strict=True):
             cosine = rows @ unit.t()
@@ -171,10 +172,10 @@ class FeatureTable:
         """
         if len(image_embeddings) != self.codes.shape[0]:
             raise ValueError(f"image_embeddings must have a row for each of the {self.codes.shape[0]} images.")
-        unit = F.normalize(image_embeddings.float().cpu(), dim=1)
+        unit = F.normalize(to_cpu(image_embeddings).float(), dim=1)
         pictures = F.normalize(self._columns @ (unit - unit.mean(0)), dim=1)  # (F, E)
         texts = sum(encoder.embed_texts([template.format(word) for word in vocabulary]) for template in templates)
-        words = F.normalize(texts.float().cpu(), dim=1)  # (V, E)
+        words = F.normalize(to_cpu(texts).float(), dim=1)  # (V, E)
         scores = pictures @ F.normalize(words - words.mean(0), dim=1).t()
         best = scores.topk(min(k, len(vocabulary)), dim=1)
         return [
@@ -214,6 +215,7 @@ class FeatureTable:
         return cls(meta["site"], meta["tokens"], meta["images"], codes, *rest)
 
 
+@metric()
 def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
     """Each feature's k most active images: indices (F, k), most active first and -1 for none, and values (F, k).
 
@@ -247,11 +249,10 @@ class _OnePass:
     @torch.no_grad()
     def add(self, pixels: Tensor, images: Tensor) -> None:
         """Take in a batch of images (B, 3, H, W) and their ascending indices (B,)."""
-        values = self.encoder.run(pixels.to(self.encoder.device), [self.site])[self.site]  # (B, T, d) or (B, E)
-        values = values.to(self.sae.W_enc.device)
+        values = bring(self.encoder.run(pixels, [self.site])[self.site], self.sae)  # (B, T, d) or (B, E)
         rows, _ = self._tokens(values, images)
         rows = rows.view(len(images), -1, self.sae.d)
-        codes = torch.cat([self.sae.encode(part).amax(1) for part in self._parts(rows)]).cpu()  # (B, F)
+        codes = to_cpu(torch.cat([self.sae.encode(part).amax(1) for part in self._parts(rows)]))  # (B, F)
         if not codes.isfinite().all():
             raise ValueError(f"codes at {self.site} are not finite: load the encoder with dtype='float32'.")
         row, feature = (codes > 0).nonzero().unbind(1)
@@ -297,8 +298,8 @@ class _OnePass:
             pairs = ((image >= start) & (image < start + len(part))).nonzero().squeeze(1)
             if len(pairs):
                 codes = self.sae.encode(part)  # (b, h * w, F)
-                where = (image[pairs] - start).to(codes.device), feature[pairs].to(codes.device)
-                maps[pairs] = codes.transpose(1, 2)[where].clamp_max(torch.finfo(torch.float16).max).half().cpu()
+                where = bring(image[pairs] - start, codes), bring(feature[pairs], codes)
+                maps[pairs] = to_cpu(codes.transpose(1, 2)[where].clamp_max(torch.finfo(torch.float16).max).half())
             start += len(part)
         return maps
 
@@ -313,7 +314,7 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
     """Everything a table depends on: the pictures, both models' weights, and the code in between."""
     weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
     for name, tensor in sorted(sae.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        weights.update(name.encode() + to_numpy(tensor.contiguous()).tobytes())
     drawn = ["menagerie"] if images.spec.startswith("menagerie") else []
     return {
         "encoder": encoder.fingerprint,

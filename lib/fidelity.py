@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from lib.devices import bring, to_cpu
 from lib.metrics.fidelity import PublishedReconstruction
 from lib.metrics.reconstruction import Reconstruction
 from lib.models import Encoder
@@ -17,7 +18,7 @@ from lib.sae import SAE
 from lib.steering import Intervention, Neurons
 from lib.stores import ActivationStore
 
-_DENSE_CODES = 1 << 24  # codes that are dense at a time: 64 MiB
+_DENSE_CODES = 1 << 24  # codes, or values of the store, that are held at a time: 64 MiB
 
 
 class TokenFit(NamedTuple):
@@ -34,18 +35,19 @@ class TokenFit(NamedTuple):
 
 @torch.no_grad()
 def fit_tokens(sae: SAE, store: ActivationStore) -> TokenFit:
-    """Read all of a store of tokens, some pictures at a time. Raises ValueError where pictures have unequal tokens."""
+    """Read a store of tokens twice, some pictures at a time. Raises ValueError where pictures have unequal tokens."""
     per_image = _tokens_per_image(store)
-    means = store[:].view(-1, per_image, store.d).double().mean(0)
-    ours, published = Reconstruction(), PublishedReconstruction(means)
+    step = max(1, _DENSE_CODES // max(sae.n_features, store.d) // per_image) * per_image
+    blocks = [slice(start, start + step) for start in range(0, len(store), step)]
+    sums = sum(store[block].view(-1, per_image, store.d).sum(0, dtype=torch.double) for block in blocks)
+    ours, published = Reconstruction(), PublishedReconstruction(sums / (len(store) // per_image))
     l0, active = [], torch.zeros(sae.n_features, dtype=torch.int64)
-    step = max(1, _DENSE_CODES // sae.n_features // per_image) * per_image
-    for start in range(0, len(store), step):
-        x = store[start : start + step].to(sae.W_dec.device)
+    for block in blocks:
+        x = bring(store[block], sae)
         codes = sae.encode(x)
         x_hat, on = sae.decode(codes, x), codes != 0
-        l0.append(on.sum(1).float().view(-1, per_image).cpu())
-        active += on.sum(0).cpu()
+        l0.append(to_cpu(on.sum(1).float().view(-1, per_image)))
+        active += to_cpu(on.sum(0))
         ours.update(x, x_hat)
         published.update(*(part.view(-1, per_image, store.d) for part in (x, x_hat)))
     return TokenFit(torch.cat(l0), active, ours.compute(), published.compute())
@@ -89,6 +91,7 @@ def spliced_embeddings(
         for batch in read_batches(encoder, images, batches, workers):
             if batch.unreadable:
                 raise ValueError(f"cannot read image {batch.unreadable[0]['index']}: {batch.unreadable[0]['reason']}")
-            found.append(normalize(Looks(encoder, "proj", batch.pixels, variants).values(variants), dim=-1).cpu())
+            looks = Looks(encoder, "proj", batch.pixels, variants)
+            found.append(to_cpu(normalize(looks.values(variants), dim=-1)))
             bar.update(len(batch.images))
     return dict(zip(splices, torch.cat(found, dim=1), strict=True))

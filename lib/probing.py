@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lib.devices import bring, to_numpy
 from lib.metrics.ground_truth import Facts
 from lib.sae import SAE
 from lib.stores import ActivationStore
@@ -73,15 +74,16 @@ def read_pictures(store: ActivationStore, sae: SAE, poolings: Sequence[str] = PO
     parts = []
     for start in range(0, n_images, images):
         size = min(images, n_images - start)
-        x = store[start * n_tokens : (start + size) * n_tokens].unflatten(0, (size, n_tokens))  # (B, T, d)
+        x = store[start * n_tokens : (start + size) * n_tokens].unflatten(0, (size, n_tokens))
+        x = bring(x, sae)  # (B, T, d)
         f = sae.encode(x)  # (B, T, F)
         missed = (x - sae.decode(f, x)).square().sum((1, 2))
         parts.append(
             Pictures(
-                {pooling: pool(x, pooling).numpy() for pooling in poolings},
-                {pooling: csr_array(pool(f, pooling).numpy()) for pooling in poolings},
-                (missed / x.square().sum((1, 2))).numpy(),
-                (f > 0).any(1).sum(1).numpy(),
+                {pooling: to_numpy(pool(x, pooling)) for pooling in poolings},
+                {pooling: csr_array(to_numpy(pool(f, pooling))) for pooling in poolings},
+                to_numpy(missed / x.square().sum((1, 2))),
+                to_numpy((f > 0).any(1).sum(1)),
             )
         )
     return joined(parts)
@@ -239,7 +241,7 @@ def probe_facts(
     """
     import pandas as pd
 
-    truth, rows = facts.truth.numpy(), []
+    truth, rows = to_numpy(facts.truth), []
     parts = parts or {"test": split.test}
     prepared = {name: scaled(x, split.train) for name, x in vectors.items()}
     for name, i in product(vectors, range(len(facts.names))):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lib.devices import bring
 from lib.models import Encoder
 
 
@@ -48,13 +49,10 @@ class Tokens:
             return kept.flatten(0, 1), self._fixed.expand(len(images), -1)
         draws = [np.random.default_rng([self.seed, int(i)]).permutation(self.n_tokens) for i in images]
         tokens = torch.from_numpy(np.stack(draws)[:, : self.per_image])
-        index = _to(values.device, tokens)[:, :, None].expand(-1, -1, values.shape[-1])
+        index = bring(tokens.pin_memory() if values.is_cuda else tokens, values)[:, :, None].expand(
+            -1, -1, values.shape[-1]
+        )
         return values.gather(1, index).flatten(0, 1), tokens
-
-
-def _to(device: torch.device, tensor: Tensor) -> Tensor:
-    """A tensor of the CPU on the device; a GPU is not waited for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Batch(NamedTuple):
@@ -108,7 +106,7 @@ def _uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
     for batch in batches:
         if batch.pixels is not None:
             with torch.cuda.stream(copies):
-                pixels = batch.pixels.to(device, non_blocking=True)
+                pixels = bring(batch.pixels, device)  # pinned, so that nothing waits
             computing = torch.cuda.current_stream(device)
             computing.wait_stream(copies)
             pixels.record_stream(computing)

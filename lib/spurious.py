@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lib.devices import bring, to_cpu
 from lib.disentanglement import Part
 from lib.rerun import Looks
 from lib.steering import Dictionary, Intervention
@@ -51,7 +52,7 @@ def evidence(part: Part, trials: Trials, dictionaries: dict[str, Sequence[Dictio
         gradients = torch.autograd.grad(wrong.sum(), [values[site] for site in dictionaries])
         for (site, some), gradient in zip(dictionaries.items(), gradients, strict=True):
             for place, dictionary in zip(found[site], some, strict=True):
-                place.append((*_of_batch(dictionary, values[site].detach(), gradient), wrong.detach().cpu()))
+                place.append((*_of_batch(dictionary, values[site].detach(), gradient), to_cpu(wrong)))
     return {site: [_together(parts) for parts in several] for site, several in found.items()}
 
 
@@ -60,7 +61,7 @@ def mistake(logits: Tensor, truth: Tensor, lure: Tensor) -> Tensor:
 
     That class is the one that the spurious attribute suggests, where it suggests a wrong one, else the nearest other.
     """
-    truth, lure = truth.to(logits.device)[:, None], lure.to(logits.device)[:, None]
+    truth, lure = bring(truth, logits)[:, None], bring(lure, logits)[:, None]
     others = logits.scatter(1, truth, -torch.inf).amax(1, keepdim=True)
     rival = torch.where((lure >= 0) & (lure != truth), logits.gather(1, lure.clamp_min(0)), others)
     return (rival - logits.gather(1, truth))[:, 0]
@@ -69,11 +70,11 @@ def mistake(logits: Tensor, truth: Tensor, lure: Tensor) -> Tensor:
 @torch.no_grad()
 def _of_batch(dictionary: Dictionary, values: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean codes (B, F), attributions (B, F) and the codes of largest magnitude (F,) of values (B, T, d)."""
-    decoder = dictionary.W_dec.detach().to(values)
-    codes = dictionary.encode(values)  # (B, T, F)
+    decoder = bring(dictionary.W_dec.detach(), values, values.dtype)
+    codes = bring(dictionary.encode(values), values)  # (B, T, F)
     attribution = (codes * (gradient @ decoder.T)).sum(1)
     most, least = codes.amax((0, 1)), codes.amin((0, 1))
-    return codes.mean(1).cpu(), attribution.cpu(), torch.where(most >= -least, most, least).cpu()
+    return to_cpu(codes.mean(1)), to_cpu(attribution), to_cpu(torch.where(most >= -least, most, least))
 
 
 def _together(parts: list[tuple[Tensor, ...]]) -> Evidence:
@@ -153,7 +154,7 @@ def by_steerability(
     said = (trials.encoder.logit_scale * F.normalize(steered, dim=-1) @ vocabulary.T).softmax(-1).mean(1)  # (1 + n, C)
     moved = (said[1:] - said[0])[:, -len(texts) :].square().sum(-1)
     scores = torch.full((dictionary.n_features,), -torch.inf)
-    scores[candidates] = moved.cpu()
+    scores[candidates] = to_cpu(moved)
     return scores
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.metrics.steerability import Steerability, concept_probabilities, steerability
+from lib.devices import bring
+from lib.metrics.steerability import Steerability, softmax_over, steerability
 from lib.models import Encoder
 from lib.rerun import Looks, Variant
 from lib.steering import Dictionary, Intervention
@@ -33,10 +34,10 @@ def measure_steerability(
     pixels: (P, 3, H, W); words: (C, E) text embeddings of the same encoder. All fields are on the CPU.
     """
     looks = Looks(encoder, "proj", pixels, pushes)
-    words = words.to(encoder.device)
+    words = bring(words, encoder.device)
 
     def probabilities(some: Sequence[Variant]) -> Tensor:
-        return concept_probabilities(looks.values(some), words, encoder.logit_scale)
+        return softmax_over(looks.values(some), words, encoder.logit_scale)
 
     base = probabilities([()])[0]  # (P, C)
     together = max(1, _PROBABILITIES // base.numel())
@@ -44,8 +45,7 @@ def measure_steerability(
     parts = []
     with bar:
         for some in _split(pushes, together):
-            measured = steerability(base, probabilities(some))
-            parts.append(Steerability(*(field.cpu() for field in measured)))
+            parts.append(steerability(base, probabilities(some)))
             bar.update(len(some))
     return Steerability.joined(parts)
 

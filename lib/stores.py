@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.artifacts import read_meta, spec_hash
+from lib.devices import to_cpu
 
 if TYPE_CHECKING:
     from lib.models import Encoder
@@ -139,10 +140,10 @@ class ActivationStore:
     @classmethod
     def from_tensor(cls, x: Tensor, image_index: Tensor | None = None) -> "ActivationStore":
         """A store in memory from (rows, d); by default every row is its own image. Its hash is the content's."""
+        x = to_cpu(x).contiguous()
         if x.ndim != 2:
             raise ValueError(f"a store has shape (rows, d), this tensor has {tuple(x.shape)}: flatten its tokens first")
-        x = x.detach().cpu().contiguous()
-        index = torch.arange(len(x)) if image_index is None else image_index
+        index = torch.arange(len(x)) if image_index is None else to_cpu(image_index)
         part = {"activations": x, "image_index": index.int(), "token_index": torch.full((len(x),), -1).int()}
         digest = hashlib.sha256(x.reshape(-1).view(torch.uint8).numpy()).hexdigest()
         spec = {"tensor": digest, "shape": list(x.shape)}
@@ -172,7 +173,7 @@ class ActivationStore:
             return self._gather(torch.arange(start, stop, step))
         if isinstance(rows, int | np.integer):
             return self._gather(torch.tensor([rows]))[0]
-        rows = torch.as_tensor(rows)
+        rows = to_cpu(rows)
         return self._gather(rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long())
 
     def _gather(self, rows: Tensor) -> Tensor:

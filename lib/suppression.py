@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lib.devices import to_cpu
 from lib.disentanglement import NearestText, Part, SubsetResults, Task
 from lib.models import Encoder
 from lib.rerun import Looks, Variant
@@ -47,7 +48,7 @@ class Trials:
         """(variants, N, E), not normalised, on the CPU; the pictures pass once, then what lies behind each edit."""
         parts = []
         for pixels in self.pixels:
-            parts.append(Looks(self.encoder, "proj", pixels, variants).values(variants).cpu())
+            parts.append(to_cpu(Looks(self.encoder, "proj", pixels, variants).values(variants)))
         return torch.cat(parts, dim=1)
 
     def correct(self, variants: Sequence[Variant]) -> Tensor:
@@ -78,7 +79,7 @@ def _read(encoder: Encoder, task: Task, workers: int | None) -> list[Tensor]:
         if batch.unreadable:
             first = batch.unreadable[0]
             raise ValueError(f"{task.name}: picture {first['index']} cannot be read: {first['reason']}")
-        found.append(batch.pixels)
+        found.append(to_cpu(batch.pixels))  # a GPU sees one batch at a time
     return found
 
 
@@ -197,7 +198,7 @@ def every_subset(setting: Setting, trials: Trials) -> Tensor:
     found = []
     for pixels in trials.pixels:
         values = trials.encoder.run(pixels, [setting.site])[setting.site]
-        spoken = (setting.dictionary.encode(values)[..., list(features)] != 0).any(1).cpu()  # (B, m)
+        spoken = to_cpu((setting.dictionary.encode(values)[..., list(features)] != 0).any(1))  # (B, m)
         here = torch.zeros(2 ** len(features), len(pixels), trials.encoder.d_embed)
         for pattern in spoken.unique(dim=0):
             members = (spoken == pattern).all(1).nonzero()[:, 0]
@@ -211,7 +212,7 @@ def _subsets_of(setting: Setting, trials: Trials, pixels: Tensor, features: Sequ
     speaking = [i for i, speaks in enumerate(pattern.tolist()) if speaks]
     subsets = [[speaking[k] for k in range(len(speaking)) if number >> k & 1] for number in range(2 ** len(speaking))]
     variants = [suppress(setting.dictionary, setting.site, [features[i] for i in some]) for some in subsets]
-    values = Looks(trials.encoder, "proj", pixels, variants).values(variants).cpu()
+    values = to_cpu(Looks(trials.encoder, "proj", pixels, variants).values(variants))
     place = {sum(1 << i for i in some): k for k, some in enumerate(subsets)}
     mask = sum(1 << i for i in speaking)
     return values[[place[number & mask] for number in range(2 ** len(features))]]

@@ -141,7 +141,7 @@ def test_nan_activations_are_an_error_and_not_a_dead_feature():
     a = codes(density=0.2)
     a[3, 4] = torch.nan
     for layout in (a, a.to_sparse_csr()):
-        with pytest.raises(ValueError, match="activations hold NaN"):
+        with pytest.raises(ValueError, match="activations holds NaN"):
             monosemanticity(layout, embeddings())
 
 

@@ -10,9 +10,9 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import torch
 from torch import Tensor
 
+from lib.devices import metric
 from lib.metrics.intervals import Interval, bootstrap
 
 
@@ -30,6 +30,7 @@ class GroupAccuracy:
         return min(range(len(self.per_group)), key=lambda g: self.per_group[g].value)
 
 
+@metric(on="cpu")
 def proportion(right: Tensor, level: float = 0.95) -> Interval:
     """Share of true values (n,) with Wilson's score interval, which stays in [0, 1] and has a width at 0 and at 1."""
     n = len(right)
@@ -41,6 +42,7 @@ def proportion(right: Tensor, level: float = 0.95) -> Interval:
     return Interval(p, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
+@metric(on="cpu")
 def group_accuracy(correct: Tensor, group: Tensor, n_groups: int | None = None, level: float = 0.95) -> GroupAccuracy:
     """Accuracy by group, on average over all pictures, and of the worst group.
 
@@ -58,9 +60,9 @@ def group_accuracy(correct: Tensor, group: Tensor, n_groups: int | None = None, 
     return GroupAccuracy(tuple(proportion(part, level) for part in parts), proportion(correct, level), worst)
 
 
+@metric(on="cpu")
 def accuracy_change(before: Tensor, after: Tensor, n: int = 2000, level: float = 0.95) -> Interval:
     """Accuracy after minus before, of the same pictures (N,), by a bootstrap of pairs."""
-    before, after = torch.as_tensor(before), torch.as_tensor(after)
     if before.shape != after.shape or before.ndim != 1:
         raise ValueError(
             f"before {tuple(before.shape)} and after {tuple(after.shape)} must be (N,), of the same pictures"
@@ -68,6 +70,7 @@ def accuracy_change(before: Tensor, after: Tensor, n: int = 2000, level: float =
     return bootstrap(lambda x: x.mean(1), after.double() - before.double(), n=n, level=level)
 
 
+@metric(on="cpu")
 def worst_group_change(
     before: Tensor, after: Tensor, group: Tensor, worst: int, n: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
@@ -95,7 +98,7 @@ def worst_group_change(
 
 
 def _checked(correct: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    correct, group = torch.as_tensor(correct).cpu().bool(), torch.as_tensor(group).cpu().long()
+    correct, group = correct.bool(), group.long()
     if correct.ndim != 1 or correct.shape != group.shape or not len(group):
         raise ValueError(
             f"correct {tuple(correct.shape)} and group {tuple(group.shape)} must be (N,), one for each picture"

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.devices import to_cpu
+from lib.devices import bring, metric, to_cpu
 from lib.metrics.intervals import Interval, bootstrap
 
 
@@ -23,13 +23,13 @@ class ZeroShot(NamedTuple):
     correct: Tensor
 
 
+@metric()
 def zero_shot(embeddings: Tensor, texts: Tensor, labels: Tensor, logit_scale: float) -> ZeroShot:
     """Zero-shot classification of pictures (N, E) by class texts (C, E), both of unit norm, with labels (N,).
 
     The logits are cosines times `logit_scale`: CLIP's own learned scale gives the cross-entropy in the usual sense, 1
     the published one, which stays near log C whatever the model does. Raises ValueError for shapes that do not fit.
     """
-    labels = torch.as_tensor(labels)
     if embeddings.ndim != 2 or texts.ndim != 2 or embeddings.shape[1] != texts.shape[1]:
         raise ValueError(f"embeddings (N, E) and texts (C, E) do not fit: {(*embeddings.shape,)}, {(*texts.shape,)}.")
     if labels.shape != embeddings.shape[:1] or bool((labels < 0).any()) or bool((labels >= len(texts)).any()):
@@ -39,6 +39,7 @@ def zero_shot(embeddings: Tensor, texts: Tensor, labels: Tensor, logit_scale: fl
     return ZeroShot(loss, (logits.argmax(1) == labels).double())
 
 
+@metric(on="cpu")
 def recovered(clean: Tensor, spliced: Tensor, ablated: Tensor, n: int = 2000) -> Interval:
     """Share of what an ablation costs that a reconstruction gives back, all (N,) per picture: losses, or hits alike.
 
@@ -46,7 +47,7 @@ def recovered(clean: Tensor, spliced: Tensor, ablated: Tensor, n: int = 2000) ->
     itself, 0 as bad as the ablation, above 1 better than the model. NaN where these pictures do not tell whether the
     ablation costs or gains anything (its own interval holds 0): a share of nothing would be noise.
     """
-    samples = torch.stack([torch.as_tensor(x).double() for x in (clean, spliced, ablated)], dim=1)  # (N, 3)
+    samples = torch.stack([clean, spliced, ablated], dim=1).double()  # (N, 3)
     cost = bootstrap(lambda drawn: drawn.mean(1), samples[:, 2] - samples[:, 0], n=n)
     if cost.low is None or cost.low <= 0 <= cost.high:
         return Interval(float("nan"))
@@ -59,12 +60,13 @@ def _share_recovered(drawn: Tensor) -> Tensor:
     return (ablated - spliced) / (ablated - clean)
 
 
+@metric(on="cpu")
 def published_recovered(clean: Tensor, spliced: Tensor, ablated: Tensor) -> float:
     """Percent of cross-entropy recovered as the released tables have it, from losses (N,) made with logit scale 1.
 
     Theirs ablate *all* tokens, also where the SAE reads only some, so that little is left to recover.
     """
-    clean, spliced, ablated = (float(torch.as_tensor(x).double().mean()) for x in (clean, spliced, ablated))
+    clean, spliced, ablated = (float(x.double().mean()) for x in (clean, spliced, ablated))
     return 100 * (ablated - spliced) / (ablated - clean + 1e-6)
 
 
@@ -81,16 +83,16 @@ class PublishedReconstruction:
         self._ratios, self._tokens = 0.0, 0
         self._products = torch.zeros(3, self._means.shape[1], dtype=torch.double)  # x·x̂, x·x, x̂·x̂ by dimension
 
-    @torch.no_grad()
+    @metric()
     def update(self, x: Tensor, x_hat: Tensor) -> PublishedReconstruction:
         """Add pictures' tokens (B, T, d) and their reconstructions; returns itself. Raises ValueError for shapes."""
-        x, x_hat = to_cpu(x), to_cpu(x_hat)
         if x.shape != x_hat.shape or x.shape[1:] != self._means.shape:
             raise ValueError(f"x and x_hat must both be (B, {', '.join(map(str, self._means.shape))}).")
         x, x_hat = x.double(), x_hat.double()
-        ratios = (x - x_hat).square().sum(-1) / (x - self._means).square().sum(-1)  # (B, T)
+        ratios = (x - x_hat).square().sum(-1) / (x - bring(self._means, x)).square().sum(-1)  # (B, T)
         self._ratios, self._tokens = self._ratios + float(ratios.sum()), self._tokens + ratios.numel()
-        self._products += torch.stack([(a * b).sum((0, 1)) for a, b in ((x, x_hat), (x, x), (x_hat, x_hat))])
+        products = torch.stack([(a * b).sum((0, 1)) for a, b in ((x, x_hat), (x, x), (x_hat, x_hat))])
+        self._products += to_cpu(products)
         return self
 
     def compute(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lib.columns import ColumnBlock, check_matrix, csr, sorted_columns, transposed_csr
+from lib.devices import bring, metric
 from lib.metrics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -93,12 +94,13 @@ def oracle_embeddings(table: pd.DataFrame, min_support: int = 1) -> Tensor:
     return truth - truth.mean(0)
 
 
+@metric(unknown=("table",))
 def of_best_fact(table: Tensor) -> Tensor:
     """`(F,)` the largest value of each feature in an `(F, C)` table; NaN where no fact is known."""
     return table.amax(1) if table.shape[1] else table.new_full((len(table),), math.nan)
 
 
-@torch.no_grad()
+@metric()
 def auc(activations: Tensor, facts: Facts) -> Tensor:
     """Area under the ROC curve, `(F, C)`: does an image with the fact activate the feature more than one without?
 
@@ -116,7 +118,7 @@ def auc(activations: Tensor, facts: Facts) -> Tensor:
     return torch.cat(tables).float()
 
 
-@torch.no_grad()
+@metric()
 def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells: int = 1 << 22) -> Tensor:
     """F1 of "activation >= t" as a detector of each fact, at the best threshold t for each pair: `(F, C)`.
 
@@ -142,7 +144,7 @@ def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells
     return (table - everything) / (1 - everything) if above_chance else table
 
 
-@torch.no_grad()
+@metric()
 def mutual_information(activations: Tensor, facts: Facts) -> Tensor:
     """Bits that "active or not" (above zero) tells about each fact, `(F, C)`.
 
@@ -165,6 +167,7 @@ def mutual_information(activations: Tensor, facts: Facts) -> Tensor:
     return (sides - entropy - chance).clamp_min(0).float()
 
 
+@metric()
 def purity(top_images: Tensor, facts: Facts, above_chance: bool = False) -> Tensor:
     """Share of a feature's top images of which the fact is true, `(F, C)`; NaN for a feature without top images.
 
@@ -172,16 +175,17 @@ def purity(top_images: Tensor, facts: Facts, above_chance: bool = False) -> Tens
     images drawn at random give and 1 is all of them.
     """
     shown = top_images >= 0
-    truth = facts.truth.to(top_images.device)
+    truth = bring(facts.truth, top_images)
     tables = []
     for rows, valid in zip(top_images.split(4096), shown.split(4096), strict=True):
         hits = (truth[rows.clamp_min(0)] & valid[..., None]).sum(1)  # (f, C)
         tables.append(hits / valid.sum(1, keepdim=True))
     share = torch.cat(tables)
-    base = facts.share.to(share.device)
+    base = bring(facts.share, share)
     return (share - base) / (1 - base) if above_chance else share
 
 
+@metric()
 def focus(top_images: Tensor, facts: Facts) -> Tensor:
     """How narrowly a feature's top images are about each fact, in bits an image: `(F, C)`, NaN without top images.
 
@@ -190,11 +194,12 @@ def focus(top_images: Tensor, facts: Facts) -> Tensor:
     species have 6 bits, images that all show some animal hardly any.
     """
     share = purity(top_images, facts).double()
-    base = facts.share.to(share.device, torch.double)
+    base = facts.share.double()
     bits = torch.xlogy(share, share / base) + torch.xlogy(1 - share, (1 - share) / (1 - base))
     return torch.where(share < base, 0, bits / np.log(2)).float()
 
 
+@metric()
 def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.DataFrame:
     """Each feature's best fact by AUC, one row a feature.
 
@@ -208,23 +213,24 @@ def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.Data
         names = ("auc", "f1", "purity", "purity_above_chance", "information", "share")
         return pd.DataFrame({"fact": [None] * len(table)} | dict.fromkeys(names, math.nan))
     best_auc, best = table.max(1)
-    pick = (torch.arange(len(best), device=best.device), best)
+    pick = (torch.arange(len(best)), best)
     columns = {
         "auc": best_auc,
         "f1": best_f1(activations, facts)[pick],
         "purity": purity(top_images, facts)[pick],
         "purity_above_chance": purity(top_images, facts, above_chance=True)[pick],
         "information": mutual_information(activations, facts)[pick],
-        "share": facts.share.to(best.device)[best],
+        "share": facts.share[best],
     }
-    frame = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+    frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
     frame.insert(0, "fact", [facts.names[i] for i in best.tolist()])
-    dead = ((table == 0.5).all(1)).cpu().numpy()
+    dead = (table == 0.5).all(1).numpy()
     frame["fact"] = frame["fact"].astype(object).where(~dead, None)
     frame.loc[dead, list(columns)] = float("nan")
     return frame
 
 
+@metric(unknown=("score", "truth"), on="cpu")
 def agreement_by_difference(
     score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int = 500, seed: int = 0
 ) -> pd.DataFrame:
@@ -244,6 +250,7 @@ def agreement_by_difference(
     )
 
 
+@metric(unknown=("score", "truth"), on="cpu")
 def agreement_growth(
     score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int = 500, seed: int = 0, min_pairs: int = 100
 ) -> Interval:
@@ -264,7 +271,7 @@ def agreement_growth(
 def _agreement(score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int, seed: int) -> tuple[Tensor, Tensor]:
     """Pairs in each bin `(bins,)`; the share that agrees `(bins, 1 + n_bootstrap)`: as it is, then resampled."""
     known = ~(score.isnan() | truth.isnan())
-    score, truth = score[known].double().cpu(), truth[known].double().cpu()
+    score, truth = score[known].double(), truth[known].double()
     n, n_bins = len(score), len(edges) - 1
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(max(n, 1), (n_bootstrap, n), generator=generator)
@@ -288,7 +295,7 @@ def _checked(activations: Tensor, facts: Facts) -> Tensor:
     check_matrix(activations)
     if len(facts.truth) != len(activations):
         raise ValueError(f"the facts are about {len(facts.truth)} images, the activations about {len(activations)}.")
-    return facts.truth.to(activations.device)
+    return bring(facts.truth, activations)
 
 
 def _last_of_tie(block: ColumnBlock) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.columns import check_matrix
+from lib.devices import metric
 
 Path = Sequence[str]
 
@@ -38,6 +39,7 @@ class Level(TypedDict):
     excluded: int
 
 
+@metric(on="cpu")
 def lca_depth(top_images: Tensor, paths: Sequence[Path]) -> Tensor:
     """How much of the taxonomy a feature's images share: mean depth of the lowest common ancestor of two of them.
 
@@ -56,6 +58,7 @@ def lca_depth(top_images: Tensor, paths: Sequence[Path]) -> Tensor:
     return agreeing.sum(1) / pairs
 
 
+@metric(on="cpu")
 def majority_depth(top_images: Tensor, paths: Sequence[Path]) -> Tensor:
     """The commonest depth of a pair's lowest common ancestor, as the paper's code also prints; arguments as above.
 
@@ -69,6 +72,7 @@ def majority_depth(top_images: Tensor, paths: Sequence[Path]) -> Tensor:
     return torch.where(pairs.isnan(), torch.nan, common)
 
 
+@metric(on="cpu")
 def clades(top_images: Tensor, paths: Sequence[Path], share: float = 0.75) -> list[tuple[str, ...]]:
     """For each feature the narrowest taxon that holds at least `share` of its images, as the path to it.
 
@@ -79,7 +83,7 @@ def clades(top_images: Tensor, paths: Sequence[Path], share: float = 0.75) -> li
     if not 0.5 < share <= 1:
         raise ValueError(f"share is {share}: choose more than 0.5, so that one taxon at most holds it, and at most 1.")
     ids, taxa = _taxa_of(top_images, paths)
-    enough = share * (top_images.cpu() >= 0).sum(1).double() - 1e-9
+    enough = share * (top_images >= 0).sum(1).double() - 1e-9
     found: list[tuple[str, ...]] = [()] * len(ids)
     for rank, named in enumerate(taxa):  # a narrower taxon replaces a wider one
         commonest = ids[:, rank].mode(1).values
@@ -89,6 +93,7 @@ def clades(top_images: Tensor, paths: Sequence[Path], share: float = 0.75) -> li
     return found
 
 
+@metric(on="cpu")
 def parents(codes: Tensor, group_ends: Sequence[int], min_lift: float = 1.0) -> Parents:
     """The tree that co-activation makes of nested levels: for each feature its parent on the level before its own.
 
@@ -119,6 +124,7 @@ def parents(codes: Tensor, group_ends: Sequence[int], min_lift: float = 1.0) -> 
     return Parents(feature, conditional, lift)
 
 
+@metric(unknown=("values",), on="cpu")
 def by_level(values: Tensor, group_ends: Sequence[int], alive: Tensor) -> list[Level]:
     """Values `(F,)` summarised for each of the levels that end at `group_ends` (`SAEConfig.group_ends`), coarse first.
 
@@ -143,7 +149,7 @@ def _indicator(codes: Tensor):
     from scipy.sparse import csr_matrix
 
     check_matrix(codes, "codes")
-    sparse = codes.cpu() if codes.layout == torch.sparse_csr else codes.cpu().to_sparse_csr()
+    sparse = codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr()
     parts = (part.numpy() for part in (sparse.values() > 0, sparse.col_indices(), sparse.crow_indices()))
     active = csr_matrix(tuple(parts), shape=tuple(codes.shape), dtype=np.int32)
     active.eliminate_zeros()
@@ -176,7 +182,7 @@ def _agreeing_pairs(top_images: Tensor, paths: Sequence[Path]) -> tuple[Tensor, 
     run_start = torch.where(begins, place, 0).cummax(dim=2).values
     k = ids.shape[2]
     pairs = torch.full((len(ids),), k * (k - 1) / 2, dtype=torch.double)
-    incomplete = (top_images.cpu() < 0).any(1)
+    incomplete = (top_images < 0).any(1)
     return (place - run_start).sum(2), pairs.masked_fill(incomplete | (k < 2), torch.nan)
 
 
@@ -188,7 +194,7 @@ def _taxa_of(top_images: Tensor, paths: Sequence[Path]) -> tuple[Tensor, list[li
     """
     if top_images.dim() != 2 or top_images.is_floating_point():
         raise ValueError(f"top_images must be (F, k) integers, got {tuple(top_images.shape)} {top_images.dtype}.")
-    top = top_images.cpu().long()
+    top = top_images.long()
     highest = int(top.max()) if top.numel() else 0
     if highest >= len(paths) or not paths:
         raise ValueError(f"top_images name image {highest}, but there are paths for {len(paths)} images only.")

@@ -11,6 +11,8 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from lib.devices import metric, to_cpu
+
 BLOCK = 1 << 23  # numbers that are resampled at once
 
 
@@ -79,6 +81,7 @@ def bootstrap(
     return Interval(value, low, high) if math.isfinite(low) else Interval(value)
 
 
+@metric(on="cpu")
 def jackknife_error(replicates: Tensor) -> float:
     """Standard error of a figure, from its values `(G,)` with each of G equal groups of images left out in turn.
 
@@ -89,6 +92,7 @@ def jackknife_error(replicates: Tensor) -> float:
     return float(((len(replicates) - 1) * replicates.var(correction=0)).sqrt())
 
 
+@metric(on="cpu")
 def jackknife_interval(value: float, replicates: Tensor, level: float = 0.95) -> Interval:
     """A figure with Student's interval of G - 1 degrees of freedom around it; replicates as in `jackknife_error`.
 
@@ -100,6 +104,7 @@ def jackknife_interval(value: float, replicates: Tensor, level: float = 0.95) ->
     return Interval(float(value), float(value) - reach, float(value) + reach)
 
 
+@metric()
 def rank_correlation(pairs: Tensor) -> Tensor:
     """Spearman's correlation of the two columns of each `(N, 2)` table, ties by average rank: `(B, N, 2)` to `(B,)`.
 
@@ -119,7 +124,7 @@ def _average_ranks(values: Tensor) -> Tensor:
 
 def _known(sample: Tensor) -> Tensor:
     """The rows without NaN, in float64 on the CPU."""
-    sample = torch.as_tensor(sample).detach().cpu().double()
+    sample = to_cpu(sample).double()
     if sample.ndim not in (1, 2):
         raise ValueError(f"a sample is (N,) or (N, C), one row for each thing drawn, not {tuple(sample.shape)}.")
     unknown = sample.isnan()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lib.columns import check_matrix, csr, transposed_csr
+from lib.devices import metric
 from lib.sparse_codes import dot_products, weighted_sums
 
 # Pairs are what is left of S1^2 after S2 is taken off. Where less than this share is left, float32 would show.
@@ -14,7 +15,7 @@ _WELL_CONDITIONED = 0.25
 _CHUNK = 64
 
 
-@torch.no_grad()
+@metric(unknown=("embeddings",))
 def monosemanticity(activations: Tensor, embeddings: Tensor, block: int = 1 << 20) -> Tensor:
     """How alike the images are that activate a feature together: mean pairwise cosine, weighted by joint activation.
 
@@ -35,7 +36,7 @@ def monosemanticity(activations: Tensor, embeddings: Tensor, block: int = 1 << 2
         raise ValueError(
             f"embeddings must be (N, E) with the activations' N = {len(activations)}, got {tuple(embeddings.shape)}."
         )
-    unit = _unit(embeddings.to(activations.device)).to(torch.promote_types(activations.dtype, torch.float32))
+    unit = _unit(embeddings).to(torch.promote_types(activations.dtype, torch.float32))
     score = _sparse if activations.layout == torch.sparse_csr else _dense
     return score(activations, unit, block).float()
 
@@ -50,18 +51,12 @@ def _unit(embeddings: Tensor) -> Tensor:
     raise ValueError("an embedding is zero or holds NaN or infinity, so it has no direction: check what made it.")
 
 
-def _check_finite(low: Tensor, high: Tensor) -> None:
-    if not (low.isfinite().all() and high.isfinite().all()):
-        raise ValueError("activations hold NaN or infinity: the score would be meaningless, check what made them.")
-
-
 def _dense(activations: Tensor, unit: Tensor, block: int) -> Tensor:
     """Blocks of features by one product in their own precision; the few whose sums nearly cancel go the sparse way."""
     scores = []
     for columns in activations.split(max(1, block // len(activations)), dim=1):
         columns = columns if columns.dtype == torch.float64 else columns.float()
         low, high = columns.amin(0), columns.amax(0)
-        _check_finite(low, high)
         shifted = (columns - low).mul_((high - low).reciprocal())  # (N, f); NaN where all are equal
         total_squared = shifted.sum(0).double().square()
         squares = torch.linalg.vector_norm(shifted, dim=0).double().square()
@@ -88,7 +83,6 @@ def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
     feature = torch.arange(n_features, device=values.device).repeat_interleave(offsets.diff())
     unstored = n_images - offsets.diff()
     low, high = _extremes(values, feature, unstored)
-    _check_finite(low, high)
     spread = high - low
 
     entry = (values == high[feature]).nonzero().squeeze(1)

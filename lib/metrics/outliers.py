@@ -23,8 +23,7 @@ def auroc(strangers: np.ndarray, ordinary: np.ndarray, n: int = 1000, seed: int 
 
     strangers (N,), ordinary (M,): scores of pictures drawn independently. n: resamples.
     """
-    samples = (torch.as_tensor(np.asarray(scores, dtype=np.float64)) for scores in (strangers, ordinary))
-    return bootstrap(_exceeds, *samples, n=n, seed=seed)
+    return bootstrap(_exceeds, strangers, ordinary, n=n, seed=seed)
 
 
 def auroc_gain(strangers: list[np.ndarray], ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
@@ -39,8 +38,7 @@ def auroc_gain(strangers: list[np.ndarray], ordinary: np.ndarray, n: int = 1000,
         )
         return first - second
 
-    samples = (torch.as_tensor(np.asarray(scores, dtype=np.float64)) for scores in (ordinary, *strangers))
-    return bootstrap(gain, *samples, n=n, seed=seed)
+    return bootstrap(gain, ordinary, *strangers, n=n, seed=seed)
 
 
 def _exceeds(above: Tensor, below: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.devices import bring, metric, to_cpu
+
 
 def reconstruction(x: Tensor, x_hat: Tensor) -> dict[str, float]:
     """Explained variance, mean squared error and cosine of a reconstruction `x_hat` of `x`, both `(N, d)`.
@@ -22,11 +24,11 @@ class Reconstruction:
 
     def __init__(self) -> None:
         self.rows = 0
-        self._mean: Tensor | float = 0.0  # (d,)
+        self._mean = torch.zeros((), dtype=torch.double)  # (d,)
         self._scatter = self._residual = self._cosine = 0.0
         self._width = 0
 
-    @torch.no_grad()
+    @metric()
     def update(self, x: Tensor, x_hat: Tensor) -> Reconstruction:
         """Add a batch `(B, d)` of rows and their reconstructions; returns itself."""
         if x.shape != x_hat.shape or x.dim() != 2:
@@ -40,10 +42,10 @@ class Reconstruction:
         x, x_hat = x.double(), x_hat.double()
         mean = x.mean(0)
         rows = self.rows + len(x)
-        shift = mean - self._mean
+        shift = mean - bring(self._mean, mean)
         # Chan, Golub and LeVeque 1979: merging two centred sums of squares without cancellation
         self._scatter += float((x - mean).square().sum() + shift.square().sum() * self.rows * len(x) / rows)
-        self._mean = self._mean + shift * (len(x) / rows)
+        self._mean = self._mean + to_cpu(shift) * (len(x) / rows)
         self._residual += float((x - x_hat).square().sum())
         self._cosine += float(F.cosine_similarity(x, x_hat, dim=1).sum())
         self.rows, self._width = rows, x.shape[1]

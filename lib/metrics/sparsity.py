@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lib.columns import check_matrix
+from lib.devices import bring, metric, to_cpu
 
 
 def sparsity(codes: Tensor, kinds: Sequence[str] | None = None) -> dict:
@@ -27,7 +28,7 @@ class Sparsity:
         self._active: dict[str | None, Tensor] = {}  # kind -> (F,) rows on which each feature is active
         self._rows: dict[str | None, int] = {}
 
-    @torch.no_grad()
+    @metric()
     def update(self, codes: Tensor, kinds: Sequence[str] | None = None) -> Sparsity:
         """Add a batch of codes `(B, F)`, with the kind of token of each row if wanted; returns itself."""
         check_matrix(codes, "codes")
@@ -38,7 +39,7 @@ class Sparsity:
             raise ValueError(f"these codes have {codes.shape[1]} features, the ones before them {len(known)}.")
         names = [None] if kinds is None else sorted(set(kinds))
         group = torch.tensor([names.index(kind) for kind in kinds] if kinds is not None else [0] * len(codes))
-        counts = _active_by_group(codes, group.to(codes.device), len(names)).cpu()
+        counts = to_cpu(_active_by_group(codes, bring(group, codes), len(names)))
         for name, count, rows in zip(names, counts, group.bincount(minlength=len(names)).tolist(), strict=True):
             self._active[name] = self._active.get(name, 0) + count
             self._rows[name] = self._rows.get(name, 0) + rows
@@ -55,6 +56,7 @@ class Sparsity:
         return figures | ({"by_kind": kinds} if kinds else {})
 
 
+@metric()
 def centre_minus_border(maps: Tensor) -> Tensor:
     """By how much a map's inner cells exceed its outer ring on average: `(P, h, w)` to `(P,)`.
 

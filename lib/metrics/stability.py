@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.columns import check_matrix, csr, transposed_csr
-from lib.devices import to_cpu
+from lib.devices import metric
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -61,7 +61,7 @@ class Matching:
         return torch.full((n_features,), -1).index_copy_(0, self.left, self.right)
 
 
-@torch.no_grad()
+@metric(unknown=("a", "b"), on="cpu")
 def match_directions(
     a: Tensor,
     b: Tensor,
@@ -91,7 +91,7 @@ def match_directions(
     return _match(cosine, live_a, live_b, exact_up_to, candidates)
 
 
-@torch.no_grad()
+@metric(on="cpu")
 def match_codes(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates: int = CANDIDATES) -> Matching:
     """Match two dictionaries by Pearson correlation of their codes (N, F_a) and (N, F_b) of the same N rows.
 
@@ -109,7 +109,7 @@ def match_codes(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates
     return _match(correlation, np.flatnonzero(spread_a), np.flatnonzero(spread_b), exact_up_to, candidates)
 
 
-@torch.no_grad()
+@metric(on="cpu")
 def match_active_sets(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates: int = CANDIDATES) -> Matching:
     """Match by which rows activate a feature, however much: Jaccard index |A & B| / |A | B| of the sets of rows.
 
@@ -125,25 +125,25 @@ def match_active_sets(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, cand
     return _match(index, np.flatnonzero(size_a), np.flatnonzero(size_b), exact_up_to, candidates)
 
 
+@metric(on="cpu")
 def random_directions(like: Tensor, seed: int = 0) -> Tensor:
     """A decoder (F, d) that learned nothing but where directions lie: the baseline of `match_directions`.
 
     Gaussian draws with the mean and covariance of the unit rows of `like` (F, d), scaled to unit length.
     """
-    unit = F.normalize(like.double().cpu(), dim=1)
+    unit = F.normalize(like.double(), dim=1)
     mean = unit.mean(0)
     centred = (unit - mean) / len(unit) ** 0.5
     draws = torch.randn(len(unit), len(unit), generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-    return F.normalize(mean + draws @ centred, dim=1).to(like)
+    return F.normalize(mean + draws @ centred, dim=1).to(like.dtype)
 
 
+@metric(on="cpu")
 def shuffled_codes(codes: Tensor, seed: int = 0) -> Tensor:
     """CSR codes (N, F) in which every feature keeps its values but not its rows: the baseline of `match_codes`.
 
     The rows are put into one random order, and each feature's codes are then moved along it by a distance of its own.
-    The result is on the CPU.
     """
-    codes = to_cpu(codes)
     check_matrix(codes, "codes")
     columns = transposed_csr(codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr())  # (F, N)
     generator, (n_features, n) = torch.Generator().manual_seed(seed), columns.shape
@@ -158,7 +158,7 @@ def shuffled_codes(codes: Tensor, seed: int = 0) -> Tensor:
 
 
 def _unit_rows(decoder: Tensor, live: np.ndarray) -> Tensor:
-    unit = F.normalize(decoder.detach().float().cpu(), dim=1)
+    unit = F.normalize(decoder.float(), dim=1)
     length = torch.linalg.vector_norm(unit[live], dim=1)
     if not ((length - 1).abs() < 1e-3).all():
         raise ValueError("a direction is zero or holds NaN or infinity: leave its feature out by the alive mask.")
@@ -170,7 +170,7 @@ def _live(alive: Tensor | None, n_features: int) -> np.ndarray:
         return np.arange(n_features)
     if alive.shape != (n_features,) or alive.dtype != torch.bool:
         raise ValueError(f"alive must be a bool tensor ({n_features},), got {tuple(alive.shape)} {alive.dtype}.")
-    return np.flatnonzero(alive.cpu().numpy())
+    return np.flatnonzero(alive.numpy())
 
 
 def _two_columns(a: Tensor, b: Tensor) -> list[csr_matrix]:
@@ -180,7 +180,6 @@ def _two_columns(a: Tensor, b: Tensor) -> list[csr_matrix]:
     sides = []
     for codes in (a, b):
         check_matrix(codes, "codes")
-        codes = codes.detach().cpu()
         columns = transposed_csr(codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr())
         parts = columns.values().double().numpy(), columns.col_indices().numpy(), columns.crow_indices().numpy()
         sides.append(csr_matrix(parts, shape=tuple(columns.shape)))

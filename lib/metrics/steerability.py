@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.devices import metric
+
 STEERABLE = 0.1
 """The authors' threshold of the score."""
 
@@ -52,16 +54,22 @@ class Steerability(NamedTuple):
         return cls(*(torch.cat(fields) for fields in zip(*batches, strict=True)))
 
 
+@metric()
 def concept_probabilities(images: Tensor, concepts: Tensor, logit_scale: float) -> Tensor:
     """What an encoder says that pictures show: softmax over the concepts, `(..., N, E)`, `(C, E)` -> `(..., N, C)`.
 
     Both are made unit vectors first. logit_scale: the encoder's own; the authors' 100 is that of their CLIP.
     """
+    return softmax_over(images, concepts, logit_scale)
+
+
+def softmax_over(images: Tensor, concepts: Tensor, logit_scale: float) -> Tensor:
+    """The same where the operands lie, for what goes on there."""
     logits = F.normalize(images.float(), dim=-1) @ F.normalize(concepts.float(), dim=-1).T
     return logits.mul_(logit_scale).softmax(-1)
 
 
-@torch.no_grad()
+@metric()
 def steerability(base: Tensor, steered: Tensor) -> Steerability:
     """Compare probabilities of C concepts on N pictures before and after one or many pushes.
 
@@ -88,6 +96,7 @@ def steerability(base: Tensor, steered: Tensor) -> Steerability:
     )
 
 
+@metric(on="cpu")
 def coverage(concept: Tensor, score: Tensor, above: float = STEERABLE) -> Tensor:
     """The different concepts that pushes with a score above the threshold steer to, ascending (arXiv 2504.08729).
 
@@ -98,6 +107,7 @@ def coverage(concept: Tensor, score: Tensor, above: float = STEERABLE) -> Tensor
     return concept[score > above].unique()
 
 
+@metric(on="cpu")
 def expected_coverage(concept: Tensor, score: Tensor, sizes: Sequence[int], above: float = STEERABLE) -> Tensor:
     """How many concepts a random part of the pushes covers, on average over all parts of a size; ours: `(sizes,)`.
 

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.devices import metric
 from lib.metrics.intervals import Interval, bootstrap
 
 _TAILS = torch.tensor([0.025, 0.975], dtype=torch.double)
 
 
+@metric()
 def feature_embeddings(top_images: Tensor, image_embeddings: Tensor) -> Tensor:
     """What each feature stands for: the mean embedding of its top images, `(F, E)` (arXiv 2504.02821, section 4.4).
 
@@ -26,6 +28,7 @@ def feature_embeddings(top_images: Tensor, image_embeddings: Tensor) -> Tensor:
     return sums / shown.sum(1, keepdim=True)
 
 
+@metric(unknown=("features",))
 def steering_score(answers: Tensor, features: Tensor) -> Tensor:
     """Cosine of an answer's text embedding with what the steered feature stands for (ibid., section 4.4).
 
@@ -40,6 +43,7 @@ def steering_score(answers: Tensor, features: Tensor) -> Tensor:
     return (F.normalize(answers.float(), dim=-1) * F.normalize(features.float(), dim=-1)).sum(-1)
 
 
+@metric(on="cpu")
 def name_bounds(images: Tensor, names: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Cosines of images with their true names and with the names dealt out by lot, both `(N,)`.
 
@@ -51,7 +55,7 @@ def name_bounds(images: Tensor, names: Tensor, seed: int = 0) -> tuple[Tensor, T
     return steering_score(names, images), steering_score(names[order], images)
 
 
-@torch.no_grad()
+@metric(unknown=("table",), on="cpu")
 def crossed_mean(table: Tensor, n: int = 2000, seed: int = 0) -> Interval:
     """Mean of a table `(R, C)` in which rows and columns could both have been others: features and pictures, say.
 
@@ -59,7 +63,7 @@ def crossed_mean(table: Tensor, n: int = 2000, seed: int = 0) -> Interval:
     2007, "The pigeonhole bootstrap"). Cells with NaN are left out. No interval for a single row or column: use
     `bootstrap` on the other side then.
     """
-    table = torch.as_tensor(table).detach().cpu().double()
+    table = table.double()
     if table.ndim != 2:
         raise ValueError(f"a crossed table is (R, C), rows by columns, not {tuple(table.shape)}.")
     known = ~table.isnan()
@@ -82,6 +86,7 @@ class Rates(NamedTuple):
     both: Interval
 
 
+@metric(unknown=("concept", "rest"), on="cpu")
 def rates(concept: Tensor, rest: Tensor, n: int = 2000, seed: int = 0) -> Rates:
     """Insertion or suppression rates from two outcomes of every answer (arXiv 2504.02821 v3, Table 2).
 
@@ -96,6 +101,7 @@ def rates(concept: Tensor, rest: Tensor, n: int = 2000, seed: int = 0) -> Rates:
     return Rates(*(bootstrap(_mean, outcome.nanmean(1), n=n, seed=seed) for outcome in outcomes))
 
 
+@metric(unknown=("one", "other"), on="cpu")
 def mean_difference(one: Tensor, other: Tensor, n: int = 2000, seed: int = 0) -> Interval:
     """Mean of `one - other`, both `(N,)` or `(N, P)` for the same N things, which are drawn together.
 

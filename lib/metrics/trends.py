@@ -6,6 +6,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from lib.devices import to_numpy
+
 _ENTRIES = 1 << 22  # numbers of a block of permutations
 
 
@@ -35,8 +37,8 @@ def trend_test(values, levels, strata=None, n_permutations: int = 9999, seed: in
 
     Raises ValueError for shapes that differ or no permutations.
     """
-    values, levels = np.asarray(values, dtype=np.float64), np.asarray(levels)
-    strata = np.zeros(values.shape) if strata is None else np.asarray(strata)
+    values, levels = to_numpy(values).astype(np.float64), to_numpy(levels)
+    strata = np.zeros(values.shape) if strata is None else to_numpy(strata)
     if values.ndim != 1 or not values.shape == levels.shape == strata.shape:
         raise ValueError(f"values, levels and strata must be (n,), got {values.shape}, {levels.shape}, {strata.shape}.")
     if n_permutations < 1:

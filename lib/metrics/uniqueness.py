@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.devices import metric
+
 _COMMON = 32  # a picture that more than one in so many features show is counted by a dense product
 _MOST_PAIRS = 1 << 26  # pairs that `jaccard` gives: about 1.3 GB
 
 
+@metric(on="cpu")
 def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tuple[Tensor, Tensor]:
     """All pairs of features whose sets of top images overlap more than `above`, by Jaccard index |A & B| / |A | B|.
 
@@ -42,6 +45,7 @@ def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tup
     return torch.cat(pairs), torch.cat(indices)
 
 
+@metric(on="cpu")
 def jaccard_counts(top_images: Tensor, block: int = 1 << 23) -> tuple[Tensor, Tensor]:
     """How many pairs of features have which Jaccard index: the distinct values, ascending, and their counts.
 
@@ -67,7 +71,7 @@ class _Sets:
 
         if top_images.dim() != 2 or top_images.is_floating_point():
             raise ValueError(f"top_images must be (F, k) integers, got {tuple(top_images.shape)} {top_images.dtype}.")
-        ordered = top_images.cpu().sort(dim=1).values
+        ordered = top_images.sort(dim=1).values
         first_seen = torch.ones_like(ordered, dtype=torch.bool)
         first_seen[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
         feature, slot = (first_seen & (ordered >= 0)).nonzero().unbind(1)

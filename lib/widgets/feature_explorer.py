@@ -11,6 +11,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from lib.devices import to_numpy
 from lib.widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, quantise, sprite_sheets
 
 HERE = Path(__file__).parent
@@ -65,9 +66,9 @@ class FeatureExplorer(anywidget.AnyWidget):
         super().__init__()
         _check(table, images, sae, {"scores": scores, "names": names, "facts": facts}, max_pictures)
         self._table, self._images, self._thumbnail = table, images, thumbnail
-        scores = None if scores is None else np.asarray(scores, dtype=np.float32)
+        scores = None if scores is None else to_numpy(scores).astype(np.float32)
         chosen = _best(table, scores, max_features)
-        pool = picture_pool(_numpy(table.top_images)[chosen, :PICTURES], max_pictures)
+        pool = picture_pool(to_numpy(table.top_images)[chosen, :PICTURES], max_pictures)
         vocabulary, name_arrays = _name_arrays(names)
         manifest, self.numbers = pack(_columns(table, sae, scores) | name_arrays | self._details(chosen, pool))
         layout, self.sheets = sprite_sheets((images[int(i)] for i in pool), thumbnail, QUALITY)
@@ -98,15 +99,15 @@ class FeatureExplorer(anywidget.AnyWidget):
         table = self._table
         position = np.full(len(self._images) + 1, NONE, dtype=np.uint16)  # the last one stands for "no image" (-1)
         position[pool] = np.arange(len(pool))
-        peak = np.maximum(_numpy(table.max)[features], TINY)
-        maps = _numpy(table.patch_maps)[features, :PICTURES].astype(np.float32)  # (E, PICTURES, h, w)
+        peak = np.maximum(to_numpy(table.max)[features], TINY)
+        maps = to_numpy(table.patch_maps)[features, :PICTURES].astype(np.float32)  # (E, PICTURES, h, w)
         map_peak = maps.max(axis=(1, 2, 3), initial=0)
         return {
             "features": features.astype(np.uint32),
             "pool": pool.astype(np.uint32),
             "pool_class": _labels(self._images, pool),
-            "top": position[_numpy(table.top_images)[features, :PICTURES]],
-            "top_value": quantise(_numpy(table.top_values)[features, :PICTURES] / peak[:, None], VALUE_LEVELS),
+            "top": position[to_numpy(table.top_images)[features, :PICTURES]],
+            "top_value": quantise(to_numpy(table.top_values)[features, :PICTURES] / peak[:, None], VALUE_LEVELS),
             "maps": quantise(maps / np.maximum(map_peak, TINY)[:, None, None, None], MAP_LEVELS),
             "map_peak": map_peak.astype(np.float32),
             **self._histograms(features, peak, position),
@@ -122,9 +123,9 @@ class FeatureExplorer(anywidget.AnyWidget):
         fractions = np.zeros(examples.shape, dtype=np.float32)
         quantiles = np.zeros((len(features), len(QUANTILES)), dtype=np.float32)
         for e, feature in enumerate(features):
-            images, codes = (_numpy(part) for part in self._table.activations(int(feature)))  # weakest first
+            images, codes = (to_numpy(part) for part in self._table.activations(int(feature)))  # weakest first
             share = codes / peak[e]
-            counts[e], edges = (_numpy(part) for part in self._table.histogram(int(feature), BINS))
+            counts[e], edges = (to_numpy(part) for part in self._table.histogram(int(feature), BINS))
             bins = np.searchsorted(edges[1:-1], codes, side="right")
             quantiles[e] = np.quantile(codes, QUANTILES)
             stored = np.flatnonzero(position[images] != NONE)
@@ -143,9 +144,9 @@ class FeatureExplorer(anywidget.AnyWidget):
 
     def _all_about(self, feature: int) -> tuple[dict, list[bytes]]:
         features = np.array([feature])
-        pool = picture_pool(_numpy(self._table.top_images)[features, :PICTURES], MAX_PICTURES)
+        pool = picture_pool(to_numpy(self._table.top_images)[features, :PICTURES], MAX_PICTURES)
         images, _ = self._table.activations(feature)
-        pool = np.union1d(pool, _spread(_numpy(images), BINS * PER_BIN))
+        pool = np.union1d(pool, _spread(to_numpy(images), BINS * PER_BIN))
         manifest, numbers = pack(self._details(features, pool))
         layout, sheets = sprite_sheets((self._images[int(i)] for i in pool), 2 * self._thumbnail, LIVE_QUALITY)
         reply = {"kind": "feature", "feature": feature, "arrays": manifest, "sheets": layout}
@@ -167,14 +168,10 @@ def _check(table, images, sae, per_feature: dict[str, Sequence | None], max_pict
         raise ValueError(f"max_pictures is {max_pictures}: choose 1 to {MAX_PICTURES}")
 
 
-def _numpy(values) -> np.ndarray:
-    return values.numpy() if hasattr(values, "numpy") else np.asarray(values)
-
-
 def _best(table, scores: np.ndarray | None, count: int) -> np.ndarray:
     """The living features, at most `count`, best score (else highest activation) first."""
-    merit = _numpy(table.max) if scores is None else scores
-    alive = np.flatnonzero(_numpy(table.alive))
+    merit = to_numpy(table.max) if scores is None else scores
+    alive = np.flatnonzero(to_numpy(table.alive))
     merit = np.nan_to_num(merit[alive], nan=-np.inf)
     return alive[np.argsort(-merit, kind="stable")][:count]
 
@@ -186,12 +183,12 @@ def _spread(items: np.ndarray, count: int) -> np.ndarray:
 
 def _columns(table, sae, scores: np.ndarray | None) -> dict[str, np.ndarray]:
     """What the list shows of all F features."""
-    neighbours, cosine = (_numpy(part) for part in table.neighbours(sae))
+    neighbours, cosine = (to_numpy(part) for part in table.neighbours(sae))
     columns = {
-        "alive": _numpy(table.alive).astype(np.uint8),
-        "frequency": _numpy(table.frequency).astype(np.float32),
-        "max": _numpy(table.max).astype(np.float32),
-        "mean": _numpy(table.mean_active).astype(np.float32),
+        "alive": to_numpy(table.alive).astype(np.uint8),
+        "frequency": to_numpy(table.frequency).astype(np.float32),
+        "max": to_numpy(table.max).astype(np.float32),
+        "mean": to_numpy(table.mean_active).astype(np.float32),
         "neighbours": neighbours.astype(np.uint32),
         "cosine": cosine.astype(np.float32),
     }
@@ -216,4 +213,4 @@ def _name_arrays(names) -> tuple[list[str], dict[str, np.ndarray]]:
 def _labels(images, pool: np.ndarray) -> np.ndarray:
     if images.labels is None:
         return np.full(len(pool), NONE, dtype=np.uint16)
-    return np.asarray(images.labels)[pool].astype(np.uint16)
+    return to_numpy(images.labels)[pool].astype(np.uint16)

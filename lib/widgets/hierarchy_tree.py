@@ -12,6 +12,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from lib.devices import to_numpy
 from lib.metrics.hierarchy import Parents
 from lib.widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, sprite_sheets
 
@@ -52,7 +53,7 @@ class HierarchyTree(anywidget.AnyWidget):
         thumbnail: int = 72,
     ) -> None:
         super().__init__()
-        top = np.asarray(top_images)[:, :PICTURES]
+        top = to_numpy(top_images)[:, :PICTURES]
         ends = [0, *map(int, group_ends)]
         _check(top, ends, {"parents": parents.feature, "names": names} | dict(measures), measures, max_pictures)
         pool = picture_pool(top, max_pictures)
@@ -62,10 +63,10 @@ class HierarchyTree(anywidget.AnyWidget):
         manifest, self.numbers = pack(
             {
                 "alive": (top[:, 0] >= 0).astype(np.uint8),
-                "parent": (np.asarray(parents.feature) + 1).astype(np.uint32),  # 0: none
-                "conditional": np.asarray(parents.conditional, dtype=np.float32),
-                "lift": np.asarray(parents.lift, dtype=np.float32),
-                "measures": np.stack([np.asarray(values, dtype=np.float32) for values in measures.values()], axis=1),
+                "parent": (to_numpy(parents.feature) + 1).astype(np.uint32),  # 0: none
+                "conditional": to_numpy(parents.conditional).astype(np.float32),
+                "lift": to_numpy(parents.lift).astype(np.float32),
+                "measures": np.stack([to_numpy(values).astype(np.float32) for values in measures.values()], axis=1),
                 "name": name.astype(np.uint32),
                 "top": position[top],
                 "pool": pool.astype(np.uint32),
@@ -107,4 +108,4 @@ def _check(top: np.ndarray, ends: list[int], per_feature: Mapping, measures: Map
 def _labels(images, pool: np.ndarray) -> np.ndarray:
     if images.labels is None:
         return np.full(len(pool), NONE, dtype=np.uint16)
-    return np.asarray(images.labels)[pool].astype(np.uint16)
+    return to_numpy(images.labels)[pool].astype(np.uint16)

@@ -12,6 +12,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
+from lib.devices import to_numpy
 from lib.steering import Intervention
 from lib.widgets.llava_scripts import client_source
 from lib.widgets.packing import pack, sprite_sheets, unpack
@@ -89,7 +90,7 @@ class SteeringPanel(anywidget.AnyWidget):
         grid, texts, answers = _stored_answers(
             llava, sae, site, images, features, prompts, alphas, stored, edit, max_new_tokens
         )
-        peaks = np.zeros(0) if peaks is None else np.asarray(peaks)
+        peaks = np.zeros(0) if peaks is None else to_numpy(peaks)
         manifest, self.numbers = pack({"answers": answers, "peaks": peaks.astype(np.float32)})
         shown, sprites = _with_sprites(features)
         sprite_layout, self.sprites = sprite_sheets(sprites, THUMBNAIL, QUALITY)

@@ -13,6 +13,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
+from lib.devices import to_numpy
 from lib.disentanglement import SubsetResults
 from lib.widgets.kernel_line import KernelLine
 from lib.widgets.packing import pack, sprite_sheets, unpack
@@ -98,7 +99,7 @@ class Suppressing(KernelLine):
         strengths = {int(feature): float(strength) for feature, strength in message["strengths"]}
         answer = self._live(message["result"], strengths)
         predictions, ordinary = answer if isinstance(answer, tuple) else (answer, None)
-        predictions = _checked(np.asarray(predictions), self._results[message["result"]])
+        predictions = _checked(to_numpy(predictions), self._results[message["result"]])
         if stop.is_set():
             return False
         ordinary = None if ordinary is None else float(ordinary)
