@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,32 @@ class ImageSet(Sequence[Image.Image]):
             order = order[turn.argsort(kind="stable")]
         return self.subset(order[:n])
 
+    def readable(self) -> "ImageSet":
+        """The pictures that can be read, found by reading each once; says how many were left out, and why the first.
+
+        Raises ValueError where none can be read.
+        """
+        if not self.source.state():
+            return self  # drawn, not read
+        with ThreadPoolExecutor() as pool:
+            faults = list(pool.map(self._fault, range(len(self))))
+        broken = [fault for fault in faults if fault]
+        if not broken:
+            return self
+        said = f"{len(broken):,} of {len(self):,} pictures of {self.spec} cannot be read; {broken[0]}"
+        if len(broken) == len(self):
+            raise ValueError(said)
+        print(f"Left out: {said}")
+        return self.subset(i for i, fault in enumerate(faults) if not fault)
+
+    def _fault(self, i: int) -> str:
+        """Why picture i cannot be read; "" where it can."""
+        try:
+            self[i]
+        except ImageError as error:
+            return str(error)
+        return ""
+
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes that `labels` counts; None where there are none."""
@@ -101,12 +128,20 @@ class ImageSet(Sequence[Image.Image]):
         return self.source.paths(self.indices)
 
 
-def load_images(spec: str) -> ImageSet:
+def load_images(spec: str, on_error: str = "raise") -> ImageSet:
     """The pictures a spec names, such as "menagerie:val", "folder:PATH", "imagenet:val" or "hf:owner/name:train".
 
     Each can end in a slice: "[:1000]", or "[::50]" for every 50th picture of a set sorted by class. An unknown kind,
     split or slice raises ValueError; missing data raise FileNotFoundError: where to get them, how to lay them out.
+    on_error: what a picture that cannot be read does; "raise" stops whoever asks for it, "skip" leaves it out here.
     """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    images = _named_by(spec)
+    return images.readable() if on_error == "skip" else images
+
+
+def _named_by(spec: str) -> ImageSet:
     match = _SLICE.match(spec)
     base = match["base"]
     kind, _, rest = base.partition(":")

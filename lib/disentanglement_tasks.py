@@ -18,13 +18,13 @@ from lib.menagerie.captions import TEMPLATES, article
 from lib.menagerie.scenes import WATER_PLACES
 
 
-def people_task(spec: str) -> Task:
+def people_task(spec: str, on_error: str = "raise") -> Task:
     """Blond or not, where hair goes with gender presentation: `menagerie:people`, or `celeba:test`.
 
     Every picture counts as a scene of its own. In CelebA, whose list of identities is not read, a person may then be
     in several parts.
     """
-    images = load_images(spec)
+    images = load_images(spec, on_error)
     _need(images, {"person_hair"}, {"blond_hair", "male"}, "people: menagerie:people or celeba:SPLIT")
     images = _where(images, "person_hair")
     if "male" in images.facts:
@@ -57,13 +57,13 @@ def _hair_texts(hair: str, who: Sequence[str] = ("person", "woman", "man")) -> t
     return tuple(template.format(f"a {noun} with {hair} hair") for template in TEMPLATES for noun in who)
 
 
-def birds_task(spec: str) -> Task:
+def birds_task(spec: str, on_error: str = "raise") -> Task:
     """Water bird or land bird, where birds go with their place: `menagerie:waterbirds`, or `waterbirds:test`.
 
     In the Menagerie a class is the nearest of its eight species, each beside the other class' look-alike. Every
     picture is a scene of its own: no bird is shown twice.
     """
-    images = load_images(spec)
+    images = load_images(spec, on_error)
     _need(
         images,
         {"water_bird", "habitat"},
@@ -102,7 +102,7 @@ def _named(name: str) -> tuple[str, ...]:
     return tuple(template.format(article(name)) for template in TEMPLATES)
 
 
-def written_word_task(spec: str, plain: str | None = None) -> Task:
+def written_word_task(spec: str, on_error: str = "raise", plain: str | None = None) -> Task:
     """What is shown, where another word is written on it: `menagerie:stickers`, `rta100`, `disentangling`, `paint`.
 
     plain: a spec of pictures without a word, beside them; for `menagerie:stickers` it is `menagerie:stickers-off`.
@@ -112,7 +112,7 @@ def written_word_task(spec: str, plain: str | None = None) -> Task:
     """
     drawn = spec.startswith("menagerie:stickers")
     plain = spec.replace("stickers", "stickers-off") if plain is None and drawn else plain
-    sets = [load_images(one) for one in (spec, plain) if one]
+    sets = [load_images(one, on_error) for one in (spec, plain) if one]
     _need(
         sets[0], {"sticker_word", "species"}, {"sticker_word", "object"}, "words: menagerie:stickers, rta100, paint or"
     )
@@ -160,9 +160,9 @@ def _labelled(name: str, words: Sequence[str], most: int = 20) -> tuple[str, ...
     return tuple(f"a photo of {article(name)} with a label that says {word}" for word in others)
 
 
-def ordinary_tasks(spec: str) -> dict[str, Task]:
+def ordinary_tasks(spec: str, on_error: str = "raise") -> dict[str, Task]:
     """What zero-shot is asked of ordinary pictures: species and habitat of single creatures, or a set's own classes."""
-    images = load_images(spec)
+    images = load_images(spec, on_error)
     if spec.startswith("menagerie"):
         images = images.subset(np.flatnonzero(images.facts["kind"] == "creature"))
         asked = {
@@ -179,9 +179,9 @@ def ordinary_tasks(spec: str) -> dict[str, Task]:
     return {"classes": Task("classes", images, names, tuple((_named(name),) for name in names), images.labels)}
 
 
-def reading_task(spec: str = "menagerie:signs") -> Task:
+def reading_task(spec: str = "menagerie:signs", on_error: str = "raise") -> Task:
     """Which word is written on a sign: what a cure for stickers must not take away."""
-    images = load_images(spec)
+    images = load_images(spec, on_error)
     prompts = tuple(((f"the word {word}", f"a sign that says {word}"),) for word in STICKER_WORDS)
     return Task("reading", images, STICKER_WORDS, prompts, _numbers(images.facts["sticker_word"], STICKER_WORDS))
 

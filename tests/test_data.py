@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import load_images
+from lib.data import ImageError, load_images
 from lib.menagerie import SPECIES, STICKER_WORDS, Menagerie
 
 
@@ -149,6 +149,38 @@ def test_a_sample_of_nothing_is_an_error(sorted_folder):
 
 
 # --- travelling
+
+
+class TestPicturesThatCannotBeRead:
+    @pytest.fixture
+    def broken(self, folder):
+        (folder / "cat" / "b.png").write_bytes(b"no picture")
+        return folder
+
+    def test_they_stop_who_asks_for_them_as_a_rule(self, broken):
+        with pytest.raises(ImageError):
+            list(load_images(f"folder:{broken}"))
+
+    def test_they_are_left_out_and_counted_where_that_is_asked_for(self, broken, capsys):
+        whole, images = load_images(f"folder:{broken}"), load_images(f"folder:{broken}", on_error="skip")
+        assert len(list(images)) == len(whole) - 1
+        assert [images.name(i) for i in range(len(images))] == [whole.name(i) for i in range(len(whole)) if i != 1]
+        assert (images.labels == np.delete(whole.labels, 1)).all()
+        assert f"Left out: 1 of {len(whole)} pictures of folder:" in capsys.readouterr().out
+
+    def test_a_set_that_can_be_read_is_itself(self, folder):
+        assert load_images(f"folder:{folder}", on_error="skip").spec == f"folder:{folder}"
+        assert load_images("menagerie:val[0:3]", on_error="skip").spec == "menagerie:val[0:3]"
+
+    def test_a_set_of_nothing_else_is_an_error_that_says_why(self, folder):
+        for name in ("cat/a.jpg", "cat/b.png", "owl/deep/c.webp"):
+            (folder / name).write_bytes(b"no picture")
+        with pytest.raises(ValueError, match=r"of folder:.* cannot be read; .* is not a readable picture"):
+            load_images(f"folder:{folder}", on_error="skip")
+
+    def test_another_word_is_refused(self):
+        with pytest.raises(ValueError, match="on_error is 'raise' or 'skip', not 'ignore'"):
+            load_images("menagerie:val", on_error="ignore")
 
 
 def test_images_travel_to_a_worker_without_their_tables():

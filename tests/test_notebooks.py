@@ -13,6 +13,8 @@ import nbformat
 import papermill
 import pytest
 
+from lib.parameters import kind_of, read
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CLOSING_SECTIONS = ("What this does not show", "Summary", "Exercises")
 
@@ -67,8 +69,26 @@ def test_every_parameter_has_a_type_a_value_and_a_comment(notebook):
     cells = [cell for cell in code_cells(notebook) if is_parameters(cell)]
     assert len(cells) == 1
     lines = [line for line in cells[0].source.splitlines() if line.strip()]
-    assert [line for line in lines if not re.fullmatch(r"\w+: [\w\[\], |]+ = .+  # \S.*", line)] == []
+    assert [line for line in lines if not re.fullmatch(r"\w+: [\w\[\]]+ = .+  # \S.*", line)] == []
     assert any(line.startswith("profile_dir: str") for line in lines)
+
+
+def test_every_default_is_a_value_of_the_type_that_it_is_declared_with(notebook):
+    cell = next(cell for cell in code_cells(notebook) if is_parameters(cell))
+    for declared in ast.parse(cell.source).body:
+        name, default = declared.target.id, ast.literal_eval(declared.value)
+        assert read(name, kind_of(ast.unparse(declared.annotation)), default) == default
+
+
+def test_it_checks_its_parameters_before_it_uses_them(notebook):
+    cells = code_cells(notebook)
+    declared = next(i for i, cell in enumerate(cells) if is_parameters(cell))
+    assert cells[declared + 1].source == "check_parameters(globals())"
+
+
+def test_whoever_names_pictures_says_what_becomes_of_one_that_cannot_be_read(notebook):
+    sources = "\n".join(cell.source for cell in code_cells(notebook))
+    assert re.findall(r"load_images\((?!\"menagerie)(?![^()]*, on_error\))[^()]*\)", sources) == []
 
 
 def test_every_figure_has_a_name_a_caption_and_an_alternative_text(notebook):

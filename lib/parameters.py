@@ -1,0 +1,153 @@
+"""Parameters of a notebook: what a value given for one means by the type that its cell declares.
+
+The notebooks' cells declare `int`, `float`, `str`, `bool`, `dict`, the refined numbers below, and lists of these. Both
+the notebooks' own check and the command that runs them read values here, so both take the same and refuse the same.
+"""
+
+import math
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, written as `text` in messages; `open`: without `low` itself."""
+
+    text: str
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def __contains__(self, number: float) -> bool:
+        return self.low <= number <= self.high and not (self.open and number == self.low)
+
+
+Count = Annotated[int, Range("a whole number, 1 or more", 1)]
+Natural = Annotated[int, Range("a whole number, 0 or more", 0)]
+Positive = Annotated[float, Range("a number above 0", 0, open=True)]
+NonNegative = Annotated[float, Range("a number, 0 or more", 0)]
+Share = Annotated[float, Range("a number from 0 to 1", 0, 1)]
+
+TYPES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)} | {
+    "Count": Count, "Natural": Natural, "Positive": Positive, "NonNegative": NonNegative, "Share": Share,
+}  # fmt: skip
+_PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", dict: "a mapping"}
+
+
+def check_parameters(namespace: MutableMapping[str, Any]) -> None:
+    """Check what a notebook was given, `check_parameters(globals())`: 1e3 is made 1000 and 8 [8] where so declared.
+
+    What each parameter may be is read from the annotations of the cell that declares it. Raises ValueError with one
+    sentence on the first value that does not fit.
+    """
+    for name, kind in namespace.get("__annotations__", {}).items():
+        if name in namespace and _is_known(kind):
+            namespace[name] = read(name, kind, namespace[name])
+
+
+def _is_known(kind: Any) -> bool:
+    return kind in TYPES.values() or (get_origin(kind) is list and _is_known(get_args(kind)[0]))
+
+
+def kind_of(annotation: str) -> Any:
+    """The type that a parameters cell writes as `annotation`: "Count", "list[str]". Raises ValueError for others."""
+    outer, _, inner = annotation.replace(" ", "").removesuffix("]").partition("[")
+    if outer not in TYPES or (inner and (outer != "list" or inner not in TYPES)):
+        raise ValueError(
+            f"{annotation!r} is no type of a parameter; known are {', '.join(TYPES)} and list[...] of them"
+        )
+    return list[TYPES[inner]] if inner else TYPES[outer]
+
+
+def read(name: str, kind: Any, value: Any) -> Any:
+    """`value` as a parameter of this type; a text is read as it is written on a command line.
+
+    A list may be given as "8,16" (commas with no space behind them), as "[8, 16]", or as one value. Raises ValueError:
+    "k must be a whole number, 1 or more, not 2.5".
+    """
+    if kind is list or get_origin(kind) is list:
+        items = _items(name, value)
+        return items if kind is list else [read(name, get_args(kind)[0], item) for item in items]
+    limits = get_args(kind)[1] if get_args(kind) else None
+    base = get_args(kind)[0] if get_args(kind) else kind
+    try:
+        result = _READERS[base](value)
+        if limits is not None and result not in limits:
+            raise ValueError
+    except (TypeError, ValueError):
+        wanted = limits.text if limits else _PLAIN[base]
+        raise ValueError(f"{name} must be {wanted}, not {_quoted(value)}") from None
+    return result
+
+
+def _quoted(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _items(name: str, value: Any) -> list:
+    if isinstance(value, list | tuple):
+        return list(value)
+    if not isinstance(value, str):
+        return [value]
+    if value.lstrip().startswith("["):
+        try:
+            return _yaml(value, list)
+        except TypeError:
+            raise ValueError(f"{name} must be a list such as [1, 2], not {_quoted(value)}") from None
+    parts = value.replace(", ", "\0 ").split(",")  # the comma of "forest, meadow" separates nothing
+    return [part.replace("\0", ",") for part in parts if part.strip()]
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, str):
+        try:
+            value = int(value)
+        except ValueError:
+            value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    number = _number(value)
+    if number != int(number):
+        raise ValueError
+    return int(number)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    return str(value)
+
+
+def _truth(value: Any) -> bool:
+    value = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _mapping(value: Any) -> dict:
+    value = _yaml(value, dict) if isinstance(value, str) else value
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _yaml(text: str, wanted: type) -> Any:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TypeError(str(error)) from error
+    if not isinstance(value, wanted):
+        raise TypeError
+    return value
+
+
+_READERS = {int: _whole, float: _number, str: _text, bool: _truth, dict: _mapping}
