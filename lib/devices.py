@@ -77,7 +77,6 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
         operands = [name for name, of in signature.parameters.items() if str(of.annotation).split(" | ")[0] == "Tensor"]
 
         @wraps(function)
-        @torch.no_grad()
         def measured(*args, **kwargs):
             given, home = signature.bind(*args, **kwargs), on
             for name in operands:
@@ -86,7 +85,8 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
                     given.arguments[name] = bring(given.arguments[name], home)
                     if name not in unknown:
                         check_finite(given.arguments[name], name)
-            return _answered(function(*given.args, **given.kwargs))
+            with torch.no_grad():
+                return _answered(function(*given.args, **given.kwargs))
 
         return measured
 
