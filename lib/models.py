@@ -104,6 +104,11 @@ class Encoder(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether it embeds texts, too."""
+        return type(self.tower).embed_texts is not Tower.embed_texts
+
     def site(self, name: str | Site) -> Site:
         """The named site of this encoder. Raises ValueError where it has none of that name."""
         site = Site.parse(name)

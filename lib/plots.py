@@ -7,7 +7,9 @@ and the rendered book from a small HTML fragment that expects `Plotly` on the pa
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 from PIL import Image
@@ -135,6 +137,30 @@ def picture_grid(
         visible=False, range=[-(rows - 1) * pitch - pitch, 0], scaleanchor="x", constrain="domain", fixedrange=True
     )
     return figure.update_layout(height=int(rows * pitch * cell) + 16, margin={"l": 0, "r": 0, "t": 8, "b": 8})
+
+
+def unless_empty(figure: go.Figure, otherwise: str) -> go.Figure:
+    """The figure; where nothing is drawn in it, no picture and no finite number, the sentence `otherwise` instead."""
+    if figure.layout.images or any(_has_numbers(trace) for trace in figure.data):
+        return figure
+    empty = go.Figure()
+    _write(empty, "<br>".join(wrap(otherwise, 90)), 0, 0, xanchor="center", yanchor="middle", size=14)
+    empty.update_xaxes(visible=False, range=[-1, 1], fixedrange=True)
+    empty.update_yaxes(visible=False, range=[-1, 1], fixedrange=True)
+    return empty.update_layout(height=96, margin={"l": 0, "r": 0, "t": 8, "b": 8})
+
+
+def _has_numbers(trace: go.Trace) -> bool:
+    """Whether a trace has a finite number among what it draws: of a bar or a box its values, not its categories."""
+    drawn_of = [trace[name] for name in ("z", "values") if name in trace and trace[name] is not None]
+    drawn_of = drawn_of or [trace[name] for name in ("x", "y") if name in trace and trace[name] is not None]
+    return bool(drawn_of) and all(_any_finite(values) for values in drawn_of)
+
+
+def _any_finite(values: Sequence) -> bool:
+    """Whether something in it can be drawn: a finite number, or the name of a category."""
+    flat = np.asarray(values, dtype=object).ravel()
+    return any(value is not None and (isinstance(value, str) or np.isfinite(float(value))) for value in flat)
 
 
 def _write(figure: go.Figure, text: str, x: float, y: float, xanchor: str, yanchor: str, size: int) -> None:

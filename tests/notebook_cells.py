@@ -1,5 +1,6 @@
 """Execute a notebook's code cells in this process, and look at what they showed."""
 
+import ast
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,21 +35,25 @@ class Shown:
         return next((self.data[kind] for kind in ("text/html", "text/markdown", "text/plain") if kind in self.data), "")
 
 
+def parameters(name: str) -> dict[str, Any]:
+    """The parameters that a notebook declares, with their defaults."""
+    declared = papermill.inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
+    return {name: ast.literal_eval(about["default"]) for name, about in declared.items()}
+
+
 class CellError(AssertionError):
     """A cell raised; the message names the notebook, the cell and what it raised."""
 
 
-def run_cells(name: str, **parameters: Any) -> list[Shown]:
+def run_cells(name: str, **given: Any) -> list[Shown]:
     """Run `notebooks/<name>.ipynb` from its own folder with these parameters; return all that its cells showed.
 
     As with papermill, parameters are injected behind the cell of defaults. Raises ValueError for a parameter that the
     notebook does not have, CellError from the first exception in a cell.
     """
-    path = NOTEBOOKS / f"{name}.ipynb"
-    unknown = parameters.keys() - papermill.inspect_notebook(str(path)).keys()
-    if unknown:
+    if unknown := given.keys() - parameters(name).keys():
         raise ValueError(f"{name} has no parameter {', '.join(sorted(unknown))}")
-    notebook = parameterize_notebook(load_notebook_node(str(path)), parameters)
+    notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{name}.ipynb")), given)
     shown = []
     with _fresh_shell() as shell, _inside(NOTEBOOKS):
         for cell in notebook.cells:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from lib import judges
 from lib.data import load_images
-from lib.judges import judge_embeddings
+from lib.judges import choose_judges, judge_embeddings, say_who_judges, short_name
 from lib.models import load_encoder
 from tests.small_models import open_clip_folder
 
@@ -67,3 +67,53 @@ def test_facts_of_pictures_of_which_nothing_is_known_are_an_error_that_says_what
     images = classes_of_pictures(tmp_path / "pictures", names=(".",))
     with pytest.raises(ValueError, match="take an encoder as the judge"):
         judge_embeddings(judges.FACTS, images, tmp_path)
+
+
+def test_the_menagerie_is_judged_by_its_eye_and_its_facts(encoder):
+    chosen = choose_judges([], load_encoder(encoder), load_images("menagerie:val[:20]"))
+    assert chosen == {"tiny-eye": "tiny-eye", "facts": "facts"}
+
+
+def test_photographs_are_judged_by_the_encoder_itself_never_by_the_menageries_eye(encoder, tmp_path):
+    model = load_encoder(encoder)
+    photographs = classes_of_pictures(tmp_path / "birds")
+    assert choose_judges([], model, photographs) == {"clip itself": encoder, "facts": "facts"}
+    Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
+    assert choose_judges([""], model, load_images(f"folder:{tmp_path}").subset([0])) == {"clip itself": encoder}
+    assert "independent" in say_who_judges({"clip itself": encoder}, model)
+
+
+def test_an_encoder_without_an_embedding_leaves_the_facts_or_a_refusal(encoder, tmp_path):
+    model = load_encoder(encoder)
+    model.sites.remove("proj")
+    assert choose_judges([], model, classes_of_pictures(tmp_path / "birds")) == {"facts": "facts"}
+    alone = classes_of_pictures(tmp_path / "owls", ("owl", "owl"))
+    with pytest.raises(ValueError, match="name another encoder as the judge"):
+        choose_judges([], model, alone)
+
+
+def test_judges_that_are_asked_for_judge_in_their_order(encoder):
+    model, images = load_encoder(encoder), load_images("menagerie:val[:3]")
+    asked = ["facts", "hf:someone/dino", encoder]
+    assert choose_judges(asked, model, images) == {
+        "facts": "facts",
+        "dino": "hf:someone/dino",
+        "clip itself": encoder,
+    }
+    same = ["hf:here/vit", "hf:there/vit"]
+    assert list(choose_judges(same, model, images)) == same, "two of one short name keep their specs"
+    assert "independent" not in say_who_judges({"dino": "hf:someone/dino"}, model)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ("tiny-eye", "tiny-eye"),
+        ("hf:facebook/dinov2-base", "dinov2-base"),
+        ("hf:./models/vit/", "vit"),
+        ("open_clip:ViT-B-32/openai", "ViT-B-32/openai"),
+        ("facts", "facts"),
+    ],
+)
+def test_a_judge_has_a_short_name(spec, name):
+    assert short_name(spec) == name

@@ -1,0 +1,30 @@
+"""Figures in tables and sentences: one form a column, a dash for what is missing."""
+
+import math
+
+import pandas as pd
+import pytest
+from IPython.display import Markdown
+
+from lib.tables import number, written
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf])
+def test_a_figure_that_is_not_known_is_a_dash(missing):
+    assert number(missing, ".1%") == "–"
+    assert number(0.25, ".1%") == "25.0%"
+
+
+def test_a_table_writes_each_column_in_its_form_and_no_nan():
+    table = pd.DataFrame({"share": [0.5, math.nan], "score": [math.inf, 0.12345], "name": ["a", None]})
+    html = written(table, {"share": "{:.0%}"}, precision=2).to_html()
+    assert all(text in html for text in ("50%", "0.12", ">a<"))
+    assert html.count(">–<") == 3
+    assert "nan" not in html.lower()
+    assert "inf" not in html.lower()
+
+
+def test_a_table_without_rows_says_what_it_cannot_show():
+    shown = written(pd.DataFrame({"share": []}), otherwise="No feature is alive.")
+    assert isinstance(shown, Markdown)
+    assert shown.data == "No feature is alive."
