@@ -1,0 +1,15 @@
+"""These tests run on a CUDA device: a real one where there is one, else the emulated one of `tests/emulated_cuda.py`.
+
+The emulated device changes torch for the whole process, so they have a pytest call of their own in `make test`.
+"""
+
+import pytest
+
+from tests.cuda.both import cuda_device
+
+
+@pytest.fixture
+def cuda():
+    """Within the test there is a CUDA device, and "auto" means it."""
+    with cuda_device():
+        yield

@@ -1,0 +1,166 @@
+"""Every public metric: its figures are the CPU's, and on the CPU, wherever its operands lie and whatever holds them."""
+
+import inspect
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import features, metrics
+from lib.metrics import ground_truth, outliers
+from lib.metrics.ground_truth import Facts
+from tests.cuda.both import assert_same, cuda_device, devices
+
+N, F, E, K = 40, 12, 6, 5
+
+
+def _drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+CODES = _drawn(N, F) * (_drawn(N, F, seed=1) < 0.4)
+CSR = CODES.to_sparse_csr()
+EMBEDDINGS, TEXTS = _drawn(N, E, seed=2) - 0.5, _drawn(4, E, seed=3) - 0.5
+TOP = features.top_images(CODES, K)[0]
+TRUTH = _drawn(N, 3, seed=4) < 0.5
+FACTS = Facts(["a", "b", "c"], TRUTH)
+GROUP, RIGHT = (_drawn(N, seed=5) * 3).long(), _drawn(N, seed=6) < 0.6
+LABELS = (_drawn(N, seed=7) * 4).long()
+LOSSES = _drawn(N, seed=8)
+PATHS = [("life", "bird" if i % 2 else "plant", f"species {i % 7}") for i in range(N)]
+SCORE = torch.where(_drawn(F, seed=9) < 0.2, torch.nan, _drawn(F, seed=10))
+TABLE = torch.where(_drawn(F, N, seed=11) < 0.1, torch.nan, (_drawn(F, N, seed=12) < 0.5).float())
+BASE, STEERED = _drawn(3, 4, seed=13).softmax(-1), _drawn(F, 3, 4, seed=14).softmax(-1)
+CONCEPT = (_drawn(F, seed=15) * 4).long()
+DECODER, OTHER = _drawn(F, E, seed=16) - 0.5, _drawn(F, E, seed=17) - 0.5
+MAPS = _drawn(F, 4, 4, seed=18)
+EDGES = [0.0, 0.3, 1.0]
+
+
+def _facts(move) -> Facts:
+    return Facts(FACTS.names, torch.as_tensor(move(FACTS.truth)))
+
+
+METRICS = {
+    "accuracy_change": lambda m: metrics.accuracy_change(m(RIGHT), m(LABELS > 1), n=20),
+    "bootstrap": lambda m: metrics.bootstrap(lambda x, y: x.mean(1) - y.mean(1), m(LOSSES), m(SCORE), n=20),
+    "by_level": lambda m: metrics.by_level(m(SCORE), (3, F), m(SCORE.nan_to_num() > 0.3)),
+    "centre_minus_border": lambda m: metrics.centre_minus_border(m(MAPS)),
+    "clades": lambda m: metrics.clades(m(TOP), PATHS),
+    "concept_probabilities": lambda m: metrics.concept_probabilities(m(EMBEDDINGS), m(TEXTS), 10.0),
+    "coverage": lambda m: metrics.coverage(m(CONCEPT), m(SCORE.nan_to_num())),
+    "crossed_mean": lambda m: metrics.crossed_mean(m(TABLE), n=20),
+    "expected_coverage": lambda m: metrics.expected_coverage(m(CONCEPT), m(SCORE.nan_to_num()), [2, 5]),
+    "feature_embeddings": lambda m: metrics.feature_embeddings(m(TOP), m(EMBEDDINGS)),
+    "group_accuracy": lambda m: metrics.group_accuracy(m(RIGHT), m(GROUP)),
+    "jaccard": lambda m: metrics.jaccard(m(TOP)),
+    "jaccard_counts": lambda m: metrics.jaccard_counts(m(TOP)),
+    "jackknife_error": lambda m: metrics.jackknife_error(m(LOSSES)),
+    "jackknife_interval": lambda m: metrics.jackknife_interval(0.5, m(LOSSES)),
+    "lca_depth": lambda m: metrics.lca_depth(m(TOP), PATHS),
+    "majority_depth": lambda m: metrics.majority_depth(m(TOP), PATHS),
+    "match_active_sets": lambda m: metrics.match_active_sets(m(CODES), m(CODES.roll(1, 1))),
+    "match_codes": lambda m: metrics.match_codes(m(CODES), m(CODES.roll(1, 1))),
+    "match_directions": lambda m: metrics.match_directions(m(DECODER), m(OTHER), m(torch.ones(F).bool())),
+    "mean_difference": lambda m: metrics.mean_difference(m(TABLE), m(TABLE.roll(1, 0)), n=20),
+    "monosemanticity": lambda m: metrics.monosemanticity(m(CODES), m(EMBEDDINGS)),
+    "name_bounds": lambda m: metrics.name_bounds(m(EMBEDDINGS), m(EMBEDDINGS.roll(1, 0))),
+    "parents": lambda m: metrics.parents(m(CODES), (4, F)),
+    "proportion": lambda m: metrics.proportion(m(RIGHT)),
+    "published_recovered": lambda m: metrics.published_recovered(m(LOSSES), m(LOSSES + 0.1), m(LOSSES + 0.5)),
+    "PublishedReconstruction": lambda m: (
+        metrics.PublishedReconstruction(m(MAPS[0])).update(m(MAPS), m(MAPS * 0.9)).update(m(MAPS), m(MAPS)).compute()
+    ),
+    "random_directions": lambda m: metrics.random_directions(m(DECODER)),
+    "rank_correlation": lambda m: metrics.rank_correlation(m(EMBEDDINGS[None, :, :2])),
+    "rates": lambda m: metrics.rates(m(TABLE), m(TABLE.roll(1, 0)), n=20),
+    "reconstruction": lambda m: metrics.reconstruction(m(EMBEDDINGS), m(EMBEDDINGS * 0.9)),
+    "recovered": lambda m: metrics.recovered(m(LOSSES), m(LOSSES + 0.1), m(LOSSES + 0.5), n=20),
+    "shuffled_codes": lambda m: metrics.shuffled_codes(m(CODES)),
+    "sparsity": lambda m: metrics.sparsity(m(CODES), ["cls", "spatial"] * (N // 2)),
+    "steerability": lambda m: metrics.steerability(m(BASE), m(STEERED)),
+    "steering_score": lambda m: metrics.steering_score(m(DECODER), m(OTHER)),
+    "trend_test": lambda m: metrics.trend_test(m(LOSSES), m(LABELS), m(GROUP), n_permutations=20),
+    "worst_group_change": lambda m: metrics.worst_group_change(m(RIGHT), m(LABELS > 1), m(GROUP), 0, n=20),
+    "zero_shot": lambda m: metrics.zero_shot(m(EMBEDDINGS), m(TEXTS), m(LABELS), 10.0),
+    # not among the public names of the package, but of its modules
+    "auc": lambda m: ground_truth.auc(m(CODES), _facts(m)),
+    "best_f1": lambda m: ground_truth.best_f1(m(CODES), _facts(m)),
+    "mutual_information": lambda m: ground_truth.mutual_information(m(CODES), _facts(m)),
+    "purity": lambda m: ground_truth.purity(m(TOP), _facts(m)),
+    "focus": lambda m: ground_truth.focus(m(TOP), _facts(m)),
+    "best_facts": lambda m: ground_truth.best_facts(m(CODES), m(TOP), _facts(m)),
+    "of_best_fact": lambda m: ground_truth.of_best_fact(m(EMBEDDINGS)),
+    "agreement_by_difference": lambda m: ground_truth.agreement_by_difference(m(SCORE), m(SCORE), EDGES, 20),
+    "agreement_growth": lambda m: ground_truth.agreement_growth(m(SCORE), m(SCORE), EDGES, 20, min_pairs=1),
+    "auroc": lambda m: outliers.auroc(m(LOSSES), m(LOSSES / 2), n=20),
+    "auroc_gain": lambda m: outliers.auroc_gain([m(EMBEDDINGS[:, :2])], m(EMBEDDINGS[:, 2:4]), n=20),
+    "top_images": lambda m: features.top_images(m(CODES), K),
+}
+SPARSE = ("match_active_sets", "match_codes", "monosemanticity", "parents", "shuffled_codes", "sparsity", "auc")
+SPARSE += ("best_f1", "mutual_information", "best_facts", "top_images")
+
+
+def _alternating(first: str):
+    """Put operands on CUDA and on the CPU in turn."""
+    turns = [first]
+
+    def move(x: torch.Tensor) -> torch.Tensor:
+        turns.append("cpu" if turns[-1] == "cuda" else "cuda")
+        return x.to(turns[-2])
+
+    return move
+
+
+PLACES = {
+    "all on CUDA": lambda: lambda x: x.to("cuda"),
+    "the first on CUDA": lambda: _alternating("cuda"),
+    "the second on CUDA": lambda: _alternating("cpu"),
+}
+
+
+def test_every_public_metric_is_here():
+    kept = ("GroupAccuracy", "Interval", "Level", "Matching", "Parents", "Rates", "Reconstruction", "Sparsity")
+    kept += ("Steerability", "Trend", "ZeroShot")  # what metrics answer with, and what they are summed up by
+    assert set(metrics.__all__) - set(kept) <= set(METRICS)
+    defined = {name for name, value in vars(ground_truth).items() if inspect.isfunction(value)}
+    assert {n for n in defined if vars(ground_truth)[n].__module__ == ground_truth.__name__ and n[0] != "_"} <= {
+        *METRICS, "facts_table", "known_facts", "oracle_embeddings",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_figures_are_those_of_the_cpu_and_on_the_cpu(name):
+    here = METRICS[name](lambda x: x)
+    with cuda_device():
+        for where, moving in PLACES.items():
+            there = METRICS[name](moving())
+            assert devices(there) <= {"cpu"}, where
+            assert_same(here, there)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_codes_may_lie_anywhere_too(name):
+    def sparse(move):
+        return lambda x: move(x.to_sparse_csr() if x.shape == CODES.shape and x.dtype == CODES.dtype else x)
+
+    here = METRICS[name](sparse(lambda x: x))
+    with cuda_device():
+        for where, moving in PLACES.items():
+            there = METRICS[name](sparse(moving()))
+            assert devices(there) <= {"cpu"}, where
+            assert_same(here, there)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_numpy_arrays_are_as_good(name):
+    assert_same(METRICS[name](lambda x: x), METRICS[name](lambda x: x.numpy()))
+
+
+def test_a_column_of_a_table_is_as_good():
+    assert metrics.proportion(pd.Series(RIGHT.numpy())) == metrics.proportion(RIGHT)
+    assert math.isnan(metrics.proportion([]).value)
+    assert isinstance(METRICS["best_facts"](lambda x: x), pd.DataFrame)
+    assert np.isfinite(metrics.jackknife_error([0.5, 0.25]))
