@@ -16,7 +16,10 @@ ruff format --check --quiet .
 
 step 'Unit tests'
 export OMP_NUM_THREADS=1 # as many processes as cores
-python -m pytest -q --ignore tests/browser -n "${CORES:-2}" --dist loadfile
+python -m pytest -q --ignore tests/browser --ignore tests/cuda -n "${CORES:-2}" --dist loadfile
+
+step 'The library and the notebooks on CUDA, emulated where there is none'
+python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
 
 step 'Notebooks with their default parameters'
 python -m pytest -q --nbval-lax --nbval-current-env -n "${CORES:-2}" --dist loadfile notebooks

@@ -1,4 +1,4 @@
-"""The emulated device computes as the CPU does and refuses what CUDA refuses: faults are planted, and each is caught."""
+"""The emulated device computes as the CPU does and refuses what CUDA refuses: planted faults are caught."""
 
 import multiprocessing
 
