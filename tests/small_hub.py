@@ -7,6 +7,7 @@ lies, in parts where a part is asked for. `faults` make it answer wrongly, break
 import base64
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose "METHOD path" contains `where`, `times` times; None: always.
+    """What goes wrong with requests whose "METHOD path" the pattern `where` finds, `times` times; None: always.
 
     `status`: the answer's; `code`: the hub's own name of the error; `breaks_after`: bytes of the content after which
     the connection is dropped; `seconds`: how long the answer takes. With `hold` it stops after `breaks_after` bytes,
@@ -59,7 +60,7 @@ class SmallHub:
         """The first fault that this request meets."""
         with self._lock:
             for fault in self.faults:
-                if fault.where in request and fault.times != 0:
+                if fault.times != 0 and re.search(fault.where, request):
                     fault.times = None if fault.times is None else fault.times - 1
                     return fault
         return None
@@ -123,7 +124,8 @@ class SmallHub:
             return self._commit(repo, files, body, token)
         if kind == "commits":
             keys = [key] if key == repo else [key, repo]
-            return _json([{"id": self._commit_of(k), "title": k, "date": "2023-01-01T00:00:00.000Z"} for k in keys])
+            commit = {"authors": [], "date": "2023-01-01T00:00:00.000Z", "message": ""}
+            return _json([{**commit, "id": self._commit_of(k), "title": k} for k in keys])
         if kind == "discussions":
             return _json(self._discussions(repo))
         if kind == "paths-info":
