@@ -5,7 +5,10 @@ sums of decoder rows and of gradient rows are `embedding_bag`s, and no (B, F) ar
 Shapes: B rows, F latents, d model width, nnz kept codes. Weights are stored by latent, (F, d), on both sides.
 """
 
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,11 +18,9 @@ from torch import Tensor
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
-MAX_ELEMENTS = 2**24
-"""Pre-activations held at once; larger products run in chunks of rows."""
-
-BFLOAT16_ERROR = 1.1 * 2.0**-8
-"""Rounding x and w to bfloat16 moves x·w by at most 2^-8 |x||w|; the tenth more covers float32 accumulation."""
+MAX_ELEMENTS = {"cpu": 2**24, "mps": 2**26, "cuda": 2**28}
+"""Pre-activations held at once, by type of device; larger products run in chunks of rows. On a GPU each chunk waits for
+the one before it, and 2**28 of them take half a gigabyte in bfloat16."""
 
 
 class Codes(NamedTuple):
@@ -104,7 +105,7 @@ def flat_indices(hits: Tensor) -> Tensor:
     """Ascending flat indices of the non-zero entries; eight bytes at a time, since almost all are zero."""
     hits = hits.view(-1)
     lanes = 8 // hits.element_size()
-    if hits.numel() % lanes or hits.is_cuda:
+    if hits.numel() % lanes or hits.device.type != "cpu":
         return hits.nonzero().squeeze(1)
     words = hits.view(torch.int64)
     filled = words.nonzero().squeeze(1)
@@ -113,12 +114,32 @@ def flat_indices(hits: Tensor) -> Tensor:
     return filled[word].mul_(lanes).add_(inside - word * lanes)
 
 
+@contextmanager
+def float32_sums(device: torch.device) -> Iterator[None]:
+    """Within it, products in bfloat16 are summed in float32; cuBLAS may else add parts of a sum in bfloat16."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_bf16_reduced_precision_reduction
+    settings.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        settings.allow_bf16_reduced_precision_reduction = before
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    """No less than the rows' norms: (n, d) -> (n,). Squares below the smallest normal number may have been lost."""
+    return torch.linalg.vector_norm(x, dim=1) + math.sqrt(x.shape[1]) * 2.0**-63
+
+
 @dataclass
 class Encoder:
     """Pre-activations `x @ weight.T + bias` of which only the large ones are wanted.
 
     With `dtype=torch.bfloat16` the product runs in bfloat16 only to screen: whatever could lie above the level,
-    given the worst rounding error, is computed again in x's own precision, so the result stays exact.
+    given the worst rounding error, is computed again in x's own precision, so the result stays exact (`_error`).
     """
 
     weight: Tensor  # (F, d)
@@ -128,23 +149,26 @@ class Encoder:
 
     def above(self, x: Tensor, level: float) -> tuple[Tensor, Tensor]:
         """Flat indices (m,) ascending and values (m,) of all pre-activations of x (B, d) greater than `level`."""
-        n_features, step = len(self.weight), max(1, MAX_ELEMENTS // len(self.weight))
+        n_features, step = len(self.weight), max(1, MAX_ELEMENTS[x.device.type] // len(self.weight))
         screening = self.dtype is not None and self.dtype != self.weight.dtype
-        # torch compares into a tensor of the operands' type in SIMD, into booleans one by one: many times slower.
         weight = self._buffer("weight", self.weight.shape, self.dtype).copy_(self.weight) if screening else self.weight
-        found = []
+        norms = (_row_norms(self.weight), _row_norms(weight - self.weight)) if screening else None
+        # What the product must reach; rounding in the difference and in adding the bias is relative to these two.
+        bound, found = level - self.bias - 2.0**-22 * (self.bias.abs() + abs(level)), []
         for i, rows in enumerate(x.split(step)):  # (n, d)
+            rounded = rows.to(weight.dtype)
             shape = (len(rows), n_features)
-            product = torch.mm(rows.to(weight.dtype), weight.t(), out=self._buffer("product", shape, weight.dtype))
-            bound = self._bound(rows, level, screening).to(product.dtype)
+            with float32_sums(x.device):
+                product = torch.mm(rounded, weight.t(), out=self._buffer("product", shape, weight.dtype))
             if screening:
-                flat = flat_indices(torch.gt(product, bound, out=product))
+                least = bound - self._error(rows, rounded, norms)
+                least = least - 2.0**-8 * least.abs()  # the product is rounded to bfloat16, up or down
+                flat = self._at_least(product, least.to(product.dtype), overwrite=True)
                 exact = self._values(rows, flat)
             else:
-                hits = torch.gt(product, bound, out=self._buffer("hits", shape, weight.dtype))
-                flat = flat_indices(self._buffer("mask", shape, torch.bool).copy_(hits))
+                flat = self._at_least(product, bound)
                 exact = product.view(-1)[flat] + self.bias[flat % n_features]
-            inside = exact > level
+            inside = (exact > level).nonzero().squeeze(1)
             found.append((flat[inside] + i * step * n_features, exact[inside]))
         return torch.cat([flat for flat, _ in found]), torch.cat([values for _, values in found])
 
@@ -159,14 +183,36 @@ class Encoder:
             kept = self._workspace[name] = torch.empty(shape, dtype=dtype, device=self.weight.device)
         return kept[: shape[0]]
 
-    def _bound(self, x: Tensor, level: float, screening: bool) -> Tensor:
-        """What the bare product must exceed, per latent (F,), so that nothing above the level is lost to rounding."""
-        bare = level - self.bias
-        if not screening:
-            return bare - 1e-5 * bare.abs()
-        norms = torch.linalg.vector_norm(self.weight, dim=1)
-        # The second term: the product itself and this bound are rounded to bfloat16 when compared.
-        return bare - BFLOAT16_ERROR * (torch.linalg.vector_norm(x, dim=1).max() * norms + 2 * bare.abs())
+    def _at_least(self, product: Tensor, bound: Tensor, overwrite: bool = False) -> Tensor:
+        """Flat indices (m,) ascending where the product (n, F) is at least the bound (F,)."""
+        on_cpu = product.device.type == "cpu"
+        # CPUs compare into a tensor of the operands' type in SIMD, into booleans one by one, which is much slower.
+        if on_cpu and overwrite:
+            return flat_indices(torch.ge(product, bound, out=product))
+        mask = self._buffer("mask", product.shape, torch.bool)
+        if on_cpu:
+            hits = torch.ge(product, bound, out=self._buffer("hits", product.shape, product.dtype))
+            return flat_indices(mask.copy_(hits))
+        return flat_indices(torch.ge(product, bound, out=mask))
+
+    @staticmethod
+    def _error(x: Tensor, rounded: Tensor, norms: tuple[Tensor, Tensor]) -> Tensor:
+        """Bound (F,) of |x · w - p| for rows x (n, d), latents w and the screening product p before it is rounded.
+
+        With x' and w' what x and w became in bfloat16: x · w - x' · w' = (x - x') · w + x' · (w - w'), which is at most
+        |x - x'||w| + |x'||w - w'| (Cauchy-Schwarz). Rounding moves each component by at most 2^-8 of itself, so this
+        is at most 2^-7 (1 + 2^-9) |x||w|; as the norms of the differences, which float32 holds exactly, it is less than
+        half as much for usual numbers. Products of two bfloat16 are exact in float32, and d of them summed there in any
+        order, rounded or cut off, miss by at most d 2^-23 |x'||w'|; the float32 product that decides in the end misses
+        by d 2^-24 |x||w|. `d 2^-21` covers both, and the factor 1 + d 2^-22 the rounding of the norms. What is lost
+        where numbers below 2^-126 become 0 is in the norms, which are enlarged for it (`_row_norms`).
+        norms: |w| and |w - w'|, (F,) each. Valid while no norm overflows; where one does, all passes.
+        """
+        d = x.shape[1]
+        size, miss = (_row_norms(part).amax() if len(x) else x.new_zeros(()) for part in (x, rounded - x))
+        w_size, w_miss = norms
+        rounding = miss * w_size + (size + miss) * w_miss
+        return (1 + d * 2.0**-22) * (rounding + d * 2.0**-21 * (size + miss) * (w_size + w_miss))
 
     def _values(self, x: Tensor, flat: Tensor) -> Tensor:
         codes = Codes.from_flat(flat, flat, len(x), len(self.weight))
@@ -207,9 +253,8 @@ class BatchTopK:
     @staticmethod
     def _partition(flat: Tensor, values: Tensor, wanted: int) -> tuple[Tensor, Tensor]:
         cut = values.kthvalue(len(values) - wanted + 1).values
-        keep = values > cut
-        ties = (values == cut).nonzero().squeeze(1)
-        keep[ties[: wanted - int(keep.sum())]] = True
+        larger, ties = values > cut, values == cut
+        keep = (larger | (ties & (ties.cumsum(0) <= wanted - larger.sum()))).nonzero().squeeze(1)
         return flat[keep], values[keep]
 
     def _follow(self, values: Tensor) -> None:
@@ -253,6 +298,7 @@ class TopK:
                 flat, order = torch.cat([flat[keep], again]).sort()
                 kept = Codes.from_flat(flat, torch.cat([values[keep], again_values])[order], len(x), n_features)
             else:
+                keep = keep.nonzero().squeeze(1)
                 kept = Codes.from_flat(flat[keep], values[keep], len(x), n_features)
         self.level = self._next_level(kept) if self.separates else None
         return kept

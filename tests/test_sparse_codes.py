@@ -1,6 +1,10 @@
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import lib.sparse_codes
+from lib.activations import ActivationStore
+from lib.sae import SAEConfig
 from lib.sparse_codes import (
     BatchTopK,
     Codes,
@@ -8,9 +12,11 @@ from lib.sparse_codes import (
     TopK,
     dot_products,
     flat_indices,
+    float32_sums,
     order_by_feature,
     weighted_sums,
 )
+from lib.training import Run, Setup
 
 D, F, B, K = 24, 200, 64, 6
 
@@ -89,6 +95,118 @@ def test_screening_in_bfloat16_finds_all_and_only_values_above_the_level(scale):
     flat, values = encoder.above(x * scale, level * (1 - 1e-6))
     assert torch.equal(flat, (pre > level * (1 - 1e-6)).view(-1).nonzero().squeeze(1))
     torch.testing.assert_close(values.double(), pre.view(-1)[flat], rtol=1e-5, atol=1e-5 * scale)
+
+
+def rounded_against(d, seed, value):
+    """x and w (d,) whose product is about `value` |x||w| and falls in bfloat16 as far below it as it can, 2^-7 |x||w|.
+
+    Components of 1 + 2^-8 are ties that round down to 1; a little more rounds up to 1 + 2^-7. Where the product of two
+    counts up, both round down; where it counts down, both round up.
+    """
+    down, up = 1 + 2.0**-8, 1 + 2.0**-8 + 2.0**-20
+    counts_up = torch.randperm(d, generator=torch.Generator().manual_seed(seed)) < d * (1 + value) / 2
+    return torch.where(counts_up, down, up), torch.where(counts_up, down, -up)
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**-10, 1.0, 2.0**30])
+@pytest.mark.parametrize("value", [0.002, 0.03, 0.3, 0.487])
+@pytest.mark.parametrize("d", [64, 768])
+def test_screening_keeps_a_latent_that_rounding_moves_as_far_down_as_it_can(d, value, scale):
+    pairs = [rounded_against(d, seed, value) for seed in range(8)]
+    x, weight = (torch.stack(side) for side in zip(*pairs, strict=True))
+    x, weight, bias = scale * x, weight / 32, torch.zeros(8)
+    pre = Encoder(weight, bias).dense(x)
+    for i in range(8):
+        level = float(pre[i, i]) - 1e-5 * abs(float(pre[i, i]))
+        flat, _ = Encoder(weight, bias, torch.bfloat16).above(x[i : i + 1], level)
+        assert i in flat.tolist()
+        hat = float(x[i].bfloat16().double() @ weight[i].bfloat16().double())
+        assert level - hat > 0.99 * 2.0**-7 * float(x[i].norm() * weight[i].norm())  # it was close to the worst
+
+
+def cut_off_sum(left, right, out):
+    """A product whose sums are cut off after each addition, and whose result is: the worst of faithful rounding."""
+
+    def cut(x, bits):
+        scale = torch.exp2(x.abs().clamp(min=1e-300).log2().floor() - bits)
+        return torch.trunc(x / scale) * scale
+
+    total = torch.zeros(left.shape[0], right.shape[1], dtype=torch.double)
+    for i in range(left.shape[1]):
+        total = cut(total + left[:, i : i + 1].double() * right[i : i + 1].double(), 23)
+    return out.copy_(cut(total, 7))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_screening_is_exact_also_where_the_machine_cuts_off_instead_of_rounding(seed, monkeypatch):
+    generator = torch.Generator().manual_seed(seed)
+    weight, bias = torch.randn(300, 96, generator=generator), 0.1 * torch.randn(300, generator=generator)
+    x = torch.randn(20, 96, generator=generator)
+    pre = Encoder(weight, bias).dense(x)
+    monkeypatch.setattr(lib.sparse_codes.torch, "mm", cut_off_sum)
+    for level in pre.flatten()[:: 6000 // 40].tolist():  # each just above a value that is there
+        level *= 1 - 1e-5 if level > 0 else 1 + 1e-5
+        flat, _ = Encoder(weight, bias, torch.bfloat16).above(x, level)
+        certain = (pre > level + 1e-5).view(-1).nonzero().squeeze(1)
+        assert set(certain.tolist()) <= set(flat.tolist())
+
+
+@pytest.mark.parametrize(("rows", "latents"), [(1e-30, 1.0), (1e-20, 1e-20), (1.0, 1e-42), (1e15, 1e15), (1e30, 1e-30)])
+def test_screening_is_exact_for_very_small_and_very_large_numbers(rows, latents):
+    encoder, x = encoder_and_input(torch.bfloat16)
+    encoder.weight.mul_(latents)
+    encoder.bias.zero_()
+    x = x * rows
+    pre = torch.mm(x.double(), encoder.weight.double().t())
+    level = float(pre.flatten().topk(500).values.min()) * (1 - 1e-3)
+    flat, _ = encoder.above(x, level)
+    assert set((pre > level * (1 + 1e-3)).view(-1).nonzero().squeeze(1).tolist()) <= set(flat.tolist())
+
+
+def test_a_large_bias_does_not_hide_what_rounding_brings_above_the_level():
+    """The level less the bias is nearly 0, and the rounding of both is not."""
+    for dtype in (None, torch.bfloat16):
+        encoder, x = encoder_and_input(dtype)
+        encoder.bias.fill_(1000.0)
+        pre = torch.mm(x, encoder.weight.t()) + encoder.bias
+        level = float(pre.flatten().median())
+        flat, _ = encoder.above(x, level)
+        assert torch.equal(flat, (pre > level).view(-1).nonzero().squeeze(1))
+
+
+def test_products_on_cuda_are_summed_in_float32_and_the_setting_comes_back():
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_bf16_reduced_precision_reduction
+    with float32_sums(torch.device("cuda")):
+        assert not settings.allow_bf16_reduced_precision_reduction
+    assert settings.allow_bf16_reduced_precision_reduction == before
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators whose result a CPU has to wait for, were their tensors on a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        by_mask = func is torch.ops.aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
+        self.count += by_mask or func.overloadpacket.__name__ in ("nonzero", "_local_scalar_dense", "masked_select")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["batchtopk", "topk"])
+def test_a_step_of_a_wide_sae_seldom_waits_for_a_gpu(kind, monkeypatch):
+    """F = 65,536 with the chunks of a GPU: one product, and few numbers that the CPU must know."""
+    monkeypatch.setitem(lib.sparse_codes.MAX_ELEMENTS, "cpu", lib.sparse_codes.MAX_ELEMENTS["cuda"])
+    monkeypatch.setattr(lib.sparse_codes, "flat_indices", lambda hits: hits.view(-1).nonzero().squeeze(1))
+    config = SAEConfig(kind=kind, width=65_536, k=4, batch_size=256, normalize=False, encoder_dtype="float32")
+    store = ActivationStore.from_tensor(torch.randn(512, 8, generator=torch.Generator().manual_seed(0)))
+    run = Run(config, Setup(store, config, "cpu"), None, None)
+    x = store[:256]
+    for _ in range(3):
+        run.advance(x)
+    with Waits() as waits:
+        run.advance(x)
+    assert waits.count <= 10
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.bfloat16, torch.float32])
