@@ -16,6 +16,8 @@ _HOME = {
     "Menagerie": "lib.menagerie",
     "ImageError": "lib.data",
     "ImageSet": "lib.data",
+    "as_image_set": "lib.data",
+    "class_words": "lib.data",
     "load_images": "lib.data",
     "Encoder": "lib.models",
     "Site": "lib.models",

@@ -1,6 +1,7 @@
 """Images in, from anywhere: `load_images(spec)` gives an `ImageSet`, whatever the pictures come from."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from lib.files import quoted
 from lib.image_sources import FORMS, SOURCES
 from lib.image_sources.base import ImageError, Source
+from lib.image_sources.memory import MemorySource, PathsSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ImageError", "ImageSet", "Source", "load_images"]
+__all__ = ["ImageError", "ImageSet", "Source", "as_image_set", "class_words", "load_images"]
 
-_SLICE = re.compile(r"^(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>[1-9]\d*))?\])?$")
+_SLICE = re.compile(r"(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>[1-9]\d*))?\])?", re.DOTALL)
 
 
 class ImageSet(Sequence[Image.Image]):
@@ -128,33 +131,95 @@ class ImageSet(Sequence[Image.Image]):
         return self.source.paths(self.indices)
 
 
-def load_images(spec: str, on_error: str = "raise") -> ImageSet:
+def load_images(spec: Any, on_error: str = "raise") -> ImageSet:
     """The pictures a spec names, such as "menagerie:val", "folder:PATH", "imagenet:val" or "hf:owner/name:train".
 
-    Each can end in a slice: "[:1000]", or "[::50]" for every 50th picture of a set sorted by class. An unknown kind,
-    split or slice raises ValueError; missing data raise FileNotFoundError: where to get them, how to lay them out.
+    Each can end in a slice: "[:1000]", or "[::50]" for every 50th picture of a set sorted by class. Whatever
+    `as_image_set` takes is taken too. An unknown kind, split or slice raises ValueError; missing data raise
+    FileNotFoundError: where to get them, how to lay them out.
     on_error: what a picture that cannot be read does; "raise" stops whoever asks for it, "skip" leaves it out here.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    images = _named_by(spec)
+    images = _named_by(spec) if isinstance(spec, str) else as_image_set(spec)
     return images.readable() if on_error == "skip" else images
 
 
 def _named_by(spec: str) -> ImageSet:
-    match = _SLICE.match(spec)
-    base = match["base"]
+    match = _SLICE.fullmatch(spec)
+    base, start = match["base"], match["start"]
     kind, _, rest = base.partition(":")
+    ambiguous = start is not None and kind in ("folder", "hf")
+    if ambiguous and os.path.isdir(os.path.expanduser(spec.partition(":")[2])):  # a folder called such as "set[1:2]"
+        base, start, rest = spec, None, spec.partition(":")[2]
     if kind not in SOURCES or bool(rest) != (":" in FORMS[kind]):
-        raise ValueError(f"Unknown images {spec!r}; write one of {', '.join(FORMS.values())}.")
+        raise ValueError(f"Unknown images {quoted(spec)}; write one of {', '.join(FORMS.values())}.")
     source = SOURCES[kind](rest) if rest else SOURCES[kind]()
-    if match["start"] is None:
-        return ImageSet(source, base)
+    written = base.encode("utf-8", "backslashreplace").decode()  # a name that is no UTF-8 cannot be written to a file
+    whole = written if _SLICE.fullmatch(written)["start"] is None else f"{written}[:]"
+    if start is None:
+        return ImageSet(source, whole)
     ends = (int(match[end]) if match[end] else None for end in ("start", "stop", "step"))
     chosen = range(*slice(*ends).indices(len(source)))
     if not chosen:
-        raise ValueError(f"The slice of {spec!r} holds no picture; {base} has {len(source):,}.")
+        raise ValueError(f"The slice of {quoted(spec)} holds no picture; {written} has {len(source):,}.")
     if len(chosen) == len(source):
-        return ImageSet(source, base)
+        return ImageSet(source, whole)
     step = f":{chosen.step}" if chosen.step > 1 else ""
-    return ImageSet(source, f"{base}[{chosen.start}:{chosen.stop}{step}]", chosen)
+    return ImageSet(source, f"{written}[{chosen.start}:{chosen.stop}{step}]", chosen)
+
+
+def as_image_set(images: Any) -> ImageSet:
+    """Pictures in whatever form they are at hand, as an image set; the door of all functions that take pictures.
+
+    images: an `ImageSet`, or what else has its `spec` and `fingerprint`, is returned as it is. A spec of `load_images`;
+    the path of a folder or of a file; a PIL picture; an array (N, H, W, 3) or a tensor (N, 3, H, W), uint8; any
+    iterable of paths, PIL pictures or such pixels; a map-style data set of torch whose items are, or begin with, one of
+    them. Pictures in memory are known by their content, for which each is read once. Raises ValueError for others.
+    """
+    if hasattr(images, "spec") and hasattr(images, "fingerprint"):
+        return images
+    if isinstance(images, str) and (images.partition(":")[0] in SOURCES or not os.path.exists(_home(images))):
+        return load_images(images)
+    if isinstance(images, str | os.PathLike):
+        path = _home(images)
+        if os.path.isdir(path):
+            return load_images(f"folder:{path}")
+        images = [path]
+    if isinstance(images, Image.Image):
+        images = [images]
+    if hasattr(images, "iloc"):  # a column of a table, whose numbers are not its positions
+        images = images.tolist()
+    if isinstance(images, dict) or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__")):
+        raise ValueError(
+            f"{quoted(images)} is no set of pictures: give load_images(...), a list of pictures or paths, a map-style "
+            "data set or an array (N, H, W, 3) of uint8"
+        )
+    if not (hasattr(images, "__getitem__") and hasattr(images, "__len__")):
+        images = list(images)
+    paths = isinstance(images, list | tuple) and images and all(isinstance(i, str | os.PathLike) for i in images)
+    source = PathsSource(images) if paths else MemorySource(images)
+    return ImageSet(source, source.title)
+
+
+def _home(path: str | os.PathLike) -> str:
+    return os.path.expanduser(os.fspath(path))
+
+
+def class_words(names: Iterable[str]) -> list[str]:
+    """Class names as they stand in a text: what is before the first comma, for folders list all names of a class.
+
+    Raises ValueError where that leaves nothing, or the same for two classes: a zero-shot answer would be a guess.
+    """
+    names, seen = list(names), {}
+    words = [name.split(",")[0].strip() for name in names]
+    for i, word in enumerate(words):
+        first = seen.setdefault(" ".join(word.lower().replace("_", " ").split()), i)
+        if not word:
+            raise ValueError(f"class {quoted(names[i])} has no name before its first comma: rename it")
+        if first != i:
+            raise ValueError(
+                f"classes {quoted(names[first])} and {quoted(names[i])} are both {quoted(word)} in a text, which takes "
+                "what is before the first comma: rename one of them"
+            )
+    return words

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from lib.data import ImageSet, load_images
+from lib.data import ImageSet, class_words, load_images
 from lib.disentanglement import Task
 from lib.menagerie import LOOK_ALIKES, SPECIES, STICKER_WORDS, zero_shot_prompts
 from lib.menagerie.captions import TEMPLATES, article
@@ -127,7 +127,7 @@ def written_word_task(spec: str, on_error: str = "raise", plain: str | None = No
         name="Stickers: the picture, not the word",
         images=Joined(sets, np.array(kept)),
         classes=names,
-        prompts=tuple((_named(name),) for name in names),
+        prompts=tuple((_named(word),) for word in class_words(names)),
         truth=_numbers([shown[i] for i in kept], names),
         groups=("wrong word",) if has_word.all() else ("no word", "wrong word"),
         group=has_word & ~has_word.all(),
@@ -176,7 +176,8 @@ def ordinary_tasks(spec: str, on_error: str = "raise") -> dict[str, Task]:
     if images.class_names is None:
         raise ValueError(f"ordinary pictures need classes to ask for, and {spec} has none: give a labelled set")
     names = images.class_names
-    return {"classes": Task("classes", images, names, tuple((_named(name),) for name in names), images.labels)}
+    prompts = tuple((_named(word),) for word in class_words(names))
+    return {"classes": Task("classes", images, names, prompts, images.labels)}
 
 
 def reading_task(spec: str = "menagerie:signs", on_error: str = "raise") -> Task:

@@ -8,6 +8,7 @@ import numpy as np
 from lib.image_sources.base import check_split
 from lib.image_sources.files import FileList, FileSource
 from lib.image_sources.homes import Home
+from lib.image_sources.tables import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,18 +42,16 @@ class CelebASource(FileSource):
         self.attributes = tuple(name.lower() for name in attributes.columns)
         self.truth = attributes.to_numpy() > 0  # (N, 40) bool
         blond = self.truth[:, self.attributes.index("blond_hair")]
-        super().__init__(root, FileList.of_paths(attributes.index), blond, ("not blond", "blond"), tables)
+        super().__init__(root, FileList.of_paths(attributes.index, tables[0]), blond, ("not blond", "blond"), tables)
 
     @staticmethod
     def _read(table: Path) -> "pd.DataFrame":
         """One row a picture by its file name; the original lists have columns of spaces, Kaggle's have commas."""
-        import pandas as pd
-
         if table.suffix == ".csv":
-            return pd.read_csv(table, index_col=0)
+            return read_csv(table, index_col=0)
         if table.stem == "list_eval_partition":
-            return pd.read_csv(table, sep=r"\s+", header=None, index_col=0)
-        return pd.read_csv(table, sep=r"\s+", skiprows=1)  # the first line is the number of rows
+            return read_csv(table, sep=r"\s+", header=None, index_col=0)
+        return read_csv(table, sep=r"\s+", skiprows=1)  # the first line is the number of rows
 
     def facts(self, indices: np.ndarray) -> "pd.DataFrame":
         import pandas as pd

@@ -65,8 +65,8 @@ def _read(file: Path | bytes) -> Image.Image:
         deep = opened.mode in ("RGB", "RGBA") and any(";16" in str(mode) for mode in raw_modes)
         opened.load()
         if deep and max(high for _, high in opened.getextrema()[:3]) < 16:
-            return _rgb(ImageOps.exif_transpose(_deep_colours(stream, opened)))
-        return _rgb(ImageOps.exif_transpose(opened))
+            return upright_rgb(_deep_colours(stream, opened))
+        return upright_rgb(opened)
 
 
 def _opened(stream: BinaryIO) -> ImageFile:
@@ -148,7 +148,10 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode upright and in RGB, as `read_picture` says. Raises ValueError for one that is too large."""
+    check_size(image)
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
         return Image.fromarray(as_bytes(np.asarray(image))).convert("RGB")
     if not image.has_transparency_data:

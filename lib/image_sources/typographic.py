@@ -1,14 +1,15 @@
 """Photographs with a wrong word on them: `rta100`, `paint` and `disentangling`."""
 
-import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.image_sources.files import FileList, FileSource, pictures_below
+from lib.files import read_json
+from lib.image_sources.files import FileList, FileSource, pictures_below, tell
 from lib.image_sources.homes import Home
 
 if TYPE_CHECKING:
@@ -57,9 +58,13 @@ class NamedSource(TypographicSource):
 
     def __init__(self, home: Home):
         root = home.find("")
-        found = [(folder, name, match) for folder, name in pictures_below(root) if (match := _NAMED.match(name))]
+        left_out: Counter[str] = Counter()
+        below = list(pictures_below(root, left_out))
+        found = [(folder, name, match) for folder, name in below if (match := _NAMED.match(name))]
         if not found:
             raise home.missing(root / "label=…_text=….png")
+        left_out["not called label=…_text=…"] += len(below) - len(found)
+        tell(root, +left_out)
         files = FileList((folder, name) for folder, name, _ in found)
         matches = [match for *_, match in found]
         super().__init__(root, files, [m["object"] for m in matches], [m["word"] for m in matches])
@@ -73,11 +78,11 @@ class DisentanglingSource(TypographicSource):
         table = DISENTANGLING.find(
             *(f"{folder}{name}.json" for folder in folders for name in ("annotations", "annotation"))
         )
-        about = json.loads(table.read_text(encoding="utf-8"))
+        about = read_json(table)
         root = table.parent / "images" if (table.parent / "images").is_dir() else table.parent
         try:
             objects = [entry["true object"] for entry in about.values()]
             words = [entry["typographic attack label"] or "" for entry in about.values()]
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"{table} is no annotation of this set; lay it out as {DISENTANGLING.layout}.") from None
-        super().__init__(root, FileList.of_paths(about), objects, words)
+        super().__init__(root, FileList.of_paths(about, table), objects, words)

@@ -7,6 +7,7 @@ import numpy as np
 from lib.image_sources.base import check_split
 from lib.image_sources.files import FileList, FileSource
 from lib.image_sources.homes import Home
+from lib.image_sources.tables import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,18 +29,16 @@ class WaterbirdsSource(FileSource):
     """
 
     def __init__(self, split: str):
-        import pandas as pd
-
         chosen = SPLITS.index(check_split(HOME.kind, split, SPLITS))
         archives = ("waterbird_complete95_forest2water2", "waterbirds_v1.0")  # group_DRO's folder, WILDS' folder
         table = HOME.find("metadata.csv", *(f"{archive}/metadata.csv" for archive in archives))
-        rows = pd.read_csv(table)
+        rows = read_csv(table)
         if lacking := [name for name in COLUMNS if name not in rows]:
             raise ValueError(f"{table} has no column {lacking[0]}; get it anew from {HOME.page}.")
         self.rows = rows[rows["split"] == chosen].reset_index(drop=True)[list(COLUMNS)]
         if self.rows.empty:
             raise ValueError(f"{table} puts no picture into {split}; get it anew from {HOME.page}.")
-        files = FileList.of_paths(self.rows["img_filename"])
+        files = FileList.of_paths(self.rows["img_filename"], table)
         super().__init__(table.parent, files, self.rows["y"], ("land bird", "water bird"), [table])
 
     def facts(self, indices: np.ndarray) -> "pd.DataFrame":
