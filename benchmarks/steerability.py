@@ -34,7 +34,7 @@ EXPANSION, K = 8, 16
 @torch.no_grad()
 def published_way(encoder: Encoder, pixels: Tensor, sae: SAE, site: str, push: dict[int, float], words: Tensor):
     """One feature at a time, the whole tower with a hook on the block."""
-    block = encoder.tower.module(encoder.site(site).layer, "resid_post")
+    block = encoder.place(site).module
     steering: dict[str, float] = {}
 
     def hook(module, inputs, output):

@@ -171,7 +171,7 @@ class Llava:
                 f"an intervention at {site} changes no answer: the language model reads {self.site}, so steer there "
                 "or before it"
             )
-        intervention.check(self.vision)
+        intervention.check_fit(self.vision)
 
     # What it reads beside
 

@@ -1,16 +1,14 @@
-"""Encoders: one face for open_clip, Hugging Face and the book's own CLIP.
+"""Encoders: one face for open_clip, Hugging Face, the book's own CLIP and any module of yours.
 
 Every model runs its *own* forward pass; values are read with forward hooks, and the pass is broken off as soon as the
 last wanted site was reached. So a site's value is the original model's by construction, whatever the family. A family
 needs one small `Tower` (lib/towers/) that says where its blocks are and how it embeds.
 """
 
-import hashlib
-import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,44 +17,47 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from lib.devices import choose_device
+from lib.devices import bring, choose_device
+from lib.image_sources.given import as_picture, is_one_picture
 from lib.towers import Tower, load_tower
+from lib.towers.base import KINDS
+from lib.towers.own_module import Layout, ModuleTower
+from lib.towers.places import Place
+from lib.towers.sites import Site
+from lib.towers.weights import WeightsHash
 
 if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+
     from lib.steering import Intervention
 
-_KINDS = ("resid_post", "mlp_out", "attn_out")
+    Picture = Image.Image | str | os.PathLike | np.ndarray
 
-
-@dataclass(frozen=True)
-class Site:
-    """A place in an encoder, by TransformerLens' names: `4.resid_post`, `4.mlp_out`, `4.attn_out`, or `proj`.
-
-    `resid_post` is the residual stream after block `layer` (0-based); `mlp_out` and `attn_out` are what the block's MLP
-    and attention add to it (layer scale included); `proj` is the joint embedding before normalisation (layer None).
-    """
-
-    kind: str
-    layer: int | None = None
-
-    @classmethod
-    def parse(cls, text: "str | Site") -> "Site":
-        """Read a site's name. Raises ValueError for anything else."""
-        if isinstance(text, Site):
-            return text
-        if text == "proj":
-            return cls("proj")
-        match = re.fullmatch(r"(\d+)\.(\w+)", text)
-        if match is None or match[2] not in _KINDS:
-            raise ValueError(f"unknown site {text!r}: write 'proj' or LAYER.KIND with KIND one of {', '.join(_KINDS)}")
-        return cls(match[2], int(match[1]))
-
-    def __str__(self) -> str:
-        return self.kind if self.layer is None else f"{self.layer}.{self.kind}"
+_EMBEDDED_AT_ONCE = 64  # pictures
 
 
 class _AllRead(Exception):
     """Raised inside the forward pass once every wanted site was read, so that nothing after it runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Steering:
+    """One `with encoder.steered(...)`; equal to nothing but itself."""
+
+    encoder: "Encoder"
+    interventions: "tuple[Intervention, ...]"
+
+
+class _InForce(threading.local):
+    """What steers the passes of a thread, in the order in which it was entered."""
+
+    def __init__(self) -> None:
+        self.steerings: list[_Steering] = []
+
+
+_in_force = _InForce()
 
 
 class Encoder(nn.Module):
@@ -66,21 +67,25 @@ class Encoder(nn.Module):
     does the rest); `n_layers`, `d_model`, `d_embed`; `n_tokens` T with the prefix; `grid` (h, w) of patches; `has_cls`;
     `sites` all site names in order; `token_kinds` (T,) of "cls" | "register" | "spatial"; `transform` the picklable
     preprocessing for worker processes; `logit_scale`.
+
+    Threads may share it: each sees the interventions that it has itself put in force, and no other's.
     """
 
     def __init__(self, tower: Tower, spec: str, device: torch.device, dtype: torch.dtype):
         super().__init__()
         self.tower, self.spec, self.device, self.dtype = tower, spec, device, dtype
         self.model = tower.model.to(device).eval().requires_grad_(False)
-        self.n_layers, self.d_model, self.d_embed = len(tower.blocks), tower.d_model, tower.d_embed
+        self.d_model, self.d_embed = tower.d_model, tower.d_embed
         self.grid, self.has_cls, self.transform = tower.grid, tower.has_cls, tower.transform
         registers = tower.n_prefix - tower.has_cls
         patches = self.grid[0] * self.grid[1]
         self.token_kinds = ("cls",) * tower.has_cls + ("register",) * registers + ("spatial",) * patches
         self.n_tokens = len(self.token_kinds)
-        self.sites = [f"{layer}.{kind}" for layer in range(self.n_layers) for kind in reversed(_KINDS)] + ["proj"]
+        inner = tower.inner_sites
+        self.n_layers = 1 + max(layer for layer, _ in inner)
+        self.sites = [f"{layer}.{kind}" for layer, kind in inner] + ["proj"]
         self.logit_scale = tower.logit_scale
-        self._interventions: tuple[Intervention, ...] = ()  # those in force, see `steered`
+        self._weights_hash = WeightsHash(self.model)
 
     def __repr__(self) -> str:
         size = f"{self.n_layers} blocks, d_model {self.d_model}, {self.n_tokens} tokens, d_embed {self.d_embed}"
@@ -90,19 +95,12 @@ class Encoder(nn.Module):
     def fingerprint(self) -> str:
         """16 hex digits of the weights, the preprocessing and the precision: other numbers, other fingerprint.
 
-        Raises ValueError while the encoder is steered: what it then says must not be stored as its own.
+        It follows weights that are changed or loaded into `model` later. Raises ValueError while this thread steers the
+        encoder: what it then says must not be stored as its own.
         """
-        if self._interventions:
+        if self.steering:
             raise ValueError("a steered encoder is not stored: leave `with encoder.steered(...)` before extracting")
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}".encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        return self._weights_hash(f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}")
 
     @property
     def has_texts(self) -> bool:
@@ -112,49 +110,82 @@ class Encoder(nn.Module):
     def site(self, name: str | Site) -> Site:
         """The named site of this encoder. Raises ValueError where it has none of that name."""
         site = Site.parse(name)
-        if site.layer is not None and site.layer >= self.n_layers:
-            raise ValueError(f"no site {name}: {self.spec} has layers 0 to {self.n_layers - 1}")
+        if str(site) not in self.sites:
+            raise ValueError(f"no site {name}: {self.spec} has {self._sites_in_words()}")
         return site
+
+    def _sites_in_words(self) -> str:
+        every = [f"{layer}.{kind}" for layer in range(self.n_layers) for kind in KINDS]
+        if self.sites[:-1] == every:
+            return f"layers 0 to {self.n_layers - 1}, each with {', '.join(KINDS)}, and proj"
+        return f"the sites {', '.join(self.sites)}"
+
+    def place(self, site: str | Site) -> Place:
+        """Where an inner site's values are in the model."""
+        site = self.site(site)
+        return self.tower.place(site.layer, site.kind)
 
     def width(self, site: str | Site) -> int:
         """d of the values at a site."""
-        return self.d_embed if self.site(site).kind == "proj" else self.d_model
+        site = self.site(site)
+        return self.d_embed if site.layer is None else self.tower.width(site.layer, site.kind)
 
     def positions(self, kind: str) -> Tensor:
         """Which of the T tokens are of the kind "cls", "register", "spatial" or "all": (n,) int64."""
         return torch.tensor([i for i, k in enumerate(self.token_kinds) if kind in (k, "all")], dtype=torch.long)
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """One picture as the model wants it: (3, H, W) float32 on the CPU."""
-        return self.transform(image)
+    def preprocess(self, image: "Picture") -> Tensor:
+        """One picture (PIL, a path, or an array (H, W, 3) of uint8) as the model wants it: (3, H, W) float32, CPU."""
+        return self.transform(as_picture(image))
 
-    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures -> (B, 3, H, W) on the encoder's device."""
-        return torch.stack([self.transform(image) for image in images]).to(self.device)
+    def pixels(self, images: "Picture | Sequence[Picture] | Tensor") -> Tensor:
+        """Pictures, or one -> (B, 3, H, W) on the encoder's device; pixels already preprocessed are brought there.
 
-    def run(self, pixels: Tensor, sites: Sequence[str | Site]) -> dict[str, Tensor]:
+        Raises ValueError for what are no pictures, and for none.
+        """
+        if isinstance(images, Tensor):
+            if images.ndim != 4 or not images.is_floating_point():
+                raise ValueError(
+                    f"preprocessed pixels are (B, 3, H, W) of floats, not {tuple(images.shape)} of {images.dtype}: "
+                    "give pictures, or what `preprocess` gives, stacked"
+                )
+            return bring(images, self.device)
+        images = [images] if is_one_picture(images) else images
+        if not len(images):
+            raise ValueError("there are no pictures: give at least one")
+        return bring(torch.stack([self.preprocess(image) for image in images]), self.device)
+
+    def run(self, pixels: Tensor, sites: str | Site | Sequence[str | Site]) -> dict[str, Tensor]:
         """Values at any number of sites from one forward pass, which ends at the last of them.
 
-        (B, 3, H, W) -> {site: (B, T, d_model), "proj": (B, E) not normalised}, float32. No graph is built unless the
-        pixels ask for gradients. Raises ValueError for a site this encoder does not have.
+        pixels (B, 3, H, W), or pictures as `pixels` takes them -> {site: (B, T, d), "proj": (B, E) not normalised},
+        float32. No graph is built unless the pixels ask for gradients; then the values lie on it, in any precision.
+        Raises ValueError for a site this encoder does not have.
         """
-        wanted = [self.site(site) for site in sites]
-        values: dict[str, Tensor] = {}
-        inner = {str(site): self.tower.module(site.layer, site.kind) for site in wanted if site.kind != "proj"}
-        reads_proj = len(inner) < len({str(site) for site in wanted})
-        stop_after = None if reads_proj else len(inner)
-        with _reading(inner, values, stop_after), self.precision():
+        wanted = dict.fromkeys(str(self.site(s)) for s in ([sites] if isinstance(sites, str | Site) else sites))
+        pixels, values = self.pixels(pixels), {}
+        inner = {site: self.place(site) for site in wanted if site != "proj"}
+        done = _AllRead() if "proj" not in wanted else None
+        with _reading(inner, values, done), self.precision():
             try:
-                embedding = self.tower.embed_images(pixels.to(self.device)) if wanted else None
-            except _AllRead:
-                embedding = None
-        if reads_proj:
-            values["proj"] = self._edited("proj", embedding)
-        return {str(site): values[str(site)].float() for site in wanted}
+                embedding = self.tower.embed_images(pixels) if wanted else None
+            except _AllRead as stop:
+                if stop is not done:
+                    raise
+        if "proj" in wanted:
+            values["proj"] = self.edited("proj", embedding.float())
+        return {site: values[site] for site in wanted}
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, E) float32 of unit norm."""
-        return F.normalize(self.run(pixels, ["proj"])["proj"], dim=-1)
+    def embed_images(self, images: "Tensor | Sequence[Picture]") -> Tensor:
+        """Pixels (B, 3, H, W), or pictures as `pixels` takes them -> (B, E) float32 of unit norm.
+
+        Of pictures a few at a time are opened and run.
+        """
+        if not isinstance(images, Tensor) and not is_one_picture(images) and len(images) > _EMBEDDED_AT_ONCE:
+            starts = range(0, len(images), _EMBEDDED_AT_ONCE)
+            parts = ([images[i] for i in range(s, min(s + _EMBEDDED_AT_ONCE, len(images)))] for s in starts)
+            return torch.cat([self.embed_images(part) for part in parts])
+        return F.normalize(self.run(images, "proj")["proj"], dim=-1)
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
@@ -168,65 +199,79 @@ class Encoder(nn.Module):
             ]
         return F.normalize(torch.cat(parts), dim=-1) if parts else torch.empty(0, self.d_embed, device=self.device)
 
+    @property
+    def steering(self) -> "tuple[Intervention, ...]":
+        """The interventions that are in force in this thread, in their order."""
+        return tuple(i for steering in self._steerings() for i in steering.interventions)
+
+    def _steerings(self, site: str | None = None) -> list[_Steering]:
+        mine = [steering for steering in _in_force.steerings if steering.encoder is self]
+        return mine if site is None else [s for s in mine if any(i.site == site for i in s.interventions)]
+
     @contextmanager
     def steered(self, *interventions: "Intervention") -> Iterator[None]:
-        """While it lasts, every forward pass is steered by the interventions, in their order; contexts add up.
+        """While it lasts, every pass of this thread is steered by the interventions, in their order; contexts add up.
 
         At `proj` they edit what `run` and `embed_images` give, before it is normalised; elsewhere they edit the
-        original model's pass, whoever calls it. No weight is touched: leaving the context, also by an exception,
-        restores the model bit for bit. Raises ValueError for an intervention that does not fit this encoder.
+        original model's pass, whoever calls it. Contexts may be left in any order: each takes away what it added, also
+        by an exception. No weight is touched, and passes of other threads stay as they are: enter it in the thread that
+        runs the model. Raises ValueError for an intervention that does not fit this encoder.
         """
         for intervention in interventions:
-            intervention.check(self)
-        outer = self._interventions
-        hooked = {intervention.site for intervention in outer} | {"proj"}
-        handles = []
+            intervention.check_fit(self)
+        steering, in_force = _Steering(self, interventions), _in_force.steerings
+        inner = dict.fromkeys(i.site for i in interventions if i.site != "proj")
+        in_force.append(steering)
+        handles = [self._edit_at(site, steering) for site in inner]
         try:
-            self._interventions = (*outer, *interventions)
-            for site in dict.fromkeys(i.site for i in interventions if i.site not in hooked):
-                handles.append(self._edit_output_at(self.site(site)))
             yield
         finally:
-            self._interventions = outer
+            in_force.remove(steering)  # of the thread that entered, whichever leaves
             for handle in handles:
                 handle.remove()
 
-    def _edit_output_at(self, site: Site) -> RemovableHandle:
-        """Hook the interventions in force at an inner site into the model."""
+    def _edit_at(self, site: str, steering: _Steering) -> RemovableHandle:
+        """Hook the interventions in force at an inner site into the model; the first context there acts for all."""
 
-        def edit(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-            if isinstance(output, tuple):
-                return self._edited(str(site), output[0]), *output[1:]
-            return self._edited(str(site), output)
+        def edit(value: Tensor) -> Tensor | None:
+            steerings = self._steerings(site)
+            return self.edited(site, value) if steerings and steerings[0] is steering else None
 
         # first among the hooks, because transformers collects its hidden_states by hooks too
-        return self.tower.module(site.layer, site.kind).register_forward_hook(edit, prepend=True)
+        return self.place(site).watch(edit, first=True)
 
-    def _edited(self, site: str, value: Tensor) -> Tensor:
-        for intervention in self._interventions:
+    def edited(self, site: str, value: Tensor) -> Tensor:
+        """Values at a site after all interventions in force there."""
+        for intervention in self.steering:
             if intervention.site == site:
                 value = intervention.edit(value, self)
         return value
 
     def precision(self):
         """Autocast, unless the weights have another precision than float32 themselves."""
-        lower = self.dtype != torch.float32 and next(self.model.parameters()).dtype == torch.float32
+        weight = next(self.model.parameters(), None)
+        lower = self.dtype != torch.float32 and weight is not None and weight.dtype == torch.float32
         return torch.autocast(self.device.type, self.dtype) if lower else nullcontext()
 
 
 @contextmanager
-def _reading(modules: dict[str, nn.Module], values: dict[str, Tensor], stop_after: int | None) -> Iterator[None]:
-    """Fill `values` from the modules' outputs; after `stop_after` of them leave the forward pass by `_AllRead`."""
+def _reading(places: Mapping[str, Place], values: dict[str, Tensor], done: _AllRead | None) -> Iterator[None]:
+    """Fill `values` (float32) from the places; when all are there, leave the forward pass by `done`, if there is one.
 
-    def reader(name: str):
-        def read(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
-            values[name] = output[0] if isinstance(output, tuple) else output
-            if len(values) == stop_after:
-                raise _AllRead
+    Where a graph is built, the pass goes on from what was read, so that gradients reach it.
+    """
+
+    def reader(name: str, place: Place):
+        def read(value: Tensor) -> Tensor | None:
+            kept = value.float()
+            values[name] = kept = kept.clone() if place.changes and kept.dtype == value.dtype else kept
+            if done is not None and len(values) == len(places):
+                raise done
+            return kept.to(value.dtype, copy=place.changes) if kept.requires_grad else None
 
         return read
 
-    handles = [module.register_forward_hook(reader(name)) for name, module in modules.items()]
+    handles = [place.watch(reader(name, place)) for name, place in places.items()]
     try:
         yield
     finally:
@@ -253,8 +298,43 @@ def load_encoder(
     FileNotFoundError for a missing folder or file, ConnectionError when the hub cannot be reached.
     """
     device = choose_device(device)
-    usual = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return Encoder(load_tower(spec, weights), spec, device, choose_dtype(dtype, usual))
+    return Encoder(load_tower(spec, weights), spec, device, choose_dtype(dtype, _usual_dtype(device)))
+
+
+def from_module(
+    model: nn.Module,
+    sites: Mapping[str, str],
+    transform: "Callable[[Image.Image], Tensor]",
+    embed: Callable[[Tensor], Tensor] | None = None,
+    layout: Layout | None = None,
+    *,
+    spec: str = "",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+) -> Encoder:
+    """An encoder of any model: `from_module(model, {"4.resid_post": "blocks.4"}, transform, embed)`.
+
+    sites: names of sites, and of the modules whose outputs are their values: tokens (B, T, d), or maps (B, d, h, w),
+    whose positions are then tokens; all have one grid of tokens. transform: PIL -> (3, H, W), always the same; worker
+    processes need it picklable. embed: pixels (B, 3, H, W) -> (B, E), the site `proj`; None: the model's own output.
+    layout: which tokens are no patches, where their number does not tell. spec: a name; None is the class's.
+
+    The model is used as it is: it is moved to the device, set to evaluation, and its weights ask for no gradients.
+    Raises ValueError for modules that the model lacks, that run more than once in a pass or give other shapes.
+    """
+    if not sites:
+        raise ValueError("an encoder needs a site: write {'4.resid_post': 'blocks.4'}")
+    parsed = {Site.parse(site): name for site, name in sites.items()}
+    if any(site.layer is None for site in parsed):
+        raise ValueError("the site proj is what embed= gives: leave it out of sites=")
+    places = {(site.layer, site.kind): name for site, name in parsed.items()}
+    device = choose_device(device)
+    tower = ModuleTower(model.to(device), places, transform, embed, layout or Layout())
+    return Encoder(tower, spec or type(model).__name__, device, choose_dtype(dtype, _usual_dtype(device)))
+
+
+def _usual_dtype(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def choose_dtype(dtype: str | torch.dtype | None, usual: torch.dtype) -> torch.dtype:

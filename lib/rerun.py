@@ -1,17 +1,22 @@
 """Many interventions on the same pictures: the tower runs once up to each site, and then only what lies behind it.
 
-An edit at the site that is read costs no block at all; an edit L blocks before it costs L blocks. Where only the first
-token counts at the end, as in most CLIPs, the last of these blocks computes no other.
+An edit at the site that is read costs no block at all; an edit L blocks before it costs L blocks, one more if it is
+within a block. Where only the first token counts at the end, as in most CLIPs, the last of these computes no other.
+Nothing of the model is replaced, and passes of other threads are left alone.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from lib.models import Encoder, Site
-from lib.steering import Intervention, Reading
+from lib.devices import bring
+from lib.models import Encoder
+from lib.steering import Intervention, Reading, check_finite
+from lib.towers import Tower
+from lib.towers.places import in_this_thread
 
 Variant = tuple[Intervention, ...]
 """Interventions that act at once; none: the tower as it is."""
@@ -23,35 +28,37 @@ _TOGETHER = {"cpu": 1 << 20, "cuda": 1 << 27}
 class Looks:
     """Pictures (P, 3, H, W) as the tower sees them, kept at every site where one of the variants acts.
 
-    Their values are given at `read`, a residual stream or `proj`, which no intervention may lie behind.
+    Their values are given at `read`, a residual stream or `proj`, which no intervention may lie behind. A tower whose
+    blocks are not known runs whole for every variant.
     """
 
     def __init__(self, encoder: Encoder, read: str, pixels: Tensor, variants: Sequence[Variant]):
-        self.encoder, self.read, self.pixels = encoder, Site.parse(read), pixels
+        self.encoder, self.read, self.pixels = encoder, encoder.site(read), bring(pixels, encoder.device)
         self._end = encoder.n_layers if self.read.layer is None else self.read.layer + 1  # blocks up to what is read
         self._inputs: dict[int, tuple[Tensor, tuple, dict]] = {}  # by block: what enters it, and its other arguments
-        sites = {site for variant in variants if (site := _only_site(variant))}
-        streams = {self._stream_behind(site) for site in sites}
-        with torch.no_grad(), self._keeping_inputs({0, *map(self._next_block, sites)}):
-            self._values = encoder.run(pixels, [*sorted(sites | streams), read])  # {site: (P, T, d)}
+        self._dtypes: dict[str, torch.dtype] = {"proj": torch.float32}  # of the values at a site in the model's pass
+        sites = sorted({site for variant in variants if (site := self._only_site(variant))} | {str(self.read)})
+        with torch.no_grad(), self._keeping(sites):
+            self._values = encoder.run(self.pixels, sites)  # {site: (P, T, d)} float32
         self._first_only = False
         self._first_only = self.read.layer is None and self._pools_first_token()
         if self._first_only:
             self._forget_other_tokens()
-        self._readings = self._read_dictionaries(variant for variant in variants if _only_site(variant))
+        self._readings = self._read_dictionaries(variant for variant in variants if self._only_site(variant))
 
     @torch.no_grad()
     def values(self, variants: Sequence[Variant]) -> Tensor:
         """(variants, P, T, d) at a residual stream, typed as the model; (variants, P, E) at `proj`, float32.
 
-        What `proj` gives is not normalised.
+        What `proj` gives is not normalised. Raises ValueError where a variant makes values that are not finite.
         """
         found: list[Tensor | None] = [None] * len(variants)
-        for site in dict.fromkeys(map(_only_site, variants)):
-            members = [i for i, variant in enumerate(variants) if _only_site(variant) == site]
+        for site in dict.fromkeys(map(self._only_site, variants)):
+            members = [i for i, variant in enumerate(variants) if self._only_site(variant) == site]
             for i, value in zip(members, self._from(site, [variants[i] for i in members]), strict=True):
                 found[i] = value
-        return torch.stack(found).to(torch.float32 if self.read.layer is None else self.encoder.dtype)
+        values = torch.stack(found).to(torch.float32 if self.read.layer is None else self.encoder.dtype)
+        return check_finite(values, str(self.read), self.encoder)
 
     def _from(self, site: str | None, variants: Sequence[Variant]) -> Iterator[Tensor]:
         """The values of variants that all act at one site, or (None) all at none or several."""
@@ -63,6 +70,11 @@ class Looks:
             some = variants[begin : begin + together]
             edited = torch.cat([self._edited(site, variant) for variant in some])
             yield from self._resumed(site, edited, len(some)).chunk(len(some))
+
+    def _only_site(self, variant: Variant) -> str | None:
+        """The one site at which a variant acts; None for several, none, and where the tower cannot go on from it."""
+        sites = {intervention.site for intervention in variant}
+        return sites.pop() if len(sites) == 1 and len(self.encoder.tower.blocks) else None
 
     def _whole_pass(self, variant: Variant) -> Tensor:
         with self.encoder.steered(*variant):
@@ -85,18 +97,17 @@ class Looks:
 
     def _resumed(self, site: str, values: Tensor, copies: int) -> Tensor:
         """Go on from values (copies * P, T, d) at the site."""
-        place = self.encoder.site(site)
+        place, values = self.encoder.site(site), values.to(self._dtypes[site])
         if place == self.read:
-            return values
+            return values.float()
         with self.encoder.precision():
-            if place.kind == "mlp_out":  # the last to be added to the stream, so that its change is the stream's
-                stream, before = self._values[self._stream_behind(site)], self._values[site]
-                values = values + (stream - before).repeat(copies, 1, 1)
-            values = values.to(self._inputs[0][0].dtype)
             begin = self._next_block(site)
-            if place.kind == "attn_out":  # within a block: run it again, with what its attention gives replaced
+            if place.kind not in (
+                "resid_post",
+                "proj",
+            ):  # within a block, which runs again
                 entered, others, options = self._inputs[begin]
-                with _giving(self.encoder.tower.module(place.layer, place.kind), values):
+                with self.encoder.place(site).giving(values):
                     values = _tensor(self.encoder.tower.blocks[begin](entered.repeat(copies, 1, 1), *others, **options))
                 begin += 1
             for layer in range(begin, self._end):
@@ -113,18 +124,21 @@ class Looks:
     def _head(self, values: Tensor) -> Tensor:
         """What the tower makes of the stream (N, T, d) behind its last block: (N, E).
 
-        It is the model's own pass over one picture, whose blocks hand through and in the end give these values.
+        It is the model's own pass over one picture, with blocks that compute nothing and in the end give these values.
         """
-        blocks = list(self.encoder.tower.blocks)
-        values = values[:, :1] if self._first_only else values
-        with _handing_through(blocks), _giving(blocks[-1], values):
-            embedding = self.encoder.tower.embed_images(self.pixels[:1].to(self.encoder.device))
-        return embedding.float()
+        self._stream = values[:, :1] if self._first_only else values
+        embedding = self._behind_blocks.embed_images(self.pixels[:1]).float()
+        del self._stream
+        return self.encoder.edited("proj", embedding)
+
+    @cached_property
+    def _behind_blocks(self) -> Tower:
+        return self.encoder.tower.behind_blocks(lambda: self._stream)
 
     @torch.no_grad()
     def _pools_first_token(self) -> bool:
         """Whether the embedding is made of CLS alone: tried with a stream whose other tokens are something else."""
-        if not self.encoder.has_cls or self.encoder._interventions:
+        if not self.encoder.has_cls or self.encoder.steering:
             return False
         stream = self._inputs[0][0][:1]
         with self.encoder.precision():
@@ -138,18 +152,12 @@ class Looks:
     def _n_kept(self, site: str) -> int | None:
         """How many tokens of a site matter; None for all."""
         place = self.encoder.site(site)
-        behind_attention = place.kind in ("resid_post", "mlp_out") and place.layer == self._end - 1
-        return 1 if self._first_only and behind_attention else None
+        return 1 if self._first_only and place.kind == "resid_post" and place.layer == self._end - 1 else None
 
     def _next_block(self, site: str) -> int:
         """The block that runs when the tower goes on from a site."""
         place = self.encoder.site(site)
-        return self._end if place.layer is None else place.layer + (place.kind != "attn_out")
-
-    def _stream_behind(self, site: str) -> str:
-        """The stream that the values of a site are part of, where they are the last to be added; else the site."""
-        place = self.encoder.site(site)
-        return str(Site("resid_post", place.layer)) if place.kind == "mlp_out" else site
+        return self._end if place.layer is None else place.layer + (place.kind == "resid_post")
 
     def _read_dictionaries(self, variants: Iterable[Variant]) -> dict[tuple[str, int], Reading]:
         """What each dictionary says of each site, once for all variants that begin with it."""
@@ -164,52 +172,26 @@ class Looks:
         return readings
 
     @contextmanager
-    def _keeping_inputs(self, blocks: Iterable[int]) -> Iterator[None]:
+    def _keeping(self, sites: Iterable[str]) -> Iterator[None]:
+        """Keep what enters the blocks from which variants go on, and the types of the values at the sites."""
+
         def keep(i: int):
             def hook(module: nn.Module, inputs: tuple, options: dict) -> None:
                 self._inputs[i] = (inputs[0], inputs[1:], options)
 
-            return hook
+            return in_this_thread(hook)
 
-        tower = self.encoder.tower.blocks
-        handles = [tower[i].register_forward_pre_hook(keep(i), with_kwargs=True) for i in blocks if i < self._end]
-        try:
+        blocks, inner = self.encoder.tower.blocks, [site for site in sites if site != "proj"]
+        with ExitStack() as kept:
+            for i in {0, *map(self._next_block, sites)}:
+                if i < min(self._end, len(blocks)):
+                    handle = blocks[i].register_forward_pre_hook(keep(i), with_kwargs=True)
+                    kept.callback(handle.remove)
+            for site in inner:
+                note = lambda value, site=site: self._dtypes.__setitem__(site, value.dtype)  # noqa: E731
+                kept.callback(self.encoder.place(site).watch(note).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _only_site(variant: Variant) -> str | None:
-    sites = {intervention.site for intervention in variant}
-    return sites.pop() if len(sites) == 1 else None
 
 
 def _tensor(output: Tensor | tuple) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-@contextmanager
-def _giving(module: nn.Module, values: Tensor) -> Iterator[None]:
-    """Let a module give these values, whatever it computes."""
-
-    def replace(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> Tensor | tuple:
-        return (values, *output[1:]) if isinstance(output, tuple) else values
-
-    handle = module.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _handing_through(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Let blocks compute nothing and give what they are given."""
-    for block in blocks:
-        block.forward = lambda values, *others, **options: values
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward

@@ -238,7 +238,7 @@ class Intervention:
         if self.mode == "suppress" and value < 0:
             raise ValueError(f"suppress sets a feature to minus its value: give {-value:g} in place of {value:g}")
 
-    def check(self, encoder: "Encoder") -> None:
+    def check_fit(self, encoder: "Encoder") -> None:
         """Raises ValueError where this encoder lacks the site or the tokens, or the dictionary has another width."""
         width = encoder.width(self.site)
         if width != self.sae.d:
@@ -278,7 +278,8 @@ class Intervention:
         builds_graph = torch.is_grad_enabled() and x.requires_grad  # an SAE's weights alone ask for none
         with torch.autocast(x.device.type, enabled=False), torch.set_grad_enabled(builds_graph):
             reading = Reading.of(self.sae, x, list(self.features), reconstruct=not self.keep_error)
-            return self.edited(reading, self.mask(encoder)).to(x.dtype)
+            edited = self.edited(reading, self.mask(encoder)).to(x.dtype)
+            return check_finite(edited, self.site, encoder)
 
     def edited(self, reading: Reading, mask: Tensor | None) -> Tensor:
         """The same from a reading by this dictionary: (..., d) float32, a sum of as many rows of W_dec as features."""
@@ -321,6 +322,17 @@ class Intervention:
             parts.append(f"tokens={torch.tensor(self.tokens).int().tolist()}")
         parts.append(f"keep_error={self.keep_error}")
         return f"Intervention({', '.join(parts)})"
+
+
+def check_finite(values: Tensor, site: str, encoder: "Encoder") -> Tensor:
+    """The values, as they are. Raises ValueError where one is not finite, as too strong an edit makes them."""
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"steering makes values at {site} of {encoder.spec} that are not finite in "
+            f"{str(values.dtype).removeprefix('torch.')}: steer less strongly, or load the model with "
+            "dtype='bfloat16' or 'float32'"
+        )
+    return values
 
 
 def _kind(sae: Dictionary) -> str:

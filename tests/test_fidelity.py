@@ -54,7 +54,7 @@ def prisma_file(folder, sae: SAE) -> str:
 def hooked(encoder: Encoder, site: str, replace) -> torch.Tensor:
     """The definition: a pass of the model in which `replace` (B, T, d) -> (B, T, d) acts on a module's output."""
     layer, kind = site.split(".")
-    module = encoder.tower.module(int(layer), kind)
+    module = encoder.tower.place(int(layer), kind).module
     handle = module.register_forward_hook(lambda _module, _inputs, output: replace(output))
     try:
         pixels = encoder.pixels([PICTURES[i] for i in range(len(PICTURES))])

@@ -12,6 +12,7 @@ from lib.towers import Tower
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
+ACTIVATIONS = ("gelu", "act", "activation_fn")
 TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear", "image_size": 224}
 
 
@@ -65,6 +66,9 @@ def by_plain_hooks(encoder: Encoder, pixels: torch.Tensor) -> dict[str, torch.Te
             block.register_forward_hook(keep(f"{i}.resid_post")),
             block.register_forward_hook(keep(f"{i}.pre", lambda inputs, output: inputs[0])),
             second_norm.register_forward_hook(keep(f"{i}.mid", lambda inputs, output: inputs[0])),
+            next(getattr(block.mlp, n) for n in ACTIVATIONS if hasattr(block.mlp, n)).register_forward_hook(
+                keep(f"{i}.mlp_act")
+            ),
         ]
     model = encoder.model
     embedded = model.get_image_features(pixels) if hasattr(model, "vision_model") else model.encode_image(pixels)
@@ -81,7 +85,7 @@ def test_every_site_has_the_value_that_plain_hooks_on_the_original_model_give(en
     expected = by_plain_hooks(encoder, pixels)
     got = encoder.run(pixels, encoder.sites)
     assert list(got) == encoder.sites
-    assert len(got) == 3 * encoder.n_layers + 1
+    assert len(got) == 4 * encoder.n_layers + 1
     for site, value in got.items():
         assert (value - expected[site]).abs().max() <= 1e-5, site
 
@@ -111,7 +115,9 @@ def test_a_run_leaves_no_hook_behind(encoder, pixels):
 
 
 def test_shapes_match_what_the_encoder_announces(encoder, pixels):
-    values = encoder.run(pixels, ["1.resid_post", "proj"])
+    values = encoder.run(pixels, ["1.resid_post", "1.mlp_act", "proj"])
+    assert values["1.mlp_act"].shape == (3, encoder.n_tokens, encoder.width("1.mlp_act"))
+    assert encoder.width("1.mlp_act") == 4 * encoder.d_model or encoder.spec.startswith("hf:")
     assert values["1.resid_post"].shape == (3, encoder.n_tokens, encoder.width("1.resid_post"))
     assert values["proj"].shape == (3, encoder.d_embed) == (3, encoder.width("proj"))
     assert len(encoder.positions("spatial")) == encoder.grid[0] * encoder.grid[1]
@@ -315,8 +321,8 @@ def test_an_image_only_encoder_says_that_it_has_no_text_tower(folders):
     encoder = load_encoder(folders["open_clip"], device="cpu")
 
     class ImageOnly(Tower):
-        def module(self, layer, kind):
-            return encoder.tower.module(layer, kind)
+        def place(self, layer, kind):
+            return encoder.tower.place(layer, kind)
 
         def embed_images(self, pixels):
             return encoder.tower.embed_images(pixels)

@@ -1,14 +1,22 @@
 """The face of a model that the rest of lib sees, and one way to say that it could not be loaded."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lib.files import one_sentence
+from lib.towers.places import Place
+
 Loaded = TypeVar("Loaded")
+
+KINDS = ("attn_out", "mlp_act", "mlp_out", "resid_post")
+"""Kinds of sites in a layer, in the order of the pass."""
 
 
 class Tower(ABC):
@@ -32,11 +40,26 @@ class Tower(ABC):
     transform: Callable[[Image.Image], Tensor]
     transform_spec: dict
 
-    def module(self, layer: int, kind: str) -> nn.Module:
-        """The module whose output is the value of the site `layer.kind`: a tensor, or a tuple that begins with it."""
-        block = self.blocks[layer]
-        attention, mlp = self.branches
-        return {"resid_post": block, "attn_out": getattr(block, attention), "mlp_out": getattr(block, mlp)}[kind]
+    @property
+    def inner_sites(self) -> list[tuple[int, str]]:
+        """(layer, kind) of all sites but `proj`, in the order of the pass."""
+        return [(layer, kind) for layer in range(len(self.blocks)) for kind in KINDS]
+
+    def place(self, layer: int, kind: str) -> Place:
+        """Where the values of the site `layer.kind` are."""
+        if kind == "mlp_act":
+            return Place(self._mlp_output(layer), is_input=True)
+        block, (attention, mlp) = self.blocks[layer], self.branches
+        return Place(block if kind == "resid_post" else getattr(block, attention if kind == "attn_out" else mlp))
+
+    def width(self, layer: int, kind: str) -> int:
+        """d of the values at the site `layer.kind`."""
+        return self._mlp_output(layer).in_features if kind == "mlp_act" else self.d_model
+
+    def _mlp_output(self, layer: int) -> nn.Linear:
+        """The last matrix of a block's MLP, which reads its hidden neurons; a block's attention comes before."""
+        linears = [module for module in self.blocks[layer].modules() if isinstance(module, nn.Linear)]
+        return [linear for linear in linears if linear.out_features == self.d_model][-1]
 
     def first_token(self, layer: int, stream: Tensor, *others, **options) -> Tensor:
         """The first token after a block, (B, T, d) -> (B, 1, d); others, options: what else the block is called with.
@@ -44,12 +67,23 @@ class Tower(ABC):
         The block's MLP sees no other token; what it gives for the first is then added to all, of whom one is kept.
         """
         block = self.blocks[layer]
-        handle = block.mlp.register_forward_pre_hook(lambda mlp, inputs: (inputs[0][:, :1], *inputs[1:]))
+        handle = Place(block.mlp, is_input=True).watch(lambda tokens: tokens[:, :1])
         try:
             output = block(stream, *others, **options)
         finally:
             handle.remove()
         return (output[0] if isinstance(output, tuple) else output)[:, :1]
+
+    def behind_blocks(self, stream: Callable[[], Tensor]) -> "Tower":
+        """This tower with blocks that compute nothing, the last of which gives `stream()`: what lies behind them.
+
+        The original model is not touched: modules that hold blocks are copied, and share all weights with it.
+        """
+        bypassed = {block: _bypassed(block) for block in self.blocks[:-1]}
+        bypassed[self.blocks[-1]] = _bypassed(self.blocks[-1], stream)
+        tower = copy.copy(self)
+        tower.model = _with_replaced(self.model, bypassed)
+        return tower
 
     @abstractmethod
     def embed_images(self, pixels: Tensor) -> Tensor:
@@ -66,20 +100,51 @@ class Tower(ABC):
         return 1.0 if scale is None else float(scale.detach().exp())
 
 
+def _bypassed(block: nn.Module, stream: Callable[[], Tensor] | None = None) -> nn.Module:
+    """A copy of a block that gives what it is given, or `stream()`; its attributes are the block's."""
+
+    def forward(self, *args, **options) -> Tensor:
+        return stream() if stream else args[0] if args else next(iter(options.values()))
+
+    return _copied(block, type(f"Bypassed{type(block).__name__}", (type(block),), {"forward": forward}))
+
+
+def _with_replaced(module: nn.Module, by: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """The module with some of those below it replaced; itself where there are none."""
+    if module in by:
+        return by[module]
+    children = {name: child and _with_replaced(child, by) for name, child in module._modules.items()}
+    if all(child is module._modules[name] for name, child in children.items()):
+        return module
+    copied = _copied(module, type(module))
+    copied._modules = children
+    return copied
+
+
+def _copied(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """A shallow copy without hooks, and without the `forward` that accelerate sets and binds to the original."""
+    copied = kind.__new__(kind)
+    hooks = {name: OrderedDict() for name in ("_forward_hooks", "_forward_pre_hooks")}
+    copied.__dict__ = {name: value for name, value in vars(module).items() if name != "forward"} | hooks
+    return copied
+
+
 def with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
     """Turn the loaders' many ways to fail into one sentence that says what could not be loaded."""
     try:
         return load()
     except FileNotFoundError:
         raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
+            raise
+        said, reason = str(error).lower(), one_sentence(error, 400)
         unreachable = ("offline mode", "couldn't connect", "Failed to download", "LocalEntryNotFound", "Max retries")
-        if isinstance(error, ConnectionError) or any(sign.lower() in reason.lower() for sign in unreachable):
+        if isinstance(error, ConnectionError) or any(sign.lower() in said for sign in unreachable):
             raise ConnectionError(
                 f"cannot fetch {what} from the Hugging Face hub and it is not in the cache: "
                 f"connect to the internet, or give a local folder or file ({reason[:200]})"
             ) from error
-        if "trust_remote_code" in reason:
+        if "trust_remote_code=true" in said:
             reason = "it brings Python code of its own, which this book never runs; take one that transformers can read"
-        raise ValueError(f"cannot load {what}: {reason[:400]}") from error
+        raise ValueError(f"cannot load {what}: {reason}") from error

@@ -1,0 +1,75 @@
+"""Where in a model the values of a site are, and hooks there that only the thread which set them can see.
+
+Several threads may run one model at once, as when a panel answers while a notebook goes on. So nothing of the model is
+replaced, and a hook leaves the passes of other threads alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Visit = Callable[[Tensor], Tensor | None]
+"""Gets values (B, T, d); what it returns, if anything, takes their place."""
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, which does nothing in the passes of other threads than the one that asks."""
+    thread = threading.get_ident()
+    return lambda *args, **options: hook(*args, **options) if threading.get_ident() == thread else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a module gives, or reads (`is_input`), where that is a tensor or a tuple that begins with one.
+
+    layout: "tokens" (B, T, d); "maps" (B, d, h, w) whose positions are the tokens, row by row; "maps, channels last"
+    (B, h, w, d). changes: the model may change the tensor in place afterwards, as `ReLU(inplace=True)` does.
+    """
+
+    module: nn.Module
+    is_input: bool = False
+    layout: Literal["tokens", "maps", "maps, channels last"] = "tokens"
+    changes: bool = False
+
+    def watch(self, visit: Visit, first: bool = False) -> RemovableHandle:
+        """Show `visit` the values of each pass of this thread, until the handle is removed; first: before all hooks."""
+
+        def visited(given: Tensor | tuple) -> Tensor | tuple | None:
+            value = given[0] if isinstance(given, tuple) else given
+            changed = visit(self._tokens(value))
+            if changed is None:
+                return None
+            changed = self._as_given(changed, value)
+            return (changed, *given[1:]) if isinstance(given, tuple) else changed
+
+        if self.is_input:
+            hook = in_this_thread(lambda module, inputs: visited(inputs))
+            return self.module.register_forward_pre_hook(hook, prepend=first)
+        hook = in_this_thread(lambda module, inputs, output: visited(output))
+        return self.module.register_forward_hook(hook, prepend=first)
+
+    @contextmanager
+    def giving(self, values: Tensor) -> Iterator[None]:
+        """While it lasts, the model goes on from these values here, whatever it computes."""
+        handle = self.watch(lambda value: values)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _tokens(self, value: Tensor) -> Tensor:
+        if self.layout == "tokens":
+            return value
+        return value.flatten(2).transpose(1, 2) if self.layout == "maps" else value.flatten(1, 2)
+
+    def _as_given(self, values: Tensor, value: Tensor) -> Tensor:
+        if self.layout == "tokens":
+            return values
+        if self.layout == "maps":
+            return values.transpose(1, 2).reshape(len(values), -1, *value.shape[2:])
+        return values.reshape(len(values), *value.shape[1:3], -1)
