@@ -107,7 +107,7 @@ def ours(store: RandomActivations, args: argparse.Namespace, kind: str, dtype: s
         batch_size=args.batch,
         encoder_dtype=dtype,
         lr=lr,
-        group_fractions=fractions,
+        **({"group_fractions": fractions} if kind == "matryoshka" else {}),
     )
     run = training.Run(config, training.Setup(store, config, args.device), None, None)
 

@@ -131,7 +131,8 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
     orders = {home.__module__ for home in type(store).__mro__ if home.__module__.startswith("lib.")}  # of batches
-    code = code_fingerprint("sae", "sparse_codes", "objectives", "training", *sorted(orders | {"lib.stores"}))
+    modules = ("sae", "sae_config", "sparse_codes", "objectives", "training")
+    code = code_fingerprint(*modules, *sorted(orders | {"lib.stores"}))
     return {"config": settings, "data": store.meta["hash"], "code": code}
 
 
@@ -346,6 +347,7 @@ class Run:
         if threshold.ndim and (threshold >= 0).any():  # latents that never fired since the average started
             threshold[threshold < 0] = threshold[threshold >= 0].median()
         self.sae.rescale_(self.scale)
+        self.sae.check_finite(f"The SAE after {self.step} steps (learning rate {self.lr:g})")
         self.sae.zero_grad(set_to_none=True)
         self.sae.origin, self.sae.history = self.setup.origin, self.log.rows
         if self.folder is not None:

@@ -251,7 +251,7 @@ def test_a_penalty_decides_how_many_latents_are_active():
     [
         ({"bandwidth": 0.0}, "bandwidth must be above 0"),
         ({"kind": "vsae", "noise": 0.0}, "noise must be above 0"),
-        ({"relaxation": -1.0}, "relaxation is a distance"),
+        ({"kind": "archetypal", "relaxation": -1.0}, "relaxation must be 0 or more"),
         ({"init": "zeros"}, "init='zeros' is unknown; choose one of random, data"),
         ({"kind": "archetypal", "archetypes": 10}, "archetypes = 10 are fewer than the F = 64 latents"),
         ({"kind": "archetypal", "archetypes": 10**6}, "the store has 6000: extract more pictures"),

@@ -1,7 +1,12 @@
+import dataclasses
 import json
+import random
+import tracemalloc
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lib.sae import SAE, SAEConfig
 
@@ -194,13 +199,50 @@ def test_a_short_run_has_less_patience_with_latents_that_do_not_fire():
         ({"lr_rule": "best"}, "lr_rule='best' is unknown; choose one of paper, code"),
         ({"kind": "matryoshka", "group_fractions": (0.5, 0.4)}, "must sum to 1"),
         ({"width": 4, "k": 5}, "k = 5 active latents do not fit into F = 4"),
-        ({"expansion": 0}, "at least one latent"),
+        ({"expansion": 0.01}, "at least one latent"),
+        ({"k": 2.5}, r"k must be an integer, not 2\.5\."),
+        ({"k": True}, r"k must be an integer, not True\."),
+        ({"steps": "1e2"}, r"steps must be an integer, not '1e2'\."),
+        ({"steps": None}, r"steps must be an integer, not None\."),
+        ({"lr": -1}, r"lr must be above 0, not -1\."),
+        ({"lr": float("nan")}, r"lr must be a finite number, not nan\."),
+        ({"beta1": 2}, r"beta1 must be from 0 to below 1, not 2\."),
+        ({"expansion": -3}, r"expansion must be above 0, not -3\."),
+        ({"width": 0}, r"width must be at least 1, not 0\."),
+        ({"seed": 2**40}, "seed must be between"),
+        ({"normalize": "yes"}, r"normalize must be True or False, not 'yes'\."),
+        ({"kind": 5}, r"kind must be a word, not 5\."),
+        ({"kind": "matryoshka", "group_fractions": 3}, r"group_fractions must be a list of numbers, not 3\."),
+        ({"kind": "matryoshka", "group_fractions": ["a"]}, r"group_fractions must be a finite number, not 'a'\."),
+        ({"kind": "topk", "l1": 0.1}, r"l1 is a setting of relu and gated, and topk has no use for it"),
+        ({"kind": "relu", "l0": 0.1}, r"l0 is a setting of jumprelu, and relu has no use for it"),
+        ({"group_fractions": (0.5, 0.5)}, "group_fractions is a setting of matryoshka, and batchtopk has no use"),
         ({"kind": "matryoshka", "width": 8, "k": 2}, "leave a group of F = 8 latents empty"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_in_one_sentence(fields, message):
     with pytest.raises(ValueError, match=message):
         SAE(SAEConfig(**fields), D)
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SAEConfig)])
+def test_no_value_of_any_field_gets_past_the_config_or_ends_in_another_error(field):
+    for value in (object(), "\0" * 10_000, [[]], {}, float("inf"), b"x", -(10**30)):
+        with pytest.raises(ValueError, match=rf"{field}|SAE kind") as caught:
+            SAEConfig(**{"kind": "matryoshka", field: value})
+        assert len(str(caught.value)) < 300
+
+
+def test_whole_numbers_of_any_type_are_integers_and_make_one_spec():
+    plain = SAEConfig(k=8, width=64, expansion=8, steps=100)
+    assert SAEConfig(k=8.0, width=np.int64(64), expansion=np.float32(8), steps=1e2) == plain
+    assert type(SAEConfig(k=8.0).k) is int
+    assert type(SAEConfig(kind="relu", l1=0).l1) is float
+
+
+def test_a_config_that_holds_every_field_as_those_of_older_artifacts_do_loads():
+    values = dataclasses.asdict(SAEConfig(kind="topk", k=7)) | {"l1": 0.5, "group_fractions": [1.0], "noise": 3}
+    assert SAEConfig.from_dict(json.loads(json.dumps(values))) == SAEConfig(kind="topk", k=7)
 
 
 def test_activations_and_codes_of_the_wrong_width_are_refused(x):
@@ -211,14 +253,105 @@ def test_activations_and_codes_of_the_wrong_width_are_refused(x):
         sae.decode(torch.zeros(2, 63))
 
 
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 def test_loading_says_what_is_wrong_with_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         SAE.load(tmp_path)
     make_sae().save(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**values, "colour": "red"}))
-    with pytest.raises(ValueError, match="Unknown SAE config fields: colour"):
+    for changes, message in (
+        ({"colour": "red"}, "Unknown SAE config fields: 'colour'"),
+        ({"k": "many"}, "k must be an integer, not 'many'"),
+        (
+            {"colour": None, "d": "wide"},
+            r"d, the width of the activations, must be an integer of at least 1, not 'wide'",
+        ),
+    ):
+        make_sae().save(tmp_path)
+        change_config(tmp_path, **changes)
+        with pytest.raises(ValueError, match=message) as caught:
+            SAE.load(tmp_path)
+        assert str(tmp_path / "config.json") in str(caught.value)
+    make_sae().save(tmp_path)
+    change_config(tmp_path, width=F + 1)
+    with pytest.raises(ValueError, match=r"do not belong to its config\.json: W_enc has shape \(16, 64\) and not"):
         SAE.load(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({**values, "width": F + 1}))
-    with pytest.raises(ValueError, match="do not belong to its config"):
+
+
+def test_a_huge_width_in_a_config_is_refused_before_memory_is_taken(tmp_path):
+    make_sae().save(tmp_path)
+    change_config(tmp_path, width=1_500_000_000, d=10**6)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"model\.safetensors do not belong to its config\.json"):
         SAE.load(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"b_dec": None}, "b_dec is missing"),
+    ({"W_skip": torch.zeros(2)}, "'W_skip' is not a weight of it"),
+    ({"b_enc": torch.zeros(F, dtype=torch.int64)}, "b_enc is of type I64"),
+    ({"W_dec": torch.full((F, D), torch.nan)}, "holds NaN or infinity in W_dec"),
+    ({"threshold": torch.tensor(torch.inf)}, "holds NaN or infinity in threshold"),
+])  # fmt: skip
+def test_weights_that_are_missing_too_many_or_not_finite_are_named_with_the_file(changes, message, tmp_path):
+    make_sae().save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path) | changes
+    save_file({name: tensor for name, tensor in weights.items() if tensor is not None}, path)
+    with pytest.raises(ValueError, match=message) as caught:
+        SAE.load(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_an_sae_of_nan_is_not_saved_and_what_lies_there_stays(tmp_path):
+    sae = make_sae()
+    sae.save(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        sae.b_enc[3] = torch.nan
+    with pytest.raises(ValueError, match="not saved: it holds NaN or infinity in b_enc"):
+        sae.save(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_file_gives_one_sentence_that_names_it_or_the_same_sae(name, tmp_path):
+    """Seeded mutations: bytes changed, files cut off, emptied, replaced by a pointer of Git LFS."""
+    make_sae().save(tmp_path)
+    path, expected = tmp_path / name, SAE.load(tmp_path).encode(torch.ones(3, D))
+    whole, draw = path.read_bytes(), random.Random(0)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0"
+    damaged = [b"", pointer, whole[: len(whole) // 2], b"[1]", b"\t:"]
+    for _ in range(40):
+        copy = bytearray(whole)
+        for _ in range(draw.randint(1, 3)):
+            copy[draw.randrange(min(len(copy), 1200))] = draw.randrange(256)
+        damaged.append(bytes(copy))
+    for content in damaged:
+        path.write_bytes(content)
+        said = said_or(lambda: torch.equal(SAE.load(tmp_path).encode(torch.ones(3, D)), expected))
+        assert isinstance(said, str) or said or name == "config.json"
+        if isinstance(said, str):
+            assert str(tmp_path) in said
+            assert len(said) < 500 + len(str(path))
+            assert "\n" not in said
+
+
+def said_or(function):
+    """What the function gives, or the sentence with which it refuses."""
+    try:
+        return function()
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_sae().save("~/sae")
+    assert (tmp_path / "sae" / "model.safetensors").is_file()
+    assert SAE.load("~/sae").d == D

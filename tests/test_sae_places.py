@@ -50,7 +50,7 @@ def test_expansions_that_look_alike_in_the_name_have_folders_of_their_own():
 
 
 def test_the_same_setting_has_the_same_folder_however_it_is_written():
-    config = SAEConfig(steps=5, group_fractions=[0.5, 0.5])
+    config = SAEConfig(kind="matryoshka", steps=5, group_fractions=[0.5, 0.5])
     assert sae_folder("p", "proj", "cls", config) == sae_folder("p", "proj", "cls", replace(config, expansion=8.0))
 
 
