@@ -17,9 +17,13 @@ PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command
 
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+# a value as one word of the shell, whatever it holds
+q          = '$(subst ','\'',$(1))'
 # by path: the make of macOS looks a command up in its own PATH, not in the one exported below
-BUILD_BOOK = $(BIN)/python -m book.tools.build --profile $(PROFILE) --html $(HTML) --cores $(CORES) --executor $(EXECUTOR) \
-  --jobs $(JOBS) --snakemake '$(SNAKEMAKE)' $(if $(TFLOPS),--tflops $(TFLOPS)) $(if $(filter 1 y yes true,$(CONFIRM)),--confirm)
+WHAT       = --profile=$(call q,$(PROFILE)) --cores=$(call q,$(CORES)) --executor=$(call q,$(EXECUTOR)) \
+  $(if $(TFLOPS),--tflops=$(call q,$(TFLOPS)))
+BUILD_BOOK = $(BIN)/python -m book.tools.build $(WHAT) --html=$(call q,$(HTML)) --jobs=$(call q,$(JOBS)) \
+  --snakemake=$(call q,$(SNAKEMAKE)) $(if $(filter 1 y yes true,$(CONFIRM)),--confirm)
 
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -28,40 +32,39 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help book plan test test-long lab live serve clean
 
 help:  ## list the targets
-	@echo 'make TARGET [PROFILE=$(PROFILE)] [CORES=$(CORES)] [EXECUTOR=local|slurm] [CONFIRM=1]'
+	@echo 'make TARGET [PROFILE=tiny] [CORES=2] [EXECUTOR=local|slurm] [CONFIRM=1]'
 	@sed -n 's/^\([a-z-]*\):.*## */  make \1|/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 book: $(INSTALLED) $(if $(filter slurm,$(EXECUTOR)),$(INSTALLED)-cluster)  ## execute the notebooks of profiles/$(PROFILE).yaml and render them to build/html (HTML=...)
 	@$(BUILD_BOOK)
 
 plan: $(INSTALLED)  ## what that takes, computed before anything runs: disk, memory, hours; and what is there already
-	@$(BIN)/python -m book.tools.plan --profile $(PROFILE) --cores $(CORES) --executor $(EXECUTOR) \
-	  $(if $(TFLOPS),--tflops $(TFLOPS))
+	@$(BIN)/python -m book.tools.plan $(WHAT)
 
 test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the rendered book in a browser
-	@CORES=$(CORES) sh book/tools/test.sh
+	@CORES=$(call q,$(CORES)) sh book/tools/test.sh
 
 test-long: $(INSTALLED)  ## what takes hours: kills, damaged files, stand-in hub; ends with how many of each it tried
-	@CORES=$(CORES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m long -n $(CORES) --dist loadfile tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m long -n $(call q,$(CORES)) --dist loadfile tests
 
 lab: $(INSTALLED)  ## open JupyterLab on the notebooks
 	@cd notebooks && jupyter lab
 
 live: $(INSTALLED)  ## serve the steering panel with a kernel behind it on http://127.0.0.1:8000 (PORT=...)
-	@$(BIN)/python -m book.tools.live --profile $(PROFILE) --port $(PORT)
+	@$(BIN)/python -m book.tools.live --profile=$(call q,$(PROFILE)) --port=$(call q,$(PORT))
 
 serve: $(INSTALLED)  ## serve the built book on http://127.0.0.1:8000 (PORT=...)
-	@test -f $(HTML)/index.html || $(BUILD_BOOK)
-	@echo 'Serving on http://127.0.0.1:$(PORT) - end with Ctrl-C'
-	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(HTML)
+	@test -f $(call q,$(HTML))/index.html || $(BUILD_BOOK)
+	@echo $(call q,Serving on http://127.0.0.1:$(PORT) - end with Ctrl-C)
+	@$(BIN)/python -m http.server $(call q,$(PORT)) --bind 127.0.0.1 --directory $(call q,$(HTML))
 
 clean:  ## delete everything that was generated (the environment stays)
 	rm -rf build .snakemake
 
 $(INSTALLED):
-	@test -n '$(PYTHON)' && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@test -n $(call q,$(PYTHON)) && $(call q,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed: install it, or name it with PYTHON=/path/to/python3.'; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@test -x $(BIN)/python || $(call q,$(PYTHON)) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo 'Python has no venv module here. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
 	@echo 'Installing the pinned packages into $(VENV) (a few minutes, once) ...'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -22,9 +22,10 @@ sys.path.insert(0, str(ROOT))
 from book.tools.dependencies import Graph
 from book.tools.packages import versions
 from book.tools.profiles import profiles_of_book
+from book.tools.site import stamp_of
 
-PROFILE = config.get("profile", "tiny")
-HTML = config.get("html", "build/html")
+PROFILE = str(config.get("profile", "tiny"))
+HTML = str(config.get("html", "build/html"))
 EXECUTED = "build/{profile}/notebooks/{notebook}.ipynb"
 try:
     profiles = {profile.name: profile for profile in profiles_of_book(PROFILE)}
@@ -69,13 +70,13 @@ rule book:
         vendor="build/vendor",
         prose=files("book/*.md", "book/*.bib", "book/_static/**", "book/_templates/**", "_config.yml", "_toc.yml"),
         model=files("assets/tiny/llava/*"),
-        tools=["book/tools/render.py", "book/tools/pages.py", "book/tools/status.py"],
+        tools=[f"book/tools/{name}.py" for name in ("render", "pages", "status", "site")],
     output:
-        f"{HTML}/index.html",
+        str(stamp_of(profiles[PROFILE], Path(HTML)).relative_to(profiles[PROFILE].root)),
     params:
         profiles={name: profile.left_out for name, profile in profiles.items()},
     shell:
-        "{sys.executable:q} -m book.tools.render --profile {PROFILE} --out {HTML:q} 2>&1"
+        "{sys.executable:q} -m book.tools.render --profile {PROFILE:q} --out {HTML:q} 2>&1"
 
 
 rule notebook:

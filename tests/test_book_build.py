@@ -1,76 +1,18 @@
 """The graph and its tools: what runs again, what a failing notebook leaves behind, what reaches the rendered page."""
 
+import fcntl
 import json
-import os
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book.tools.pages import prepare_notebook
-
-KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
-PARAMETERS = 'n: int = 3  # a number\nprofile_dir: str = "../build/x"  # where artifacts are kept'
-
-
-def notebook(*sources: str) -> nbformat.NotebookNode:
-    cells = [new_markdown_cell("# A title"), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
-    return new_notebook(cells=[*cells, *map(new_code_cell, sources)], metadata=KERNEL)
-
-
-STUBS = {
-    "run_notebook": "build/{sys.argv[3]}/notebooks/{sys.argv[1]}.ipynb",
-    "cover": "{sys.argv[1]}",
-    "vendor": "{sys.argv[1]}/plotly.min.js",
-    "render": "{sys.argv[4]}/index.html",
-}
-STUB = """import sys
-import time
-from pathlib import Path
-target = Path(f"{target}")
-target.parent.mkdir(parents=True, exist_ok=True)
-target.write_text(str(time.time_ns()))
-with open("ran.txt", "a") as log:
-    print(target.stem, file=log)
-"""
-
-
-def write_stub(project: Path, name: str) -> None:
-    """Replace a tool by one that touches what it would make and notes that it ran."""
-    (project / "book" / "tools" / f"{name}.py").write_text(STUB.replace("{target}", STUBS[name]))
-
-
-def write_profile(project: Path, entries: dict, name: str = "tiny", **keys) -> None:
-    (project / "profiles").mkdir(exist_ok=True)
-    (project / "profiles" / f"{name}.yaml").write_text(yaml.safe_dump({**keys, "notebooks": entries}))
-
-
-def tool(project: Path, *command: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(project)}
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=project, env=environment, capture_output=True, text=True
-    )
-
-
-def lay_out(project: Path, root: Path) -> None:
-    """The tool chain with three notebooks of its own: `b` and `c` use modules, `c` waits for `b`."""
-    for name in ("book", "lib/menagerie"):
-        shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "_config.yml", "_toc.yml", "package.json", "package-lock.json", "constraints.txt"):
-        shutil.copy(root / name, project / name)
-    (project / "lib" / "__init__.py").write_text("")
-    (project / "lib" / "one.py").write_text("ONE = 1\n")
-    (project / "lib" / "two.py").write_text("from lib.one import ONE\n")
-    (project / "notebooks").mkdir()
-    sources = {"a": "print(n)", "b": "from lib.one import ONE", "c": "from lib.two import ONE"}
-    for name, source in sources.items():
-        nbformat.write(notebook(source), project / "notebooks" / f"{name}.ipynb")
-    write_profile(project, {"a": {}, "b": {}, "c": {"after": ["b"]}})
+from tests.killed_builds import killed_and_finished
+from tests.small_book import STUBS, lay_out, notebook, tool, write_profile, write_stub
 
 
 @pytest.fixture
@@ -159,7 +101,52 @@ class TestWhatRunsAgain:
         assert self.ran(built) == ["index"]
 
 
+class TestWhatABuildDoesToTheFolderOfThePages:
+    def test_a_folder_with_other_files_is_refused_before_anything_runs(self, project):
+        (project / "site").mkdir()
+        (project / "site" / "index.html").write_text("my own page")
+        result = tool(project, "book.tools.build", "--cores", "1", "--html", "site")
+        assert result.returncode == 1
+        assert result.stderr == (
+            "error: HTML=site holds index.html, which this book did not write: "
+            "move that away, or name another folder.\n"
+        )
+        assert (project / "site" / "index.html").read_text() == "my own page"
+        assert not (project / "build" / "tiny").exists()
+
+    def test_a_profile_is_a_name_and_no_path(self, project):
+        (project / "x.yaml").write_text("notebooks: {}")
+        result = tool(project, "book.tools.build", "--profile", "../x")
+        assert result.returncode == 1
+        assert "'../x' is no name of a profile" in result.stderr
+
+
+def test_notebooks_that_wait_for_one_do_not_run_at_once_on_one_core(project):
+    """Snakemake's issue 3913: when a single job was ready before, it gives back a core that it never took."""
+    noted = "import time\nlog = open('../ran.txt', 'a', buffering=1)\nlog.write('+')\ntime.sleep(0.5)\nlog.write('-')"
+    for name in "abc":
+        nbformat.write(notebook(noted), project / "notebooks" / f"{name}.ipynb")
+    write_profile(project, {"a": {}, "b": {"after": ["a"]}, "c": {"after": ["a"]}})
+    result = tool(project, "book.tools.build", "--cores", "1")
+    assert result.returncode == 0, result.stderr
+    assert (project / "ran.txt").read_text().replace("cover\n", "").replace("plotly.min\n", "")[:6] == "+-+-+-"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_build_that_is_killed_leaves_nothing_at_work_and_is_finished_by_the_next(project, number):
+    assert killed_and_finished(project, number, after=1)
+
+
 class TestRunner:
+    def test_a_notebook_that_runs_already_is_not_run_beside_it(self, project):
+        logs = project / "build" / "tiny" / "logs"
+        logs.mkdir(parents=True)
+        with (logs / ".a.lock").open("w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            result = tool(project, "book.tools.run_notebook", "a")
+        assert result.returncode == 2
+        assert "the notebook a is being run by another process" in result.stderr
+
     def test_the_executed_copy_holds_the_profiles_values_and_where_it_ran(self, project):
         write_profile(project, {"a": {"parameters": {"n": 41}}})
         result = tool(project, "book.tools.run_notebook", "a")

@@ -7,7 +7,7 @@ import pytest
 
 from book.tools import executors
 from book.tools.build import what_went_wrong
-from book.tools.executors import following, on_slurm, on_this_machine
+from book.tools.executors import following, limits_here, on_slurm, on_this_machine
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ class TestThisMachine:
     def test_its_gpus_are_shared_out(self, programs):
         programs(nvidia_smi="echo 'GPU 0: one'; echo 'GPU 1: two'")
         assert executors.gpus_here() == 2
-        assert "gpu=2" in on_this_machine(cores=4)
+        assert "gpu=2" in on_this_machine(limits_here(cores=4))
 
     def test_without_a_gpu_those_who_want_one_take_turns(self, programs):
-        arguments = on_this_machine(cores=4)
+        arguments = on_this_machine(limits_here(cores=4))
         assert executors.gpus_here() == 0
         assert "gpu=1" in arguments
         assert value_after(arguments, "--cores") == "4"

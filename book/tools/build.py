@@ -2,34 +2,38 @@
 
 import argparse
 import fcntl
+import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import IO
 
-from book.tools.executors import following, on_slurm, on_this_machine
+from book.tools import leash
+from book.tools.executors import following, limits_here, on_slurm, on_this_machine
 from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, show, size, too_much
 from book.tools.profiles import Profile, profiles_of_book
+from book.tools.shares import LIMITS
+from book.tools.site import check_target, recover
 
 LOG = Path("build/snakemake.log")
 
 
-def snakemake(target: str, profile: str, html: Path, arguments: list[str]) -> bool:
+def snakemake(target: str, settings: Path, arguments: list[str], lock: IO) -> bool:
     """Make one target of the graph; true when there was something to do. Raises RuntimeError when a job failed.
 
     Jobs print to the terminal, Snakemake's own messages go to LOG.
     """
-    command = [sys.executable, "-m", "snakemake", target, "--config", f"profile={profile}", f"html={html}"]
+    command = [sys.executable, "-m", "snakemake", target, "--configfile", str(settings)]
     command += [*arguments, "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     with LOG.open("w") as log:
-        status = subprocess.run(command, stderr=log).returncode
-    text = LOG.read_text()
+        status = leash.run(command, held=lock, stderr=log)
+    text = LOG.read_text(errors="replace")
     if status:
         raise RuntimeError(what_went_wrong(text))
     return "Nothing to be done" not in text
@@ -67,6 +71,27 @@ def make(run: Callable[[str], bool]) -> None:
     run("book")
 
 
+def build(options: argparse.Namespace, lock: IO) -> bool:
+    """Check everything, then make the book; false where it has to be confirmed first."""
+    profiles = profiles_of_book(options.profile)
+    recover(options.html)
+    check_target(options.html, profiles[0].root, [profile.name for profile in profiles])
+    if not options.confirm and not confirmed(profiles, options):
+        return False
+    if slurm := options.executor == "slurm":
+        arguments = on_slurm(options.jobs)
+    else:
+        limits = limits_here(options.cores)
+        arguments = on_this_machine(limits)
+        os.environ[LIMITS] = json.dumps(limits)
+    settings = Path("build/snakemake.json")
+    settings.write_text(json.dumps({"profile": options.profile, "html": str(options.html)}))
+    arguments += shlex.split(options.snakemake)
+    with following([Path("build", profile.name, "logs") for profile in profiles]) if slurm else nullcontext():
+        make(partial(snakemake, settings=settings, arguments=arguments, lock=lock))
+    return True
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
@@ -87,20 +112,17 @@ def main() -> int:
             print("error: another build is running in this folder; wait for it to end.", file=sys.stderr)
             return 1
         try:
-            profiles = profiles_of_book(options.profile)
-            if not options.confirm and not confirmed(profiles, options):
+            if not build(options, lock):
                 return 1
-            arguments = on_slurm(options.jobs) if options.executor == "slurm" else on_this_machine(options.cores)
-            logs = [Path("build", profile.name, "logs") for profile in profiles]
-            with following(logs) if options.executor == "slurm" else nullcontext():
-                arguments += shlex.split(options.snakemake)
-                make(partial(snakemake, profile=options.profile, html=options.html, arguments=arguments))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except RuntimeError as error:
             print(f"{error}The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
             return 1
+        except leash.Ended as ended:
+            print("The build was ended; finished notebooks are kept.", file=sys.stderr)
+            return 128 + ended.signal
     print(f"The book is ready ({time.monotonic() - began:.0f} s).")
     print(f"Open {(options.html / 'index.html').resolve().as_uri()} or run `make serve`.")
     return 0

@@ -23,11 +23,17 @@ def gpus_here() -> int:
     return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
-def on_this_machine(cores: int) -> list[str]:
-    """Memory and GPUs are shared out, so that no more notebooks run at once than fit; without a GPU one runs at a time
-    of those that would like to have one, on the CPU."""
+def limits_here(cores: int) -> dict[str, int]:
+    """What the notebooks of a build share: no more run at once than fit. Without a GPU one runs at a time of those that
+    would like to have one, on the CPU."""
     memory_mb = int(psutil.virtual_memory().total / 2**20 * 0.8)
-    return ["--cores", str(cores), "--resources", f"mem_mb={memory_mb}", f"gpu={max(1, gpus_here())}"]
+    return {"cores": cores, "mem_mb": memory_mb, "gpu": max(1, gpus_here())}
+
+
+def on_this_machine(limits: dict[str, int]) -> list[str]:
+    """Snakemake's arguments for these limits; book/tools/shares.py sees to it that they are kept."""
+    shared = [f"{name}={number}" for name, number in limits.items() if name != "cores"]
+    return ["--cores", str(limits["cores"]), "--resources", *shared]
 
 
 def on_slurm(jobs: int) -> list[str]:

@@ -9,15 +9,18 @@ notebooks:                              in the book's order; each with the keys 
   03_train_saes: {parameters: {steps: 100000}, after: [02_activations], gpus: 1}
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
-import papermill
 import yaml
 
+from book.tools.parameters_cell import Declared, declared_parameters
+
+NAME = re.compile(r"\w[\w.-]*")  # of a profile or a notebook: it becomes part of paths
 PROFILE_KEYS = {"title", "extends", "also", "data", "leave_out", "shared", "notebooks"}
 ENTRY_KEYS = {"parameters", "after", "reads", "threads", "memory_mb", "gpus", "runtime"}
 
@@ -73,6 +76,8 @@ class Profile:
 
     def _read(self, name: str) -> dict:
         path = self.root / "profiles" / f"{name}.yaml"
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a profile: letters, digits, dots, - and _ only.")
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write profiles/{name}.yaml.")
@@ -96,14 +101,17 @@ class Profile:
         return self.root / "build" / self.name / "notebooks" / f"{name}.ipynb"
 
     @cached_property
-    def declared(self) -> dict[str, dict[str, dict]]:
-        """Per notebook the parameters that its `parameters` cell declares, as papermill reads them."""
+    def declared(self) -> dict[str, dict[str, Declared]]:
+        """Per notebook the parameters that its `parameters` cell declares."""
+        odd = [name for name in (*self.entries, *self.left_out) if not NAME.fullmatch(str(name))]
+        if odd:
+            raise ValueError(f"profiles/{self.name}.yaml: {odd[0]!r} is no name of a notebook.")
         missing = [name for name in (*self.entries, *self.left_out) if not self.notebook(name).is_file()]
         if missing:
             raise ValueError(
                 f"profiles/{self.name}.yaml names {missing[0]}, but there is no notebooks/{missing[0]}.ipynb."
             )
-        return {name: papermill.inspect_notebook(str(self.notebook(name))) for name in self.entries}
+        return {name: declared_parameters(self.notebook(name)) for name in self.entries}
 
     def parameters(self, name: str) -> dict:
         """What papermill injects: the shared values that the notebook declares, its own, and where artifacts live."""

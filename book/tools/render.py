@@ -1,11 +1,10 @@
 """Render the book: `python -m book.tools.render --profile tiny --out build/html`.
 
 Prose, executed notebooks, generated pages and vendored scripts meet in a stage folder under `build`, jupyter-book
-renders that folder with warnings as errors, and the finished site takes the old one's place in one step.
+renders that folder with warnings as errors, and the finished site takes the place of the old one (book/tools/site.py).
 """
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ import yaml
 
 from book.tools.pages import figures_drawn, page_not_run, page_of_another_profile, prepare_notebook, without_dangling
 from book.tools.profiles import Profile, profiles_of_book
+from book.tools.site import check_target, publish, stamp_of
 from book.tools.status import status_page
 
 MODEL = Path("assets/tiny/llava")  # which pages run in the reader's browser: lib/widgets/llava_engine.js
@@ -105,8 +105,8 @@ def _write(folder: Path, pages: dict[str, nbformat.NotebookNode]) -> None:
         prose.write_text(without_dangling(prose.read_text(), drawn))
 
 
-def render(staged: Path, out: Path) -> None:
-    """Run jupyter-book on the stage; on success `out` holds the site, on failure the previous one stays."""
+def render(staged: Path) -> Path:
+    """Run jupyter-book on the stage; the folder of the site. Raises RuntimeError where it has warnings."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staged), "--path-output", str(staged)]
     command += ["--all", "-W", "-n", "--keep-going"]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -115,8 +115,7 @@ def render(staged: Path, out: Path) -> None:
         lines = [line for line in text.splitlines() if line.strip()]
         wrong = [line for line in lines if "WARNING" in line or "ERROR" in line] or lines[-25:]
         raise RuntimeError("the book has warnings:\n" + "\n".join(wrong))
-    shutil.rmtree(out, ignore_errors=True)
-    (staged / "_build" / "html").rename(out)
+    return staged / "_build" / "html"
 
 
 def main() -> int:
@@ -125,9 +124,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/html"))
     options = parser.parse_args()
     try:
-        staged = stage(profiles_of_book(options.profile), Path("build/stage"))
-        render(staged, options.out)
-    except (ValueError, RuntimeError, json.JSONDecodeError) as error:
+        profiles = profiles_of_book(options.profile)
+        check_target(options.out, profiles[0].root, [profile.name for profile in profiles])
+        rendered = render(stage(profiles, Path("build/stage")))
+        check_target(options.out, profiles[0].root, [profile.name for profile in profiles])  # it took a while
+        publish(rendered, options.out, stamp_of(profiles[0], options.out))
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

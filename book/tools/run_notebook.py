@@ -5,6 +5,7 @@ with its red banner and a log are kept under `build/<profile>/logs`, and the las
 """
 
 import argparse
+import fcntl
 import importlib.metadata
 import logging
 import os
@@ -13,6 +14,8 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import papermill
@@ -20,6 +23,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from book.tools.profiles import Profile
+from book.tools.shares import taken
 
 SHOWN_PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "pandas", "pillow", "scikit-learn", "plotly",
@@ -111,11 +115,66 @@ def peak_memory_mb() -> int:
 
 
 def run(profile: Profile, name: str, threads: int) -> Path:
-    """Execute one notebook; raises PapermillExecutionError and leaves nothing half-written in place."""
-    build = profile.root / "build" / profile.name
+    """Execute one notebook when its share of the machine is free; raises ValueError where another process runs it.
+
+    Raises PapermillExecutionError where a cell fails, and leaves nothing half-written in place.
+    """
+    entry, logs = profile.entries[name], profile.root / "build" / profile.name / "logs"
+    shares = {"cores": threads, "mem_mb": entry.memory_mb, "gpu": entry.gpus}
+    with _alone(name, logs), taken(shares, profile.root / "build" / ".running"), chdir(profile.root):
+        return _execute(profile, name, Progress(name, logs / f"{name}.log"), threads)
+
+
+@contextmanager
+def _alone(name: str, logs: Path) -> Iterator[None]:
+    """Keep another process from running the notebook too; the system ends that with this process."""
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"the notebook {name} is being run by another process: wait for it to end.") from None
+        yield
+
+
+def _execute(profile: Profile, name: str, progress: Progress, threads: int) -> Path:
+    """Run all cells; paths are relative to the profile's root, for papermill takes braces in a path for parameters."""
+    build = Path("build", profile.name)
     target, partial = build / "notebooks" / f"{name}.ipynb", build / "logs" / f"{name}.ipynb"
-    progress = Progress(name, build / "logs" / f"{name}.log")
     target.parent.mkdir(parents=True, exist_ok=True)
+
+    papermill_engines.register("book", _engine(progress))
+    progress.say("started")
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
+    if profile.data:
+        os.environ.setdefault("MV_DATA", str(profile.data))  # what is set on this machine comes first
+    began = time.monotonic()
+    try:
+        notebook = papermill.execute_notebook(
+            f"notebooks/{name}.ipynb",
+            str(partial),
+            parameters=profile.parameters(name),
+            engine_name="book",
+            cwd="notebooks",
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # or each kernel warns that it talks over TCP
+        )
+    except PapermillExecutionError as error:
+        progress.say(f"FAILED in cell {error.exec_count}: {error.ename}: {error.evalue}")
+        with progress.log.open("a") as file:
+            file.write("\n".join([error.source, *error.traceback]))
+        raise
+    notebook.metadata.papermill.output_path = str(target)
+    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(), "threads": threads}
+    notebook.metadata["monosemantic"] = record | {"slurm_job": os.environ.get("SLURM_JOB_ID")}
+    papermill.iorw.write_ipynb(notebook, str(partial))
+    partial.replace(target)
+    progress.say(f"done in {time.monotonic() - began:.0f} s")
+    return target
+
+
+def _engine(progress: Progress) -> type[NBClientEngine]:
+    """Papermill's engine, watched by `progress`."""
 
     class Engine(NBClientEngine):
         @classmethod
@@ -126,35 +185,7 @@ def run(profile: Profile, name: str, threads: int) -> Path:
             finally:
                 done.set()
 
-    papermill_engines.register("book", Engine)
-    progress.say("started")
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
-    if profile.data:
-        os.environ.setdefault("MV_DATA", str(profile.data))  # what is set on this machine comes first
-    began = time.monotonic()
-    try:
-        notebook = papermill.execute_notebook(
-            str(profile.notebook(name)),
-            str(partial),
-            parameters=profile.parameters(name),
-            engine_name="book",
-            cwd=str(profile.root / "notebooks"),
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # or each kernel warns that it talks over TCP
-        )
-    except PapermillExecutionError as error:
-        progress.say(f"FAILED in cell {error.exec_count}: {error.ename}: {error.evalue}")
-        with progress.log.open("a") as file:
-            file.write("\n".join([error.source, *error.traceback]))
-        raise
-    for key, path in (("input_path", profile.notebook(name)), ("output_path", target)):
-        notebook.metadata.papermill[key] = str(path.relative_to(profile.root))
-    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(), "threads": threads}
-    notebook.metadata["monosemantic"] = record | {"slurm_job": os.environ.get("SLURM_JOB_ID")}
-    papermill.iorw.write_ipynb(notebook, str(partial))
-    partial.replace(target)
-    progress.say(f"done in {time.monotonic() - began:.0f} s")
-    return target
+    return Engine
 
 
 def main() -> int:

@@ -99,10 +99,10 @@ def _parameters(profile: Profile, executed: dict, several: bool) -> list[str]:
         used = metadata.papermill.parameters
         lines += [f"### `{name}`", "", "| parameter | value | default, if another | meaning |", "|---|---|---|---|"]
         for parameter, declared in profile.declared[name].items():
-            default = literal(declared["default"])
+            default = literal(declared.default)
             value = used.get(parameter, default)
             shown = f"`{default!r}`" if value == default else f"**`{value!r}`**"
-            meaning = (declared["help"] or "").replace("|", "\\|")
+            meaning = declared.help.replace("|", "\\|")
             usual = "" if value == default else f"`{default!r}`"
             lines.append(f"| `{parameter}` | {shown} | {usual} | {meaning} |")
         lines.append("")

@@ -60,7 +60,7 @@ class Planner:
 
     def of_notebook(self, name: str) -> list[Work] | None:
         """What the notebook adds to those asked for before; None where its parameters do not tell."""
-        values = {key: literal(declared["default"]) for key, declared in self.profile.declared[name].items()}
+        values = {key: literal(declared.default) for key, declared in self.profile.declared[name].items()}
         values |= self.profile.parameters(name)
         try:
             return list(self._new(self._work(values)))

@@ -1,0 +1,108 @@
+"""The folder of the rendered book: which may be replaced, and how, so that nothing is lost that the book did not write.
+
+A rendered book holds a marker, `.monosemantic-book.json`, with an identity and the list of its files. Only a folder
+with a marker is replaced, and only where it holds no other files; what is new stands whole beside it before.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from book.tools.profiles import Profile
+
+MARKER = ".monosemantic-book.json"
+
+
+def check_target(html: Path, root: Path, profiles: Iterable[str]) -> None:
+    """Refuse, with a ValueError, a folder whose replacement would lose something that the book did not write."""
+    target, build = html.expanduser().resolve(), root.resolve() / "build"
+    precious = {"this checkout": root.resolve(), "your home": Path.home().resolve()}
+    precious |= {f"build/{name}, where things are made": build / name for name in ("stage", "vendor", *profiles)}
+    for what, folder in precious.items():
+        if folder.is_relative_to(target):
+            raise ValueError(f"HTML={html} is {what}, or holds it: name a folder for the rendered book alone.")
+    if target.is_relative_to(build / "stage"):
+        raise ValueError(f"HTML={html} is in build/stage, which each build empties: name another folder.")
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"HTML={html} is a file: name a folder for the rendered book.")
+    own = _marker(target)
+    if foreign := sorted(_files(target) - set(own["files"] if own else ()) - {MARKER}):
+        first = os.fsencode(foreign[0]).decode("utf-8", "replace")
+        others = f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else ""
+        raise ValueError(
+            f"HTML={html} holds {first}{others}, which this book did not write: move that away, or name another folder."
+        )
+
+
+def stamp_of(profile: Profile, html: Path) -> Path:
+    """The file that says that `html` holds the profile's book, for the graph; deleted where it says so no longer."""
+    target = html.expanduser().resolve()
+    where = target.relative_to(profile.root) if target.is_relative_to(profile.root) else target
+    stamp = profile.root / "build" / profile.name / f"rendered-{zlib.crc32(os.fsencode(where)):08x}"
+    marker = _marker(target)
+    if stamp.is_file() and (marker is None or marker["id"] != stamp.read_text()):
+        stamp.unlink()
+    return stamp
+
+
+def publish(rendered: Path, html: Path, stamp: Path) -> None:
+    """Put the rendered folder in the place of `html`; the old book goes when the new one stands whole beside it."""
+    target = html.expanduser().resolve()
+    new, old = _beside(target, "new"), _beside(target, "old")
+    recover(html)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    marker = {"id": secrets.token_hex(8), "files": sorted(_files(rendered))}
+    (rendered / MARKER).write_text(json.dumps(marker, indent=0) + "\n")
+    try:
+        os.rename(rendered, new)
+    except OSError:  # another file system
+        shutil.copytree(rendered, new)
+        shutil.rmtree(rendered)
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(marker["id"])
+
+
+def recover(html: Path) -> None:
+    """Finish what an interrupted `publish` left: the old book back where none stands, leftovers of both gone."""
+    target = html.expanduser().resolve()
+    new, old = _beside(target, "new"), _beside(target, "old")
+    if old.is_dir() and not target.exists():
+        old.rename(target)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f".{target.name}.{what}-monosemantic-book")
+
+
+def _files(folder: Path) -> set[str]:
+    """Everything below a folder that is no folder, links included, by path below it; empty folders count too."""
+    found = set()
+    for here, folders, files in os.walk(folder, onerror=_unless_missing):
+        names = [*files, *(name for name in folders if Path(here, name).is_symlink())]
+        if not names and not folders and here != str(folder):
+            names = [""]
+        found |= {Path(here, name).relative_to(folder).as_posix() for name in names}
+    return found
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _marker(folder: Path) -> dict | None:
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        return marker if isinstance(marker["id"], str) and isinstance(marker["files"], list) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
