@@ -36,13 +36,16 @@ def home_of(where: Home) -> torch.device:
 def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
     """x (a tensor, a numpy array, a pandas column or nested lists) on the device of `home`, as `dtype` if one is given.
 
-    A tensor that is there already is returned as it is. What comes from pinned memory is not waited for.
+    A tensor that is there already is returned as it is. What comes from pinned memory is not waited for. The numbers
+    travel in the smaller of both types.
     """
     if hasattr(x, "__array__") and not isinstance(x, Tensor):
         x = np.require(x, requirements="W")  # torch shares what it may write to
         x = x if all(stride >= 0 for stride in x.strides) else x.copy()
     x = x if isinstance(x, Tensor) else torch.as_tensor(x)
-    return x.to(home_of(home), dtype or x.dtype, non_blocking=x.device.type == "cpu" and x.is_pinned())
+    dtype = dtype or x.dtype
+    x = x.to(dtype) if dtype.itemsize < x.dtype.itemsize else x
+    return x.to(home_of(home), non_blocking=x.device.type == "cpu" and x.is_pinned()).to(dtype)
 
 
 def to_cpu(x: Any) -> Tensor:

@@ -23,7 +23,8 @@ from lib.artifacts import replacing, spec_hash
 from lib.devices import bring, to_cpu
 from lib.sae import SAE, SAEConfig
 from lib.sparse_codes import Codes
-from lib.training import Activations, train_sae
+from lib.training import train_sae
+from lib.training_data import Activations, as_activations
 
 
 class Ensemble(nn.Module):
@@ -174,7 +175,7 @@ def train_boosting(
     folders = [None] * n if out is None else list(out)
     if n < 1 or len(folders) != n:
         raise ValueError(f"Boosting takes at least one SAE and a folder for each; got n = {n}, {len(folders)} folders.")
-    members: list[SAE] = []
+    members, store = [], as_activations(store)
     for i, folder in enumerate(folders):
         left = Residuals(store, Boosting(members)) if members else store
         members.append(train_sae(left, replace(config, seed=config.seed + i), out=folder, **options))

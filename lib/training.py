@@ -11,17 +11,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
-from lib.devices import choose_device
+from lib.devices import bring, choose_device
 from lib.distributed import (
     on_all_ranks,
     on_first_rank,
@@ -35,40 +36,31 @@ from lib.metrics.sparsity import Sparsity
 from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
 from lib.sae_origin import Origin
+from lib.training_data import Activations, as_activations
 from lib.training_log import TrainingLog
 
 
-class Activations(Protocol):
-    """What the trainer asks of a store or stream: width, rows, the hash that names its content, shuffled batches."""
-
-    d: int
-    meta: dict
-
-    def __len__(self) -> int: ...
-
-    def batches(self, batch_size: int, seed: int, start: int = 0) -> Generator[Tensor, None, None]:
-        """Float batches (batch_size, d) without end, from the `start`-th on."""
-
-
 def train_sae(
-    store: Activations,
+    store: Activations | Tensor | np.ndarray,
     config: SAEConfig | Sequence[SAEConfig],
-    validation: Activations | None = None,
+    validation: Activations | Tensor | np.ndarray | None = None,
     out: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> SAE | list[SAE]:
     """Train one SAE, or one for each of a list of configs from a single pass over the data.
 
+    store, validation: activations (rows, d): a store or its folder, a stream, a tensor, an array, a list of batches.
     `out` (a folder per config) makes artifacts: a complete one of the same spec is loaded, a checkpoint is resumed bit
     for bit; metrics.jsonl gets a line every `log_every` steps, on the validation store too where one is given.
     Under `accelerate launch` or `lib.distributed.launch` each process trains some of the configs, on the same batches,
     and all of them get all SAEs; then `out` is needed.
     Raises ValueError for configs that do not fit the store or each other, and for activations that are not finite.
     """
+    store, validation = as_activations(store), None if validation is None else as_activations(validation)
     configs = [config] if isinstance(config, SAEConfig) else list(config)
     folders = _folders(out, configs)
-    _check(store, configs)
+    _check(store, configs, validation)
     specs = [_spec(store, one) if folder else None for one, folder in zip(configs, folders, strict=True)]
     same_on_all_ranks(specs, "what to train")
     missing = on_first_rank(lambda: [i for i in range(len(configs)) if not _is_complete(folders[i], specs[i])])
@@ -100,7 +92,8 @@ def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig])
         raise ValueError("Several processes share what they train through folders: pass `out`, one for each config.")
     if out is None:
         return [None] * len(configs)
-    folders = [Path(out)] if isinstance(out, str | os.PathLike) else [Path(folder) for folder in out]
+    out = [out] if isinstance(out, str | os.PathLike) else out
+    folders = [Path(folder).expanduser() for folder in out]
     if len(set(folders)) != len(configs):
         raise ValueError(
             f"{len(configs)} configs need as many different `out` folders; {len(set(folders))} were given."
@@ -108,12 +101,14 @@ def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig])
     return folders
 
 
-def _check(store: Activations, configs: list[SAEConfig]) -> None:
+def _check(store: Activations, configs: list[SAEConfig], validation: Activations | None) -> None:
     """Everything that can be known to be wrong before the first step."""
     if not configs:
         raise ValueError("train_sae needs at least one SAEConfig.")
     if len(store) == 0:
         raise ValueError("The activation store is empty; extract activations first.")
+    if validation is not None and validation.d != store.d:
+        raise ValueError(f"The validation activations have width {validation.d}, those to train on {store.d}.")
     for config in configs:
         if config.kind not in OBJECTIVES or config.input_norm != "none":
             raise ValueError(
@@ -131,8 +126,10 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
     orders = {home.__module__ for home in type(store).__mro__ if home.__module__.startswith("lib.")}  # of batches
-    modules = ("sae", "sae_config", "sparse_codes", "objectives", "training")
+    modules = ("sae", "sae_config", "sparse_codes", "objectives", "training", "training_data")
     code = code_fingerprint(*modules, *sorted(orders | {"lib.stores"}))
+    if "hash" not in store.meta:
+        raise ValueError("Artifacts are named by their data: these activations need a `meta` with a `hash`.")
     return {"config": settings, "data": store.meta["hash"], "code": code}
 
 
@@ -141,16 +138,15 @@ def _is_complete(folder: Path | None, spec: dict | None) -> bool:
     return meta is not None and bool(meta.get("complete")) and meta.get("hash") == spec_hash(spec)
 
 
-def batches(store: Activations, config: SAEConfig, start: int) -> Generator[Tensor, None, None]:
-    """The training batches from step `start` on, in the config's data order."""
+def batches(store: Activations, config: SAEConfig, start: int, pinned: bool = False) -> Generator[Tensor, None, None]:
+    """The training batches from step `start` on, in the config's data order; of a store in its own dtype."""
+    draw = partial(store.stored_batches, pinned=pinned) if hasattr(store, "stored_batches") else store.batches
     if config.data_order == "reshuffle":
-        yield from store.batches(config.batch_size, seed=config.data_seed, start=start)
+        yield from draw(config.batch_size, seed=config.data_seed, start=start)
         return
     epoch = max(1, len(store) // config.batch_size)
     while True:
-        yield from islice(
-            store.batches(config.batch_size, seed=config.data_seed, start=start % epoch), epoch - start % epoch
-        )
+        yield from islice(draw(config.batch_size, seed=config.data_seed, start=start % epoch), epoch - start % epoch)
         start = 0
 
 
@@ -183,14 +179,15 @@ class Setup:
             for step, x in enumerate(islice(source, count if config.normalize else 1)):
                 if x.shape[1] != store.d:
                     raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
+                x = bring(x, self.device, torch.float32)
                 _require_finite(x, step)
                 first = x if first is None else first
-                squares.append(float(x.float().square().sum(1).mean()))
+                squares.append(float(x.square().sum(1).mean()))
         self._store, self._rows, self.origin = store, {}, Origin.of(store)
         self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
         if self.scale == 0:
             raise ValueError("All activations are zero; there is nothing to learn from them.")
-        self.b_dec = geometric_median(first.float() / self.scale)
+        self.b_dec = geometric_median(first / self.scale)
 
     def points(self, n: int) -> Tensor:
         """n rows of the data (n, d), less b_dec and in the runs' units; which ones does not depend on their seeds."""
@@ -201,7 +198,7 @@ class Setup:
             )
         if n not in self._rows:
             with closing(self._store.batches(n, seed=0)) as source:
-                self._rows[n] = next(source).float().to(self.device) / self.scale - self.b_dec.to(self.device)
+                self._rows[n] = bring(next(source), self.device, torch.float32) / self.scale - self.b_dec
         return self._rows[n]
 
 
@@ -373,7 +370,7 @@ def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 
     fit, sparsity = Reconstruction(), Sparsity()
     with closing(store.batches(size, seed=0)) as source:
         for x in islice(source, min(n_batches, len(store) // size)):
-            x = x.to(sae.W_enc.device, sae.W_enc.dtype) / scale
+            x = bring(x, sae.W_enc, sae.W_enc.dtype) / scale
             codes = sae.encode_sparse(x)
             fit.update(x, sae.decode(codes))
             sparsity.update(codes)
@@ -386,15 +383,16 @@ def _train(runs: list[Run], store: Activations, validation: Activations | None, 
     """Feed every batch to each run that has not done it yet."""
     start, end = min(run.step for run in runs), max(run.config.steps for run in runs)
     name = "SAE" if len(runs) == 1 else f"{len(runs)} SAEs"
+    device = runs[0].setup.device
     widest_first = sorted(runs, key=lambda run: -run.sae.n_features)
     with (
-        closing(batches(store, runs[0].config, start)) as source,
+        closing(batches(store, runs[0].config, start, pinned=device.type == "cuda")) as source,
         side_by_side(runs) as each,
         tqdm(total=end, initial=start, desc=name, unit="step", mininterval=1, disable=not progress) as bar,
     ):
         for step in range(start, end):
             stop_if_another_failed()
-            x = next(source).to(runs[0].setup.device, torch.float32)
+            x = bring(next(source), device, torch.float32)
             due = [run for run in widest_first if run.step == step < run.config.steps]
             each(lambda run, x=x: run.advance_and_log(x, validation), due)
             bar.update()
