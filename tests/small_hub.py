@@ -81,7 +81,7 @@ class SmallHub:
                 key, below = self._revision_and_rest(repo, parts[5:])
                 return _json(_tree(self.repos[key], "/".join(below), recursive))
             return self._about(repo, parts[4:], body, token)
-        if parts[0] == "content" and len(parts) == 3:
+        if parts[0] == "content" and len(parts) > 2:
             return self._content(parts[1])
         depth = 3 if parts[0] == "datasets" else 2
         if parts[depth : depth + 1] == ["resolve"]:
@@ -163,7 +163,7 @@ class SmallHub:
         digest = _sha256(blob)
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(blob))}
         storage = self.address.replace("127.0.0.1", "localhost")  # another host: what is on the hub's own is followed
-        return 302, {"Location": f"{storage}/content/{digest}/{name.rpartition('/')[2]}", **linked, **commit}, b""
+        return 302, {"Location": f"{storage}/content/{digest}/{key}/{name}", **linked, **commit}, b""
 
     def _content(self, digest: str) -> Answer:
         """A large file, by its content."""

@@ -5,11 +5,11 @@ The endpoint is `HF_ENDPOINT`, the token `HF_TOKEN` or that of `hf auth login`, 
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path, PurePosixPath
 
+from lib.downloads import endpoint, plain_errors
 from lib.hub.card import facts_of, model_card
 from lib.sae import SAE
 from lib.sae_origin import Origin
@@ -38,7 +38,7 @@ def download(spec: str, weights: Sequence[str]) -> Path:
         wanted = [place, *(folder / file for folder in (place.parent, place.parent.parent) for file in _SETTINGS)]
     patterns = [str(path) for path in wanted]
     with plain_errors(repo):
-        root = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, endpoint=_endpoint())
+        root = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, endpoint=endpoint())
     local = Path(root, inner)
     if not local.is_file() and not any((local / file).is_file() for file in weights):
         raise FileNotFoundError(_nothing_there(repo, inner, revision, weights))
@@ -49,7 +49,7 @@ def _nothing_there(repo: str, inner: str, revision: str, weights: Sequence[str])
     from huggingface_hub import HfApi
 
     with plain_errors(repo):
-        files = HfApi(endpoint=_endpoint()).list_repo_files(repo, revision=revision or None)
+        files = HfApi(endpoint=endpoint()).list_repo_files(repo, revision=revision or None)
     below = [file for file in files if file.startswith(inner)] or files
     return (
         f"No dictionary in {repo}/{inner}: looked for {', '.join(weights)}. The repository holds "
@@ -97,48 +97,9 @@ def push_sae(
     spec = PREFIX + (f"{repo}/{path}" if path else repo)
     with tempfile.TemporaryDirectory() as folder:
         package_sae(sae, folder, store, about, spec)
-        api = HfApi(endpoint=_endpoint())
+        api = HfApi(endpoint=endpoint())
         with plain_errors(repo):
             api.create_repo(repo, private=private, exist_ok=True)
             message = f"Add the sparse autoencoder {path}".rstrip()
             api.upload_folder(repo_id=repo, folder_path=folder, path_in_repo=path or None, commit_message=message)
     return spec
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
-
-
-@contextmanager
-def plain_errors(repo: str) -> Iterator[None]:
-    """Turn the hub's errors into builtin ones of one sentence."""
-    from huggingface_hub import errors
-
-    login = "set HF_TOKEN or run `hf auth login`"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise PermissionError(f"{repo} is gated: ask for access on its page, then {login}.") from error
-    except errors.RepositoryNotFoundError as error:
-        raise FileNotFoundError(
-            f"There is no repository {repo} on {_endpoint()}, or it is private and your token may not read it: {login}."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise FileNotFoundError(f"{repo} has no such revision.") from error
-    except errors.LocalTokenNotFoundError as error:
-        raise PermissionError(f"{repo} needs a token: {login}.") from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403):
-            raise PermissionError(f"Your token may not do this with {repo} (status {status}): {login}.") from error
-        raise ConnectionError(f"{_endpoint()} answered {repo} with status {status}: try again later.") from error
-    except Exception as error:
-        offline = isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError)
-        if not offline and not type(error).__module__.startswith("httpx"):  # httpx or httpx2, the hub's client
-            raise
-        raise ConnectionError(
-            f"{_endpoint()} cannot be reached and {repo} is not in the cache: check the network, HF_ENDPOINT and "
-            "HF_HUB_OFFLINE."
-        ) from error

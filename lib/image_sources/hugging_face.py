@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lib.artifacts import code_fingerprint
+from lib.downloads import plain_errors
 from lib.image_sources.base import ImageError
 from lib.image_sources.pictures import read_picture
 
@@ -25,7 +26,8 @@ class HuggingFaceSource:
 
     def __init__(self, place: str):
         path, _, split = place.rpartition(":") if ":" in place else (place, "", "train")
-        features = _load(path, split)
+        with plain_errors(f"hf:{path}:{split}"):
+            features = _load(path, split)
         import datasets
 
         columns = features.features

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lib.downloads import plain_errors
 from lib.files import one_sentence
 from lib.towers.places import Place
 
@@ -131,20 +132,15 @@ def _copied(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 def with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
     """Turn the loaders' many ways to fail into one sentence that says what could not be loaded."""
-    try:
-        return load()
-    except FileNotFoundError:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
+    with plain_errors(what):
+        try:
+            return load()
+        except FileNotFoundError:
             raise
-        said, reason = str(error).lower(), one_sentence(error, 400)
-        unreachable = ("offline mode", "couldn't connect", "Failed to download", "LocalEntryNotFound", "Max retries")
-        if isinstance(error, ConnectionError) or any(sign.lower() in said for sign in unreachable):
-            raise ConnectionError(
-                f"cannot fetch {what} from the Hugging Face hub and it is not in the cache: "
-                f"connect to the internet, or give a local folder or file ({reason[:200]})"
-            ) from error
-        if "trust_remote_code=true" in said:
-            reason = "it brings Python code of its own, which this book never runs; take one that transformers can read"
-        raise ValueError(f"cannot load {what}: {reason}") from error
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
+                raise
+            reason = one_sentence(error, 400)
+            if "trust_remote_code=true" in str(error).lower():
+                reason = "it brings Python code of its own, which this book never runs; take one of transformers' own"
+            raise ValueError(f"cannot load {what}: {reason}") from error

@@ -116,7 +116,9 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
     if name.startswith((".", "/", "~")) or folder.is_dir():
         return folder_tower(folder, weights)
     if name.startswith("hf-hub:"):
-        return tower_of(open_clip.create_model(name), lambda: open_clip.get_tokenizer(name))
+        _fetch_weights(name.removeprefix("hf-hub:"))
+        model = open_clip.create_model(name, require_pretrained=True)
+        return tower_of(model, lambda: open_clip.get_tokenizer(name))
     architecture, _, pretrained = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ValueError(f"open_clip has no architecture {architecture!r}; open_clip.list_models() names them all")
@@ -135,6 +137,16 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
             force_quick_gelu=bool(known.get("quick_gelu", False)),
         )
     return tower_of(model, lambda: open_clip.get_tokenizer(architecture))
+
+
+def _fetch_weights(repository: str) -> None:
+    """Put the weights of a repository into the cache, or raise why not: open_clip would go on with random ones."""
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        hf_hub_download(repository, "open_clip_model.safetensors")
+    except errors.EntryNotFoundError:
+        hf_hub_download(repository, "open_clip_pytorch_model.bin")
 
 
 def folder_tower(folder: Path, weights: str | None) -> Tower:
