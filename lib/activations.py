@@ -6,17 +6,15 @@ one that was not.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.artifacts import code_fingerprint, spec_hash
+from lib.artifacts import alone, code_fingerprint, opened, spec_hash
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, rows_of, unreadable_images
@@ -55,8 +53,9 @@ def extract(
     workers: processes that read images; None for one a core, and none for a few images.
 
     What is there is kept: a complete store of the same spec is opened, an unfinished one goes on at its first missing
-    shard, one of another spec is replaced. Raises ValueError for bad arguments, unreadable images and values that are
-    not finite, OSError for a full disk; finished shards stay and the next call goes on behind them.
+    or damaged shard; a store of another spec that lies there is kept beside it (see `lib.artifacts.places`).
+    Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
+    finished shards stay and the next call goes on behind them.
     """
     _check_source(images, on_error)
     if dtype not in ("float16", "bfloat16", "float32"):
@@ -67,19 +66,29 @@ def extract(
     shard_images = shard_images or _shard_images(encoder, selection, batch_size, dtype)
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
     geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
-    about = {
-        "encoder": encoder.spec,
-        "precision": str(encoder.dtype),
-        "device": encoder.device.type,
-        "torch": torch.__version__,
-    }
+    about = {**_about(encoder), "device": encoder.device.type, "torch": torch.__version__}
     folders = {name: SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
     same_on_all_ranks([(name, folder.meta["hash"], geometry) for name, folder in folders.items()], "what to extract")
-    with _alone(Path(out), names):
-        missing = my_share(on_first_rank(lambda: _prepare(folders, -(-len(images) // shard_images))))
+    if (stores := _opened(folders)) is not None:
+        return stores
+    with alone([folder.out for folder in folders.values()] if rank() == 0 else (), "extract activations"):
+        missing = my_share(_prepare(folders, -(-len(images) // shard_images)))
         on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress))
         on_first_rank(lambda: _finish(folders))
-        return {name: ActivationStore.open(folder.path) for name, folder in folders.items()}
+        return {name: ActivationStore.open(folder.out) for name, folder in folders.items()}
+
+
+def _opened(folders: dict[str, SiteFolder]) -> dict[str, ActivationStore] | None:
+    """The stores where all of them are finished, which takes no lock and nothing that may be written to; else None."""
+
+    stores = {}
+
+    def look() -> bool:
+        for name, folder in folders.items():
+            stores[name] = opened(folder.out, folder.meta["hash"], ActivationStore.open)
+        return None not in stores.values()
+
+    return stores if all(on_all_ranks(look)) else None
 
 
 def _about(encoder: Encoder) -> dict[str, str]:
@@ -92,19 +101,6 @@ def _check_source(images, on_error: str) -> None:
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     if len(images) == 0:
         raise ValueError("there is no image to extract from: the image set is empty")
-
-
-@contextmanager
-def _alone(out: Path, names: Sequence[str]) -> Iterator[None]:
-    """Wait until no other process extracts to these sites: notebooks of a profile run side by side and share stores.
-
-    Of processes at one work the first waits for all.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as locks:
-        for name in sorted(names) if rank() == 0 else ():  # all in one order, so that two never wait for each other
-            locks.enter_context(FileLock(out / f".{name}.lock"))
-        yield
 
 
 _code = cache(code_fingerprint)  # of what this process has loaded; it takes longer than a small extraction
@@ -137,10 +133,11 @@ def _shard_images(encoder: Encoder, tokens: Tokens, batch_size: int, dtype: str)
 
 def _prepare(folders: dict[str, SiteFolder], n_shards: int) -> list[tuple[int, list[str]]]:
     """Make the folders ready, and say which shards are to be filled, each with the sites that lack it."""
-    for folder in folders.values():
-        folder.prepare()
+    places = on_first_rank(lambda: {name: folder.prepare() for name, folder in folders.items()})
+    for name, folder in folders.items():
+        folder.place = places[name]
     sites = [[name for name, folder in folders.items() if not folder.has(i)] for i in range(n_shards)]
-    return [(i, missing) for i, missing in enumerate(sites) if missing]
+    return on_first_rank(lambda: [(i, missing) for i, missing in enumerate(sites) if missing])
 
 
 def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error, progress) -> None:
@@ -199,14 +196,8 @@ class ActivationStream:
         self.d, self.buffer_rows = encoder.width(site), buffer_rows
         self._image_batch, self._workers, self._on_error = batch_size or _batch_size(encoder), workers, on_error
         spec = {**_source_spec(encoder, images, self._tokens), "site": self.site, "stream": True}
-        about = {"encoder": encoder.spec, "precision": str(encoder.dtype)}
-        self.meta = {
-            "spec": spec,
-            "hash": spec_hash(spec),
-            "site": self.site,
-            "tokens": self.tokens,
-            "d": self.d,
-        } | about
+        head = {"spec": spec, "hash": spec_hash(spec), "site": self.site, "tokens": self.tokens, "d": self.d}
+        self.meta = {**head, **_about(encoder)}
 
     def __len__(self) -> int:
         return len(self.images) * (1 if self.site == "proj" else self._tokens.per_image)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib import artifacts
 from lib.columns import csr, sorted_columns, transposed_csr
-from lib.devices import bring, metric, to_cpu, to_numpy
+from lib.devices import bring, to_cpu, to_numpy
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, unreadable_images
 from lib.sae import SAE
@@ -62,7 +61,8 @@ class FeatureTable:
     ) -> FeatureTable:
         """Run all images through encoder and SAE once; memory grows with the active codes and F x k patch maps only.
 
-        `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead.
+        `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead,
+        one of another spec is kept beside it, with its hash in the name.
         tokens, workers, on_error: as in `extract`; an image that is skipped has an empty row of codes.
         Raises ValueError for bad arguments, an SAE of another width, an unreadable image and, unless `check` is False,
         an SAE that was trained on another encoder or site.
@@ -76,19 +76,24 @@ class FeatureTable:
             raise ValueError(
                 f"a feature table needs at least one image and one top image, got {len(images)} and {top}."
             )
-        spec = _spec(encoder, sae, images, site, tokens, top)
-        if out is not None and _complete_meta(out).get("hash") == spec_hash(spec):
-            return cls.load(out)
-        pass_ = _OnePass(encoder, sae, site, tokens, len(images), top)
-        batches = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
-        reader = tqdm(read_batches(encoder, images, batches, workers), "features", len(batches), disable=not progress)
-        for batch in reader:
-            unreadable_images(batch, images, on_error)
-            if batch.pixels is not None:
-                pass_.add(batch.pixels, batch.images)
-        table = cls(site, tokens, images.spec, pass_.codes(), pass_.top_images, pass_.top_values, pass_.patch_maps)
-        if out is not None:
-            table.save(out, spec)
+
+        def one_pass() -> FeatureTable:
+            pass_ = _OnePass(encoder, sae, site, tokens, len(images), top)
+            batches = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
+            reader = read_batches(encoder, images, batches, workers)
+            for batch in tqdm(reader, "features", len(batches), disable=not progress):
+                unreadable_images(batch, images, on_error)
+                if batch.pixels is not None:
+                    pass_.add(batch.pixels, batch.images)
+            return cls(site, tokens, images.spec, pass_.codes(), pass_.top_images, pass_.top_values, pass_.patch_maps)
+
+        if out is None:
+            return one_pass()
+        head = _head(_spec(encoder, sae, images, site, tokens, top))
+        table = artifacts.opened(out, head["hash"], cls.load)
+        if table is None:
+            with artifacts.alone([out], "make a feature table"):
+                table = _made(Path(out), head, one_pass)
         return table
 
     @property
@@ -186,7 +191,14 @@ class FeatureTable:
         ]
 
     def save(self, folder: str | Path, spec: dict | None = None) -> None:
-        """Write the table as a complete artifact, `features.safetensors` and `meta.json`, in one step."""
+        """Write the table as a complete artifact, `features.safetensors` and `meta.json`."""
+        head = _head(spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec})
+        with artifacts.alone([folder], "save a feature table"):
+            place = artifacts.claim(folder, head)
+            self._write(place, head)
+            artifacts.publish(place, folder)
+
+    def _write(self, place: Path, head: dict) -> None:
         tensors = {
             "code_offsets": self.codes.crow_indices(),
             "code_features": self.codes.col_indices().int(),
@@ -195,27 +207,43 @@ class FeatureTable:
             "top_values": self.top_values,
             "patch_maps": self.patch_maps,
         }
-        spec = spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec}
-        meta = {"site": self.site, "tokens": self.tokens, "images": self.images_spec, "n_features": self.n_features}
-        with replacing(folder) as temporary:
-            temporary.mkdir()
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / TENSORS)
-            write_meta(temporary, {"spec": spec, "hash": spec_hash(spec), "complete": True, **meta})
+        about = {"site": self.site, "tokens": self.tokens, "images": self.images_spec, "n_features": self.n_features}
+        with artifacts.replacing(place / TENSORS) as temporary:
+            digests = {TENSORS: artifacts.save_tensors(tensors, temporary)}
+        artifacts.write_meta(place, {**head, "complete": True, **about, "digests": digests})
 
     @classmethod
     def load(cls, folder: str | Path) -> FeatureTable:
-        """Read what `save` wrote; raises FileNotFoundError where there is no complete table."""
-        meta = _complete_meta(folder)
-        if not meta:
+        """Read what `save` wrote; raises FileNotFoundError where there is no complete table, ValueError for damage."""
+        folder, meta = Path(folder), artifacts.sound_meta(folder) or {}
+        if not meta.get("complete") or "n_features" not in meta:
             raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
-        tensors = load_file(Path(folder) / TENSORS)
+        tensors, _ = artifacts.load_tensors(folder / TENSORS, meta.get("digests", {}).get(TENSORS))
         offsets, features = tensors["code_offsets"], tensors["code_features"].long()
         codes = csr(offsets, features, tensors["code_values"], (len(offsets) - 1, meta["n_features"]))
         rest = (tensors[name] for name in ("top_images", "top_values", "patch_maps"))
         return cls(meta["site"], meta["tokens"], meta["images"], codes, *rest)
 
 
-@metric()
+def _head(spec: dict) -> dict:
+    """The beginning of a table's meta.json."""
+    return {"spec": spec, "hash": artifacts.spec_hash(spec), "made_by": "FeatureTable"}
+
+
+def _made(out: Path, head: dict, make: Callable[[], FeatureTable]) -> FeatureTable:
+    """The table of this spec, made where it is not found; for the holder of the lock of `out`."""
+    table = artifacts.opened(out, head["hash"], FeatureTable.load)
+    if table is None:
+        place = artifacts.claim(out, head)
+        table = artifacts.opened(place, head["hash"], FeatureTable.load)
+        if table is None:
+            with artifacts.discarding(place):
+                table = make()
+                table._write(place, head)
+        artifacts.publish(place, out)
+    return table
+
+
 def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
     """Each feature's k most active images: indices (F, k), most active first and -1 for none, and values (F, k).
 
@@ -304,12 +332,6 @@ class _OnePass:
         return maps
 
 
-def _complete_meta(folder: str | Path) -> dict:
-    """The meta of a table with all its parts, else {}."""
-    meta = read_meta(folder) or {}
-    return meta if meta.get("complete") and (Path(folder) / TENSORS).is_file() else {}
-
-
 def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) -> dict:
     """Everything a table depends on: the pictures, both models' weights, and the code in between."""
     weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
@@ -323,5 +345,5 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
         "site": site,
         "tokens": tokens,
         "top": top,
-        "code": code_fingerprint("features", "models", "rows", "towers", "sae", *drawn),
+        "code": artifacts.code_fingerprint("features", "models", "rows", "towers", "sae", *drawn),
     }

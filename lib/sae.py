@@ -7,6 +7,7 @@ Training is elsewhere: `lib.training` runs the loop, `lib.objectives` holds each
 import json
 import math
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.artifacts import load_tensors, replacing, save_tensors
+from lib.artifacts import (
+    check_file,
+    check_files,
+    digest_of,
+    load_tensors,
+    replacing,
+    save_tensors,
+    sound_meta,
+    write_meta,
+)
 from lib.devices import bring, choose_device
 from lib.files import naming, quoted, read_json, safetensors_header
 from lib.sae_config import KINDS, PENALISED, SAEConfig, register_kind
@@ -174,19 +184,31 @@ class SAE(nn.Module):
         if broken:
             raise ValueError(f"{where} holds NaN or infinity in {', '.join(broken)}: such an SAE computes nothing.")
 
-    def save(self, folder: str | os.PathLike) -> None:
-        """Write `config.json` and `model.safetensors` into the folder. Raises ValueError for weights not finite."""
+    def save(self, folder: str | os.PathLike, meta: dict | None = None) -> None:
+        """Write `config.json` and `model.safetensors`, which carries the digests of both, into the folder.
+
+        meta: what `meta.json` is to say beside the digests; without it there is none. Raises ValueError for weights not
+        finite.
+        """
         self.check_finite("This SAE is not saved: it")
-        folder = Path(folder).expanduser()
-        with replacing(folder / "model.safetensors") as temporary:
-            save_tensors(self.state_dict(), temporary)
+        folder, about = Path(folder).expanduser(), {"d": self.d, **asdict(self.config)}
+        about |= {"origin": self.origin.to_dict()} if self.origin else {}
+        if meta is None:
+            (folder / "meta.json").unlink(missing_ok=True)  # of an SAE that lay there
         with replacing(folder / "config.json") as temporary:
-            about = {"d": self.d, **asdict(self.config)} | ({"origin": self.origin.to_dict()} if self.origin else {})
             temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            config = digest_of(temporary)
+        with replacing(folder / "model.safetensors") as temporary:
+            weights = save_tensors(self.state_dict(), temporary, {"config": config})
+        if meta is not None:
+            write_meta(folder, {**meta, "digests": {"config.json": config, "model.safetensors": weights}})
 
     @classmethod
     def load(cls, folder: str | os.PathLike, device: str | torch.device = "auto") -> "SAE":
-        """Read what `save` wrote; raises FileNotFoundError or ValueError in one sentence that names the file."""
+        """Read what `save` wrote; raises FileNotFoundError or ValueError in one sentence that names the file.
+
+        Files that are not as they were written are refused; a damaged metrics.jsonl only costs the history.
+        """
         folder = Path(folder).expanduser()
         for name in ("config.json", "model.safetensors"):
             if not (folder / name).exists():
@@ -196,9 +218,19 @@ class SAE(nn.Module):
             d, origin = _width(values.pop("d", None)), Origin.from_dict(values.pop("origin", None))
             config = SAEConfig.from_dict(values)
             shapes = weight_shapes(config, d)
+        check_files(folder, sound_meta(folder) or {})
         sae = _of_file(config, d, shapes, folder / "model.safetensors")
-        sae.origin, sae.history = origin, read_metrics(folder)
+        sae.origin, sae.history = origin, _history(folder)
         return sae.to(choose_device(device))
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a folder's training log; none where it is damaged, which a warning says."""
+    try:
+        return read_metrics(folder)
+    except ValueError as error:
+        warnings.warn(f"{error}; the SAE is loaded without its history.", stacklevel=3)
+        return []
 
 
 def weight_shapes(config: SAEConfig, d: int) -> dict[str, tuple[int, ...]]:
@@ -219,7 +251,7 @@ def _width(d: object) -> int:
 
 def _of_file(config: SAEConfig, d: int, shapes: dict[str, tuple[int, ...]], path: Path) -> SAE:
     """The SAE of this config with the weights of a file, whose header is compared with the config first."""
-    found, _ = safetensors_header(path)
+    found, metadata = safetensors_header(path)
     wrong = [f"{name} is missing" for name in shapes if name not in found]
     wrong += [f"{quoted(name)} is not a weight of it" for name in found if name not in shapes]
     wrong += [
@@ -231,6 +263,7 @@ def _of_file(config: SAEConfig, d: int, shapes: dict[str, tuple[int, ...]], path
     wrong += [f"{name} is of type {dtype}" for name, dtype in kinds.items() if dtype[0] != "F" and dtype != "BF16"]
     if wrong:
         raise ValueError(f"The weights in {path} do not belong to its config.json: {'; '.join(wrong[:4])}.")
+    check_file(path.with_name("config.json"), metadata.get("config"))
     sae = SAE(config, d)
     sae.load_state_dict(load_tensors(path)[0])
     sae.check_finite(str(path))

@@ -4,85 +4,118 @@ import json
 import math
 import queue
 import threading
-from itertools import chain
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lib.artifacts import read_meta, replacing, spec_hash, write_meta
+from lib.artifacts import (
+    carried_digest,
+    check_file,
+    claim,
+    is_complete,
+    publish,
+    read_meta,
+    replacing,
+    save_tensors,
+    spec_hash,
+    write_meta,
+)
+from lib.files import safetensors_header
 from lib.models import Encoder
 from lib.stores import map_safetensors
 
 
 class SiteFolder:
-    """The folder of one site: which shards are there, writing one, and the final meta.json."""
+    """The folder `out` of one site: which shards are there, writing one, and the final meta.json.
 
-    def __init__(self, path: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
-        self.path, self.site, self.d = path, site, encoder.width(site)
+    Until it is finished the store is in `place`, which is another folder where one of another spec lies in `out`.
+    """
+
+    def __init__(self, out: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
+        self.out = self.place = out
+        self.site, self.d = site, encoder.width(site)
         self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
         spec = {**spec, "site": site}
         tokens = "pooled" if site == "proj" else spec["tokens"]
-        head = {"spec": spec, "hash": spec_hash(spec), "complete": False, "site": site, "tokens": tokens, "d": self.d}
+        head = {"spec": spec, "hash": spec_hash(spec), "made_by": "extract", "complete": False}
+        head |= {"site": site, "tokens": tokens, "d": self.d}
         self.meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
-        self.complete = False
+        self.complete, self.present = False, set()
 
-    def prepare(self) -> None:
-        """Keep what is there of this spec and geometry, remove the rest."""
-        meta = read_meta(self.path) or {}
-        same = meta.get("hash") == self.meta["hash"]
-        self.complete = same and bool(meta.get("complete")) and self._all_there(meta)
-        if self.complete:
-            return
-        if same and meta.get("geometry") == self.geometry:
-            self.meta = {**meta, "complete": False}
-        else:
-            _clear(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_meta(self.path, self.meta)
-        for partial in self.path.glob(".*.partial"):  # left by a process that was killed
-            partial.unlink()
+    def prepare(self) -> Path:
+        """Claim the place, and return it: sound shards of this spec and geometry stay there, others are removed."""
+        self.place = claim(self.out, self.meta)
+        self.complete = is_complete(self.place, self.meta["hash"])
+        if not self.complete:
+            if (read_meta(self.place) or {}).get("geometry") != self.geometry:
+                _clear(self.place)
+            write_meta(self.place, self.meta)
+            self.present = {i for i in range(self.n_shards) if self._is_sound(i)}
+        return self.place
 
-    def _all_there(self, meta: dict) -> bool:
-        return all((self.path / shard["file"]).is_file() for shard in meta["shards"])
+    @property
+    def n_shards(self) -> int:
+        return -(-self.geometry["images"] // self.geometry["shard_images"])
+
+    def _is_sound(self, i: int) -> bool:
+        """Whether shard i is there as it was written; a damaged one is removed, and named in a warning."""
+        if not self.shard(i).exists():
+            return False
+        try:
+            check_file(self.shard(i))
+            if safetensors_header(self.shard(i))[1].get("shard") == self._name(i):
+                return True
+            damage = f"{self.shard(i)} is not what its name says"
+        except (OSError, ValueError) as error:
+            damage = str(error)
+        warnings.warn(f"{damage}; it is extracted again.", stacklevel=2)
+        self.shard(i).unlink()
+        return False
 
     def shard(self, i: int) -> Path:
-        return self.path / f"shard-{i:05d}.safetensors"
+        return self.place / f"shard-{i:05d}.safetensors"
+
+    def _name(self, i: int) -> str:
+        """What shard i says of itself, so that it is taken for no other, of no other store."""
+        return f"{self.meta['hash']} {i}"
 
     def has(self, i: int) -> bool:
-        return self.complete or self.shard(i).is_file()
+        return self.complete or i in self.present
 
     def write(self, i: int, tensors: dict[str, Tensor], skipped: list[dict]) -> None:
-        from safetensors.torch import save
-
         with replacing(self.shard(i)) as temporary:
-            temporary.write_bytes(save(tensors, {"skipped": json.dumps(skipped)}))
+            save_tensors(tensors, temporary, {"shard": self._name(i), "skipped": json.dumps(skipped)})
 
     def finish(self) -> None:
-        """Write meta.json over the shards: their rows, and which images are not among them."""
-        if self.complete:
-            return
-        shards, skipped = [], []
-        for i in range(-(-self.geometry["images"] // self.geometry["shard_images"])):
+        """Write meta.json over the shards (rows, digests, the images not among them), and let the store take `out`."""
+        if not self.complete:
+            self._complete()
+        publish(self.place, self.out)
+
+    def _complete(self) -> None:
+        shards, skipped, digests = [], [], {}
+        for i in range(self.n_shards):
+            name = self.shard(i).name
             tensors, metadata = map_safetensors(self.shard(i))
-            shards.append({"file": self.shard(i).name, "rows": len(tensors["activations"])})
+            shards.append({"file": name, "rows": len(tensors["activations"])})
             skipped += json.loads(metadata["skipped"])
+            digests[name] = carried_digest(self.shard(i))
         rows = sum(shard["rows"] for shard in shards)
         if rows == 0:
-            _clear(self.path)
+            _clear(self.place)
             images = self.geometry["images"]
             raise ValueError(f"none of the {images} images could be read; the first: {skipped[0]['reason']}")
-        end = {"rows": rows, "n_skipped": len(skipped), "skipped": skipped, "shards": shards}
-        write_meta(self.path, {**self.meta, "complete": True, **end})
+        end = {"rows": rows, "n_skipped": len(skipped), "skipped": skipped, "shards": shards, "digests": digests}
+        write_meta(self.place, {**self.meta, "complete": True, **end})
 
 
-def _clear(folder: Path) -> None:
-    """Remove a store; anything else in the folder stays. Raises ValueError where the folder is another artifact's."""
-    if "site" not in (read_meta(folder) or {"site": None}):
-        raise ValueError(f"{folder} holds another kind of artifact: choose another folder for the activations")
-    for file in chain(folder.glob("shard-*.safetensors"), folder.glob("meta.json")):
-        file.unlink()
+def _clear(place: Path) -> None:
+    """Remove shards and meta.json."""
+    for file in (*place.glob("shard-*.safetensors"), place / "meta.json"):
+        file.unlink(missing_ok=True)
 
 
 class _Sent(NamedTuple):

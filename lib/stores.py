@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.artifacts import read_meta, spec_hash
+from lib.artifacts import check_files, sound_meta, spec_hash
 from lib.devices import to_cpu
 
 if TYPE_CHECKING:
@@ -114,14 +114,18 @@ class ActivationStore:
 
     @classmethod
     def open(cls, folder: str | Path) -> "ActivationStore":
-        """Open what `extract` wrote. Raises FileNotFoundError where there is none, ValueError for an unfinished one."""
-        folder, meta = Path(folder), read_meta(folder)
+        """Open what `extract` wrote. The bytes of all shards are checked, once a process.
+
+        Raises FileNotFoundError where there is none, ValueError for an unfinished or damaged one.
+        """
+        folder, meta = Path(folder), sound_meta(folder)
         if meta is None or "site" not in meta:
             raise FileNotFoundError(f"no activations in {folder}: it has no meta.json of a store; run extract first")
-        if not meta["complete"]:
+        if not meta.get("complete"):
             raise ValueError(
                 f"the extraction into {folder} is not finished: run extract again, it goes on where it was"
             )
+        check_files(folder, meta)
         parts = []
         for shard in meta["shards"]:
             try:

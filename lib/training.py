@@ -6,22 +6,21 @@ gradient is removed, b_dec from the geometric median, inputs of unit mean square
 
 import math
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.artifacts import code_fingerprint, read_meta, replacing, spec_hash, write_meta
+from lib.artifacts import alone, claim, code_fingerprint, digest_of, opened, publish, spec_hash
+from lib.checkpoints import remove_checkpoint, restore_checkpoint, save_checkpoint
 from lib.devices import bring, choose_device
 from lib.distributed import (
     on_all_ranks,
@@ -37,7 +36,7 @@ from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
 from lib.sae_origin import Origin
 from lib.training_data import Activations, as_activations
-from lib.training_log import TrainingLog
+from lib.training_log import METRICS, TrainingLog
 
 
 def train_sae(
@@ -52,7 +51,8 @@ def train_sae(
 
     store, validation: activations (rows, d): a store or its folder, a stream, a tensor, an array, a list of batches.
     `out` (a folder per config) makes artifacts: a complete one of the same spec is loaded, a checkpoint is resumed bit
-    for bit; metrics.jsonl gets a line every `log_every` steps, on the validation store too where one is given.
+    for bit; one of another spec that lies there stays until this one is complete, and is then kept beside it, with its
+    hash in the name. metrics.jsonl gets a line every `log_every` steps, on the validation store too where one is given.
     Under `accelerate launch` or `lib.distributed.launch` each process trains some of the configs, on the same batches,
     and all of them get all SAEs; then `out` is needed.
     Raises ValueError for configs that do not fit the store or each other, and for activations that are not finite.
@@ -61,21 +61,76 @@ def train_sae(
     configs = [config] if isinstance(config, SAEConfig) else list(config)
     folders = _folders(out, configs)
     _check(store, configs, validation)
-    specs = [_spec(store, one) if folder else None for one, folder in zip(configs, folders, strict=True)]
-    same_on_all_ranks(specs, "what to train")
-    missing = on_first_rank(lambda: [i for i in range(len(configs)) if not _is_complete(folders[i], specs[i])])
-    mine = _dealt(missing, [one.n_features(store.d) * one.steps for one in configs], world_size())[rank()]
+    jobs = [Job(one, folder, _spec(store, one) if folder else {}) for one, folder in zip(configs, folders, strict=True)]
+    same_on_all_ranks([job.spec for job in jobs], "what to train")
+    saes = _trained(jobs, device)
+    if saes is None:
+        with alone([job.folder for job in jobs if job.folder and rank() == 0], "train an SAE"):
+            places = on_first_rank(lambda: [job.folder and claim(job.folder, job.meta) for job in jobs])
+            claimed = [replace(job, folder=place) for job, place in zip(jobs, places, strict=True)]
+            saes = _train_missing(claimed, store, validation, device, progress)
+            on_first_rank(
+                lambda: [publish(place, job.folder) for job, place in zip(jobs, places, strict=True) if place]
+            )
+    return saes[0] if isinstance(config, SAEConfig) else saes
+
+
+@dataclass(frozen=True)
+class Job:
+    """An SAE to be trained: its config, the folder to make it in (None: in memory only), and what its spec is there."""
+
+    config: SAEConfig
+    folder: Path | None
+    spec: dict
+
+    @property
+    def meta(self) -> dict:
+        """The head of its meta.json."""
+        return _meta(self.spec)
+
+    def opened(self, device: str) -> SAE | None:
+        """The SAE where it is finished, of this spec and undamaged, else None."""
+        if self.folder is None:
+            return None
+        return opened(self.folder, self.meta["hash"], lambda folder: SAE.load(folder, device))
+
+
+def _meta(spec: dict) -> dict:
+    return {"spec": spec, "hash": spec_hash(spec), "made_by": "train_sae"}
+
+
+def _trained(jobs: list[Job], device: str) -> list[SAE] | None:
+    """The SAEs where all are finished, which takes no lock and nothing that may be written to; else None."""
+    saes: list[SAE | None] = []
+
+    def look() -> bool:
+        saes.extend(job.opened(device) for job in jobs)
+        return None not in saes
+
+    if not all(on_all_ranks(look)):
+        return None
+    for job in jobs:
+        remove_checkpoint(job.folder)  # where the process was killed just after it had finished
+    return saes
+
+
+def _train_missing(
+    jobs: list[Job], store: Activations, validation: Activations | None, device: str, progress: bool
+) -> list[SAE]:
+    """Train those that are not finished, each rank some of them, and give all."""
+    missing = on_first_rank(lambda: [i for i, job in enumerate(jobs) if job.opened("cpu") is None])
+    work = [job.config.n_features(store.d) * job.config.steps for job in jobs]
+    mine = _dealt(missing, work, world_size())[rank()]
     trained: dict[int, SAE] = {}
 
     def train_mine() -> None:
-        setup = Setup(store, configs[0], device)
-        runs = [Run(configs[i], setup, folders[i], specs[i]) for i in mine]
+        setup = Setup(store, jobs[0].config, device)
+        runs = [Run(jobs[i].config, setup, jobs[i].folder, jobs[i].spec) for i in mine]
         _train(runs, store, validation, progress and rank() == 0)
         trained.update((i, run.finish()) for i, run in zip(mine, runs, strict=True))
 
     on_all_ranks(train_mine if mine else lambda: None)
-    saes = [trained.get(i) or SAE.load(folder, device) for i, folder in enumerate(folders)]
-    return saes[0] if isinstance(config, SAEConfig) else saes
+    return [trained.get(i) or SAE.load(job.folder, device) for i, job in enumerate(jobs)]
 
 
 def _dealt(items: list[int], work: list[int], hands: int) -> list[list[int]]:
@@ -126,16 +181,11 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
     orders = {home.__module__ for home in type(store).__mro__ if home.__module__.startswith("lib.")}  # of batches
-    modules = ("sae", "sae_config", "sparse_codes", "objectives", "training", "training_data")
+    modules = ("sae", "sae_config", "sparse_codes", "objectives", "training", "training_data", "checkpoints")
     code = code_fingerprint(*modules, *sorted(orders | {"lib.stores"}))
     if "hash" not in store.meta:
         raise ValueError("Artifacts are named by their data: these activations need a `meta` with a `hash`.")
     return {"config": settings, "data": store.meta["hash"], "code": code}
-
-
-def _is_complete(folder: Path | None, spec: dict | None) -> bool:
-    meta = None if folder is None else read_meta(folder)
-    return meta is not None and bool(meta.get("complete")) and meta.get("hash") == spec_hash(spec)
 
 
 def batches(store: Activations, config: SAEConfig, start: int, pinned: bool = False) -> Generator[Tensor, None, None]:
@@ -213,7 +263,7 @@ class Run:
     """One SAE in training, in the units of the normalised input."""
 
     def __init__(self, config: SAEConfig, setup: Setup, folder: Path | None, spec: dict | None) -> None:
-        self.config, self.setup, self.folder, self.spec = config, setup, folder, spec
+        self.config, self.setup, self.folder, self.meta = config, setup, folder, _meta(spec or {})
         self.step, self.scale = 0, setup.scale
         self.sae = SAE(config, setup.d).to(setup.device)
         self.sae.b_dec.data.copy_(setup.b_dec)
@@ -226,9 +276,8 @@ class Run:
         self.threshold_start = min(config.threshold_start, config.steps // 10)
         averaged = config.steps - self.threshold_start
         self.threshold_beta = min(config.threshold_beta, 1 - 1 / max(1.0, averaged / 10))
-        if folder is not None:
-            self._restore()
-        self.log = TrainingLog(folder, self.step)
+        rows = restore_checkpoint(self) if self.folder is not None else []
+        self.log = TrainingLog(self.folder, rows)
 
     def _rule_lr(self) -> float:
         """arXiv 2504.02821: 16 / (125 sqrt(F)) in the paper, 16 / (625 sqrt(F)) in its code."""
@@ -285,57 +334,9 @@ class Run:
         self.log.write(row)
 
     def checkpoint(self) -> None:
-        """Write everything the next step depends on; the folder appears whole or not at all."""
-        if self.folder is None:
-            return
-        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
-        for name, parameter in self.parameters.items():
-            tensors |= {f"adam.{name}.{key}": value for key, value in self.adam.state[parameter].items()}
-        tensors |= {f"own.{name}": parameter for name, parameter in self._beside_the_sae().items()}
-        tensors["since_fired"] = self.objective.since_fired
-        meta = {"step": self.step, "hash": spec_hash(self.spec), "scale": self.scale, "memory": self.objective.memory}
-        with replacing(self.folder / "checkpoint") as temporary:
-            temporary.mkdir()
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-                temporary / "state.safetensors",
-            )
-            write_meta(temporary, meta)
-
-    def _beside_the_sae(self) -> dict[str, Tensor]:
-        """What is trained and is no part of the SAE."""
-        return {name: tensor for name, tensor in self.parameters.items() if name not in self.sae.state_dict()}
-
-    def _restore(self) -> None:
-        """Continue from the checkpoint of the same spec; forget one of another."""
-        meta, state = read_meta(self.folder / "checkpoint"), self.folder / "checkpoint" / "state.safetensors"
-        if meta is None or meta["hash"] != spec_hash(self.spec) or not state.is_file():
-            self._clear()
-            return
-        tensors = load_file(state)
-        self.step, self.scale = meta["step"], meta["scale"]
-        self.sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
-        for name, parameter in self._beside_the_sae().items():
-            parameter.copy_(tensors[f"own.{name}"])
-        self.objective.compose()
-        for name, parameter in self.parameters.items():
-            moments = {
-                key: torch.empty_like(parameter).copy_(tensors[f"adam.{name}.{key}"])
-                for key in ("exp_avg", "exp_avg_sq")
-            }
-            self.adam.state[parameter] = {"step": tensors[f"adam.{name}.step"].to(parameter.device), **moments}
-        self.objective.since_fired.copy_(tensors["since_fired"])
-        self.objective.memory.update(meta["memory"])
-
-    def _clear(self) -> None:
-        """Remove what another run left in the folder; raises ValueError where its SAE was not trained here."""
-        trained_here = "config" in (read_meta(self.folder) or {}).get("spec", {})
-        if (self.folder / "model.safetensors").is_file() and not trained_here:
-            raise ValueError(f"{self.folder} holds a model that train_sae did not make: name another `out` folder.")
-        for name in ("checkpoint", "tensorboard"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in ("meta.json", "metrics.jsonl", "config.json", "model.safetensors"):
-            (self.folder / name).unlink(missing_ok=True)
+        """Write everything the next step depends on; the file appears whole or not at all."""
+        if self.folder is not None:
+            save_checkpoint(self)
 
     def finish(self) -> SAE:
         """The trained SAE, which reads activations as they are stored; a complete artifact where there is a folder."""
@@ -348,10 +349,10 @@ class Run:
         self.sae.zero_grad(set_to_none=True)
         self.sae.origin, self.sae.history = self.setup.origin, self.log.rows
         if self.folder is not None:
-            self.sae.save(self.folder)
-            meta = {"spec": self.spec, "hash": spec_hash(self.spec), "complete": True, "input_scale": self.scale}
-            write_meta(self.folder, meta | {"seconds": round(self.log.seconds, 1)})
-            shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+            log = digest_of(self.folder / METRICS)
+            end = {"input_scale": self.scale, "seconds": round(self.log.seconds, 1), "log": log}
+            self.sae.save(self.folder, {**self.meta, "complete": True, **end})
+            remove_checkpoint(self.folder)
         return self.sae.eval()
 
 

@@ -2,28 +2,37 @@
 
 import importlib.util
 import json
+import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from lib.artifacts import check_file, naming_a_full_disk, read_meta
+
+METRICS = "metrics.jsonl"
 
 
 class TrainingLog:
     """Keeps the rows of a training's metrics in `rows`, and appends them to `metrics.jsonl` where there is a folder.
 
-    `step` is where training resumes: lines after it, written since the last checkpoint, come again and are dropped.
+    `rows`: those until the checkpoint with which training resumes; lines that were written since then come again.
     """
 
-    def __init__(self, folder: Path | None, step: int) -> None:
+    def __init__(self, folder: Path | None, rows: Sequence[dict[str, float]] = ()) -> None:
         self._started, self._before = time.perf_counter(), 0.0
-        self.rows: list[dict[str, float]] = []
+        self.rows = list(rows)
         self._file = self._board = None
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "metrics.jsonl"
-        self.rows = [row for row in read_metrics(folder) if row["step"] <= step]
+        self._path = folder / METRICS
         self._before = self.rows[-1]["seconds"] if self.rows else 0.0
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        step = self.rows[-1]["step"] if self.rows else 0
+        if not step:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)  # of a run that begins again
+        with naming_a_full_disk(self._path):
+            self._path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+            self._file = self._path.open("a", encoding="utf-8")
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
@@ -37,11 +46,12 @@ class TrainingLog:
     def write(self, row: dict[str, float]) -> None:
         """Add one row; it needs a `step`."""
         self.rows.append({**row, "seconds": round(self.seconds, 3)})
-        if self._file is not None:
+        if self._file is None:
+            return
+        with naming_a_full_disk(self._path):
             self._file.write(json.dumps(self.rows[-1]) + "\n")
             self._file.flush()
-        if self._board is not None:
-            for name, value in row.items():
+            for name, value in row.items() if self._board is not None else ():
                 self._board.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
@@ -52,8 +62,13 @@ class TrainingLog:
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, float]]:
-    """The rows of a folder's `metrics.jsonl`; a last line that was cut off is left out."""
-    path = Path(folder) / "metrics.jsonl"
+    """The rows of a folder's `metrics.jsonl`; a last line that was cut off is left out.
+
+    Raises Damaged (a ValueError) where those of a finished training are not as they were written.
+    """
+    path = Path(folder) / METRICS
+    if digest := (read_meta(folder) or {}).get("log"):
+        check_file(path, digest)
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:

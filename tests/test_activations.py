@@ -14,7 +14,7 @@ import torch
 
 import lib.activations
 from lib.activations import ActivationStore, ActivationStream, extract
-from lib.artifacts import read_meta
+from lib.artifacts import read_meta, save_tensors
 from lib.models import Encoder, load_encoder
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
@@ -286,17 +286,17 @@ def test_a_wrong_width_is_an_error(run, encoder, monkeypatch):
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(run, tmp_path, monkeypatch):
-    write = Path.write_bytes
     written = []
 
-    def fill_up(path: Path, data: bytes) -> int:
+    def fill_up(tensors: dict, path: Path, metadata: dict) -> str:
+        digest = save_tensors(tensors, path, metadata)
         if "shard-00001" in path.name:
-            write(path, data[: len(data) // 2])
+            path.write_bytes(path.read_bytes()[:-100])
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(path)
-        return write(path, data)
+        return digest
 
-    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    monkeypatch.setattr("lib.shards.save_tensors", fill_up)
     with pytest.raises(OSError, match="No space left on the disk while writing"):
         run()
     assert len(written) == 1

@@ -1,7 +1,10 @@
+import errno
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ import torch
 import lib.artifacts
 import lib.training
 from lib.activations import ActivationStore
-from lib.artifacts import read_meta
+from lib.artifacts import load_tensors
 from lib.objectives import OBJECTIVES, normalize_rows_, remove_parallel_
 from lib.sae import KINDS as SAE_KINDS
 from lib.sae import SAE, SAEConfig
@@ -120,8 +123,8 @@ def test_a_checkpoint_holds_step_adams_moments_and_the_counts_of_dead_latents(st
     kill_at(monkeypatch, 25)
     with pytest.raises(Killed):
         train(store, out=tmp_path)
-    assert read_meta(tmp_path / "checkpoint")["step"] == 20
-    state = lib.training.load_file(tmp_path / "checkpoint" / "state.safetensors")
+    state, metadata = load_tensors(tmp_path / "checkpoint" / "state.safetensors")
+    assert json.loads(metadata["run"])["step"] == 20
     assert {"since_fired", "sae.threshold", "adam.W_enc.exp_avg", "adam.b_dec.exp_avg_sq"} <= set(state)
     assert state["adam.W_dec.step"] == 20
 
@@ -161,17 +164,31 @@ def test_one_of_several_killed_runs_does_not_touch_the_finished_ones(store, tmp_
     assert_same(both[1], train(store, configs[1]))
 
 
-def test_a_complete_artifact_is_loaded_and_one_of_another_spec_is_made_again(store, tmp_path, monkeypatch):
-    sae = train(store, out=tmp_path)
-    assert not (tmp_path / "checkpoint").exists()
+OTHER = replace(SHORT, k=3)
+
+
+def test_a_complete_artifact_is_loaded_and_not_trained_again(store, tmp_path, monkeypatch):
+    sae = train(store, out=tmp_path / "sae")
+    assert not (tmp_path / "sae" / "checkpoint").exists()
+    kill_at(monkeypatch, 0)
+    assert_same(train(store, replace(SHORT, log_every=7), out=tmp_path / "sae"), sae)
+
+
+@pytest.mark.parametrize("step", [0, 25])
+def test_the_sae_of_another_spec_stays_until_the_new_one_is_complete(store, tmp_path, monkeypatch, step):
+    out = tmp_path / "sae"
+    sae = train(store, out=out)
     with monkeypatch.context() as patch:
-        kill_at(patch, 0)
-        assert_same(train(store, replace(SHORT, log_every=7), out=tmp_path), sae)
+        kill_at(patch, step)
         with pytest.raises(Killed):
-            train(store, replace(SHORT, seed=3), out=tmp_path)
-        assert read_meta(tmp_path) is None
-    assert_same(train(store, replace(SHORT, seed=3), out=tmp_path), train(store, replace(SHORT, seed=3)))
-    assert_same(SAE.load(tmp_path), train(store, replace(SHORT, seed=3)))
+            train(store, OTHER, out=out)
+        assert_same(SAE.load(out), sae)
+        assert_same(train(store, out=out), sae)
+    with pytest.warns(UserWarning, match=r"now holds the artifact of another spec.*kept as sae\."):
+        train(store, OTHER, out=out)
+    assert_same(SAE.load(out), train(store, OTHER))
+    (kept,) = tmp_path.glob("sae.*")
+    assert_same(SAE.load(kept), sae)
 
 
 @pytest.mark.parametrize("module", ["stores", "sparse_codes", "training", "objectives/base", "sae_config"])
@@ -182,6 +199,17 @@ def test_the_spec_covers_the_code_that_trains_and_that_orders_the_batches(module
     source = tmp_path / "lib" / f"{module}.py"
     source.write_text(source.read_text() + "\nANOTHER = 1\n")
     assert lib.training._spec(store, SHORT)["code"] != before["code"]
+
+
+def test_an_sae_that_was_kept_is_not_trained_again(store, tmp_path, monkeypatch):
+    out = tmp_path / "sae"
+    sae = train(store, out=out)
+    with pytest.warns(UserWarning, match="kept as"):
+        train(store, OTHER, out=out)
+    kill_at(monkeypatch, 0)
+    with pytest.warns(UserWarning, match="kept as"):
+        assert_same(train(store, out=out), sae)
+    assert_same(SAE.load(out), sae)
 
 
 @pytest.mark.parametrize("folder", ["out", None])
@@ -201,16 +229,87 @@ def test_a_model_that_was_not_trained_here_is_never_overwritten(store, tmp_path)
     train(store).save(tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match="train_sae did not make"):
-        train(store, replace(SHORT, seed=3), out=tmp_path)
+        train(store, OTHER, out=tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
-def test_a_checkpoint_without_its_tensors_is_trained_again(store, tmp_path, monkeypatch):
+def damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) * 3 // 4] ^= 16
+    changed = {"empty": b"", "cut short": data[: len(data) // 2], "zeroed": bytes(len(data)), "one bit": data}
+    path.unlink() if how == "missing" else path.write_bytes(changed[how])
+
+
+DAMAGES = ("missing", "empty", "cut short", "zeroed", "one bit")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_trained_again(store, tmp_path, monkeypatch, how, recwarn):
     with monkeypatch.context() as patch:
         kill_at(patch, 25)
         with pytest.raises(Killed):
             train(store, out=tmp_path)
-    (tmp_path / "checkpoint" / "state.safetensors").unlink()
+    damage(tmp_path / "checkpoint" / "state.safetensors", how)
+    assert_same(train(store, out=tmp_path), train(store))
+    said = [str(warning.message) for warning in recwarn if "training begins again" in str(warning.message)]
+    assert len(said) == (how != "missing")
+    assert all("state.safetensors" in sentence for sentence in said)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [5, 10, 15, 20, 25, 30]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_sae_is_refused_in_one_sentence_and_trained_again(store, tmp_path, name, how):
+    sae = train(store, out=tmp_path)
+    damage(tmp_path / name, how)
+    with pytest.raises((ValueError, FileNotFoundError), match=name) as caught:
+        SAE.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.warns(UserWarning, match=rf"{name} is missing or damaged.*it is made again"):
+        assert_same(train(store, out=tmp_path), sae)
+    assert_same(SAE.load(tmp_path), sae)
+
+
+def test_a_damaged_log_costs_the_history_and_not_the_sae(store, tmp_path):
+    sae = train(store, out=tmp_path)
+    assert SAE.load(tmp_path).history == sae.history
+    damage(tmp_path / "metrics.jsonl", "one bit")
+    with pytest.raises(ValueError, match=r"metrics.jsonl is missing or damaged"):
+        read_metrics(tmp_path)
+    with pytest.warns(UserWarning, match="without its history"):
+        assert_same(train(store, out=tmp_path), sae)
+
+
+def test_two_trainings_into_one_folder_train_once(store, tmp_path, monkeypatch):
+    steps, advance = [], lib.training.Run.advance
+    monkeypatch.setattr(lib.training.Run, "advance", lambda run, x: steps.append(1) or advance(run, x))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: train(store, out=tmp_path / "sae"), range(2))
+    assert_same(first, second)
+    assert len(steps) == SHORT.steps
+    assert len(read_metrics(tmp_path / "sae")) == 6
+
+
+def test_a_finished_sae_needs_no_lock(store, tmp_path, monkeypatch):
+    sae = train(store, out=tmp_path / "sae")
+    monkeypatch.setattr("lib.artifacts.places.FileLock.acquire", lambda *_, **__: pytest.fail("a lock was taken"))
+    assert_same(train(store, out=tmp_path / "sae"), sae)
+
+
+@pytest.mark.parametrize("what", ["save_tensors", "write"])
+def test_a_full_disk_is_one_sentence_that_names_the_file(store, tmp_path, monkeypatch, what):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if what == "write":
+            patch.setattr("lib.training_log.json", SimpleNamespace(dumps=full))
+        else:
+            patch.setattr("lib.checkpoints.save_tensors", full)
+        with pytest.raises(
+            OSError, match=r"No space left on the disk while writing .*(state.safetensors|metrics.jsonl)"
+        ):
+            train(store, out=tmp_path)
     assert_same(train(store, out=tmp_path), train(store))
 
 

@@ -9,21 +9,24 @@ import hashlib
 import json
 from pathlib import Path
 
-from lib.artifacts.digests import check_file, check_files, digest_of, load_tensors, save_tensors
-from lib.artifacts.places import alone, claim, is_complete, publish
+from lib.artifacts.digests import carried_digest, check_file, check_files, digest_of, load_tensors, save_tensors
+from lib.artifacts.places import alone, claim, discarding, is_complete, opened, publish
 from lib.artifacts.writing import Damaged, naming_a_full_disk, read_meta, replacing, sound_meta, write_meta
 
 __all__ = [
     "Damaged",
     "alone",
+    "carried_digest",
     "check_file",
     "check_files",
     "claim",
     "code_fingerprint",
     "digest_of",
+    "discarding",
     "is_complete",
     "load_tensors",
     "naming_a_full_disk",
+    "opened",
     "publish",
     "read_meta",
     "replacing",

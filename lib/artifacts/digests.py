@@ -7,8 +7,10 @@ checked before any meta.json names it. The finished artifact's meta.json lists t
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -73,8 +75,9 @@ def load_tensors(path: Path, digest: str | None = None) -> tuple[dict[str, Tenso
 
 def check_files(folder: Path, meta: dict) -> None:
     """Raises Damaged for the first file that is not what the folder's meta.json says."""
-    for name, digest in meta.get("digests", {}).items():
-        check_file(folder / name, digest)
+    digests = meta.get("digests", {})
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing runs beside Python
+        list(pool.map(check_file, [folder / name for name in digests], digests.values()))
 
 
 def check_file(path: Path, digest: str | None = None) -> None:
@@ -83,7 +86,7 @@ def check_file(path: Path, digest: str | None = None) -> None:
     A file is read once a process, and again when it has changed.
     """
     try:
-        digest = digest or _carried(path)
+        digest = digest or carried_digest(path)
         sound = digest is None or digest_of(path) == digest
     except FileNotFoundError:
         raise Damaged(f"{path} is missing or damaged: it is not there") from None
@@ -108,7 +111,8 @@ def digest_of(path: Path) -> str:
     return _known[state]
 
 
-def _carried(path: Path) -> str | None:
+def carried_digest(path: Path) -> str | None:
+    """The digest that a file with tensors carries, unchecked; None for other files."""
     with path.open("rb") as file:
         found = _CARRIED.search(_header(file))
     return found.group(1).decode() if found else None

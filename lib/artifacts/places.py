@@ -8,10 +8,11 @@ the new one is made beside it, in `out.<hash of its spec>`; once whole it takes 
 import glob
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from lib.artifacts.digests import check_file, check_files
 from lib.artifacts.writing import Damaged, reach_disk, read_meta, remove, sound_meta, write_meta
 
+T = TypeVar("T")
 _CONTENTS = ("meta.json", "config.json", "model.safetensors", "features.safetensors", "shard-*.safetensors")
 _ON_THE_WAY = ("metrics.jsonl", "tensorboard", "checkpoint", ".*")  # beside them, and while they are made
 
@@ -73,17 +75,31 @@ def _beside(out: Path, mark: str) -> Path:
     return path
 
 
-def is_complete(folder: Path, spec_hash: str) -> bool:
+def is_complete(folder: str | os.PathLike, spec_hash: str) -> bool:
     """Whether the folder holds the finished artifact of this spec, undamaged; damage is named in a warning."""
     meta = read_meta(folder) or {}
     if meta.get("hash") != spec_hash or not meta.get("complete"):
         return False
     try:
-        check_files(folder, meta)
+        check_files(Path(folder), meta)
     except Damaged as damage:
-        warnings.warn(f"{damage}; it is made again.", stacklevel=2)
+        warnings.warn(f"{damage}; it is made again.", stacklevel=3)
         return False
     return True
+
+
+def opened(folder: str | os.PathLike, spec_hash: str, load: Callable[[Path], T]) -> T | None:
+    """What `load` reads of the folder where it holds the finished, undamaged artifact of this spec, else None."""
+    folder = Path(folder)
+    if not is_complete(folder, spec_hash):
+        return None
+    try:
+        found = load(folder)
+    except (OSError, ValueError):
+        if is_complete(folder, spec_hash):
+            raise
+        return None
+    return found if is_complete(folder, spec_hash) else None  # another process may have moved it meanwhile
 
 
 def claim(out: str | os.PathLike, meta: dict) -> Path:
@@ -105,16 +121,28 @@ def claim(out: str | os.PathLike, meta: dict) -> Path:
             out.rmdir()
         mine.rename(out)
     place = out if here is None or here["hash"] == meta["hash"] else mine
-    there = read_meta(place)
-    if there is None:
-        place.mkdir(parents=True, exist_ok=True)
-        write_meta(place, {**meta, "complete": False})
-    for name, digest in (there or {}).get("digests", {}).items():
+    place.mkdir(parents=True, exist_ok=True)
+    there = read_meta(place) or {**meta, "complete": False}
+    for name, digest in there.get("digests", {}).items():
         try:
             check_file(place / name, digest)
         except Damaged:
+            there["complete"] = False
             (place / name).unlink(missing_ok=True)
+    if not there["complete"]:
+        write_meta(place, {name: value for name, value in there.items() if name != "digests"})
     return place
+
+
+@contextmanager
+def discarding(place: Path) -> Iterator[None]:
+    """On an error, give up a place that was claimed and in which nothing was made."""
+    try:
+        yield
+    except BaseException:
+        if [path.name for path in place.iterdir()] == ["meta.json"]:
+            remove(place)
+        raise
 
 
 def _sweep(folder: Path) -> None:

@@ -128,6 +128,7 @@ def sound_meta(folder: str | os.PathLike) -> dict | None:
 
 def write_meta(folder: str | os.PathLike, meta: dict) -> None:
     """Write the folder's `meta.json` in one step; the last thing to do for a complete artifact (`"complete": true`)."""
+    meta = {name: value for name, value in meta.items() if name != "digest"}
     with replacing(Path(folder) / "meta.json") as temporary:
         text = json.dumps({**meta, "digest": _meta_digest(meta)}, indent=1, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
