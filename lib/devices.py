@@ -5,6 +5,7 @@ Nothing else in this project moves tensors between devices.
 """
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -67,6 +68,9 @@ def check_finite(x: Tensor, name: str) -> None:
             raise ValueError(f"{name} holds NaN or infinity, so its figures would mean nothing: check what made it.")
 
 
+_OPERAND = re.compile(r"(<class ')?(torch\.)?Tensor\b")
+
+
 def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[[Callable], Callable]:
     """Decorate a function, or a method, that measures tensors: the contract above, at the door of every metric.
 
@@ -77,7 +81,7 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
 
     def decorate(function: Callable) -> Callable:
         signature = inspect.signature(function)
-        operands = [name for name, of in signature.parameters.items() if str(of.annotation).split(" | ")[0] == "Tensor"]
+        operands = [name for name, of in signature.parameters.items() if _OPERAND.match(str(of.annotation))]
 
         @wraps(function)
         def measured(*args, **kwargs):

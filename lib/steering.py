@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.devices import bring, metric, to_cpu
 from lib.models import Site
 from lib.sae import input_scale
 
@@ -83,12 +84,13 @@ class Directions:
         self.n_features, self.d = vectors.shape
 
     def encode(self, x: Tensor) -> Tensor:
-        return x @ self.W_dec.to(x).T
+        return x @ bring(self.W_dec, x, x.dtype).T
 
     def decode(self, codes: Tensor, x: Tensor | None = None) -> Tensor:
-        return codes @ self.W_dec.to(codes)
+        return codes @ bring(self.W_dec, codes, codes.dtype)
 
 
+@metric()
 def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
     """DiffMean (arXiv 2504.02821 v3, Table 2): mean of the activations with a concept less the mean of those without.
 
@@ -102,6 +104,7 @@ def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
     return positive.float().mean(0) - negative.float().mean(0)
 
 
+@metric()
 def difference_of_means_by_text(activations: Tensor, pictures: Tensor, texts: Tensor, n: int = 16) -> Tensor:
     """DiffMean without ground truth: of the n pictures nearest to a text less that of the n farthest from it.
 
@@ -152,7 +155,7 @@ def top_pictures(dictionary: Dictionary, store: "ActivationStore", k: int = 16) 
 
 def _codes(dictionary: Dictionary, rows: Tensor) -> Tensor:
     """Codes (n, F) of rows (n, d), on the CPU."""
-    return dictionary.encode(rows.to(_home(dictionary, rows))).cpu()
+    return to_cpu(dictionary.encode(bring(rows, _home(dictionary, rows))))
 
 
 @dataclass(frozen=True)
@@ -173,13 +176,13 @@ class Reading:
     def of(cls, sae: Dictionary, x: Tensor, features: Sequence[int], reconstruct: bool) -> "Reading":
         """Encode x, of any float type, in float32 and keep the codes of the features."""
         x = x.float()
-        rows = x.reshape(-1, x.shape[-1]).to(_home(sae, x))
+        rows = bring(x.reshape(-1, x.shape[-1]), _home(sae, x))
         codes, decoded = [], []
         for part in rows.split(max(1, _DENSE_CODES // sae.n_features)):
             dense = sae.encode(part)
-            codes.append(dense[:, list(features)].to(x))
+            codes.append(bring(dense[:, list(features)], x, x.dtype))
             if reconstruct:
-                decoded.append(sae.decode(dense, part).to(x))
+                decoded.append(bring(sae.decode(dense, part), x, x.dtype))
         norm = getattr(getattr(sae, "config", None), "input_norm", "none")
         return cls(
             x=x,
@@ -285,10 +288,10 @@ class Intervention:
         """The same from a reading by this dictionary: (..., d) float32, a sum of as many rows of W_dec as features."""
         features = list(self.features)
         codes = reading.codes[..., [reading.column[j] for j in features]]  # (..., k)
-        rows = self.sae.W_dec[features].detach().to(reading.x)  # (k, d)
+        rows = bring(self.sae.W_dec[features].detach(), reading.x, reading.x.dtype)  # (k, d)
         start = reading.x if self.keep_error else reading.reconstruction
         new = start + (self._wanted(codes) - codes) @ rows * reading.scale
-        return new if mask is None else torch.where(mask.to(new.device), new, reading.x)
+        return new if mask is None else torch.where(bring(mask, new), new, reading.x)
 
     def _wanted(self, codes: Tensor) -> Tensor:
         """f' of the features (..., k)."""

@@ -28,8 +28,7 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
-aten = torch.ops.aten
+aten, CPU, CUDA = torch.ops.aten, torch.device("cpu"), torch.device("cuda:0")
 COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "addbmm", "baddbmm", "addmv", "mv", "dot", "vdot", "convolution"}
@@ -279,7 +278,8 @@ def emulated_cuda():
     _process = os.getpid()
     _register_device_guard()
 
-    def run_in_mode(thread, run=threading.Thread.run):  # a mode belongs to the thread that entered it
+    def run_in_mode(thread, run=threading.Thread.run):  # mode and switch belong to the thread that set them
+        torch._C._set_only_lift_cpu_tensors(True)
         with _OnCuda():
             run(thread)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lib.devices import to_cpu
 from lib.menagerie import STICKER_WORDS, Menagerie, zero_shot_prompts
 from lib.menagerie.scenes import WATER_PLACES
 from lib.models import Encoder
@@ -30,20 +31,20 @@ class _Drawn(torch.utils.data.Dataset):
 def embed_pictures(encoder: Encoder, world: Menagerie, indices: Sequence[int], workers: int = 2) -> Tensor:
     """Joint embeddings of the named pictures of a split, (N, E) of unit norm on the CPU."""
     loader = DataLoader(_Drawn(world, indices, encoder.transform), batch_size=128, num_workers=workers)
-    return torch.cat([encoder.embed_images(pixels).cpu() for pixels in loader])
+    return torch.cat([to_cpu(encoder.embed_images(pixels)) for pixels in loader])
 
 
 def zero_shot_classes(encoder: Encoder, kind: str) -> tuple[list[str], Tensor]:
     """Class names of a kind (species | habitat | hair) and their prompt-averaged text embeddings, (C, E) unit norm."""
     prompts = zero_shot_prompts(kind)
-    means = [encoder.embed_texts(several).mean(dim=0).cpu() for several in prompts.values()]
+    means = [to_cpu(encoder.embed_texts(several).mean(dim=0)) for several in prompts.values()]
     return list(prompts), F.normalize(torch.stack(means), dim=-1)
 
 
 def predict(embeddings: Tensor, classes: tuple[list[str], Tensor]) -> np.ndarray:
     """Name of the class whose text embedding is nearest to each picture's, (N,) of str."""
     names, texts = classes
-    return np.array(names, dtype=object)[(embeddings @ texts.T).argmax(dim=1).numpy()]
+    return np.array(names, dtype=object)[(to_cpu(embeddings) @ texts.T).argmax(dim=1).numpy()]
 
 
 def exam(encoder: Encoder, n_pictures: int = 2000, workers: int = 2) -> dict[str, float]:
@@ -83,7 +84,7 @@ def _retrieval(encoder: Encoder, n_pictures: int, workers: int) -> dict[str, flo
     rows = np.flatnonzero(world.facts["kind"].isin(["creature", "pair", "person"]))[:n_pictures]
     images = embed_pictures(encoder, world, rows, workers)
     captions = [world.captions(int(i), 1)[0] for i in rows]
-    scores = images @ encoder.embed_texts(captions).cpu().T  # (N, N)
+    scores = images @ to_cpu(encoder.embed_texts(captions)).T  # (N, N)
     right = torch.tensor([[a == b for b in captions] for a in captions])  # a caption may fit several pictures
     best = scores.topk(10, dim=1).indices
     found = right.gather(1, best).numpy()
@@ -104,7 +105,7 @@ def _stickers(encoder: Encoder, species: tuple, n_pictures: int, workers: int) -
     signs = Menagerie("signs")
     shown = np.arange(min(n_pictures, len(signs)))
     words = list(STICKER_WORDS)
-    texts = encoder.embed_texts([f"the word {word}" for word in words]).cpu()
+    texts = to_cpu(encoder.embed_texts([f"the word {word}" for word in words]))
     read = predict(embed_pictures(encoder, signs, shown, workers), (words, texts))
     return {
         "species top-1 without the sticker": _percent(right),

@@ -1,0 +1,59 @@
+"""Every notebook's code cells run on CUDA as they do on the CPU: no chapter moves tensors by hand, or needs to."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cuda.both import cuda_device
+from tests.notebook_cells import NOTEBOOKS, run_cells
+
+SAES = {"train_images": "menagerie:train[:200]", "k": 4, "steps": 10, "batch_size": 64}
+VAL = {"eval_images": "menagerie:val[:80]"}
+CLASSIC = SAES | {"kinds": ["batchtopk", "matryoshka"], "expansions": [0.5, 1]}
+LLAVA = SAES | {"train_images": "menagerie:train[:60]", "eval_images": "menagerie:val[:60]", "expansion": 1}
+TRAINING = {"n_pictures": 40, "pool_chunk": 20, "steps": 1, "batch_size": 8, "exam_pictures": 10, "workers": 1}
+
+SMALLEST = {
+    "01_menagerie": {"gallery": 2, "per_split": 1, "per_leaf": 1, "n_facts": 100},
+    "02_activations": {"images": "menagerie:val[:40]", "n_close": 8, "train_images": "menagerie:train[:20]",
+                       "n_maps": 1},
+    "03_train_saes": CLASSIC | VAL | {"sweep": [1]},
+    "04_monosemanticity": CLASSIC | VAL | {"sweep": [1], "shown_expansion": 1, "n_shown": 1, "n_bootstrap": 5},
+    "04a_uniqueness": CLASSIC | {"expansion": 1, "n_top": 4, "n_shown": 1, "n_bootstrap": 5},
+    "04b_hierarchy": SAES | VAL | {"levels": [3, 16, 64], "n_top": 4, "n_permutations": 9, "n_bootstrap": 5,
+                                   "max_pictures": 20},
+    "04c_stability": SAES | VAL | {"expansion": 0.5, "seeds": [0, 1], "min_pictures": 4, "n_bootstrap": 5},
+    "05_features": SAES | VAL | {"expansion": 1, "max_pictures": 20, "thumbnail": 16, "min_support": 5},
+    "06_steering_llava": LLAVA | {"strengths": [4], "poem_shares": [0.3], "negative_strengths": [0.5], "n_pictures": 1,
+                                  "answer_tokens": 2, "open_tokens": 3, "min_support": 2},
+    "06a_steering_panel": LLAVA | {"n_features": 8, "n_pictures": 2, "alphas": [0, 1], "start": 1, "stored": [1, 1, 1],
+                                   "max_new_tokens": 3, "picture_size": 32},
+    "07_steering_scores": LLAVA,
+    "08_sparsity": {},
+    "09_steerability": {},
+    "10_disentanglement": {},
+    "11_variants": {},
+    "12_probing": {},
+    "90_scoreboard": {},
+    "A1_train_tiny_clip": TRAINING,
+    "A2_train_tiny_llava": TRAINING | {"questions": 1},
+    "A3_train_tiny_eye": TRAINING,
+    "A4_choices": {},
+    "A5_train_topk_clip": TRAINING,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def profile_dir(tmp_path_factory) -> Path:
+    """One for all: a chapter finds what those before it extracted and trained."""
+    return tmp_path_factory.mktemp("profile")
+
+
+def test_every_notebook_is_here():
+    assert sorted(SMALLEST) == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_runs_on_cuda(name, profile_dir):
+    with cuda_device():
+        run_cells(name, profile_dir=str(profile_dir), **SMALLEST[name])
