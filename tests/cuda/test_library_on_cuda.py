@@ -112,7 +112,7 @@ class TestActivations:
 
         same_on_both(
             explained, on_a_gpu=1e-2, emulated=1e-3
-        )  # Adam's first steps are signs: they double any difference
+        )  # Adam begins with signs
 
     def test_a_store_is_indexed_by_whatever_lies_on_cuda(self, store):
         rows = torch.tensor([5, 0, -1])
