@@ -110,9 +110,7 @@ class TestActivations:
             sae = train_sae(stream, config(), device=device, progress=False)
             return metrics.reconstruction(store[:], sae(store[:]))
 
-        same_on_both(
-            explained, on_a_gpu=1e-2, emulated=1e-3
-        )  # Adam begins with signs
+        same_on_both(explained, on_a_gpu=1e-2, emulated=1e-3)  # Adam begins with signs
 
     def test_a_store_is_indexed_by_whatever_lies_on_cuda(self, store):
         rows = torch.tensor([5, 0, -1])
