@@ -5,7 +5,7 @@ on its own images only: an extraction that was killed goes on at the first missi
 one that was not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
@@ -15,9 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import alone, code_fingerprint, opened, spec_hash
+from lib.data import as_image_set
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
-from lib.models import Encoder
-from lib.rows import Tokens, read_batches, rows_of, unreadable_images
+from lib.models import Encoder, Site
+from lib.rows import Tokens, explaining_lost_workers, read_batches, rows_of, unreadable_images
 from lib.shards import ShardWriter, SiteFolder
 from lib.stores import ActivationStore, activations_folder, endless_shuffle
 
@@ -31,7 +32,7 @@ BUFFER_ROWS = 1 << 16  # rows that a stream shuffles at a time
 def extract(
     encoder: Encoder,
     images,
-    sites: Sequence[str],
+    sites: str | Iterable[str],
     tokens: str = "cls",
     out: str | Path = "activations",
     dtype: str = "float16",
@@ -47,9 +48,11 @@ def extract(
     Under `accelerate launch` or `lib.distributed.launch` each process fills a part of the shards, in a folder that all
     of them see; the store is, byte for byte, the one that a single process would have made.
 
-    sites: names as `4.resid_post`; `proj` has one row an image whatever the tokens. tokens: `cls`, `spatial`, `all`,
-    `random:k` (of all T, without replacement, drawn by `seed`) or `mean` (of the spatial ones). dtype on disk: float16,
-    bfloat16 or float32. on_error: "raise", or "skip" unreadable images, which are then counted and named in meta.json.
+    images: an `ImageSet`, or whatever `as_image_set` takes: pictures, paths, an array, a data set of torch.
+    sites: one name as `4.resid_post`, or several; `proj` has one row an image whatever the tokens. tokens: `cls`,
+    `spatial`, `all`, `random:k` (of all T, without replacement, drawn by `seed`) or `mean` (of the spatial ones). dtype
+    on disk: float16, bfloat16 or float32. on_error: "raise", or "skip" unreadable images, which are then counted and
+    named in meta.json.
     workers: processes that read images; None for one a core, and none for a few images.
 
     What is there is kept: a complete store of the same spec is opened, an unfinished one goes on at its first missing
@@ -57,11 +60,15 @@ def extract(
     Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
     finished shards stay and the next call goes on behind them.
     """
+    images, out = as_image_set(images), Path(out).expanduser()
     _check_source(images, on_error)
     if dtype not in ("float16", "bfloat16", "float32"):
         raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {dtype!r}")
     selection = Tokens(tokens, encoder, seed)
+    sites = [sites] if isinstance(sites, str | Site) else sites
     names = list(dict.fromkeys(str(encoder.site(site)) for site in sites))
+    if not names:
+        raise ValueError(f"there is no site to extract at: name some of {encoder.spec}'s, such as {encoder.sites[-1]}")
     batch_size = batch_size or _batch_size(encoder)
     shard_images = shard_images or _shard_images(encoder, selection, batch_size, dtype)
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
@@ -108,7 +115,7 @@ _code = cache(code_fingerprint)  # of what this process has loaded; it takes lon
 
 def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
     """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
-    code = ["activations", "models", "rows", "shards", "towers"]
+    code = ["activations", "models", "pixels", "rows", "shards", "towers"]
     home = type(images).__module__
     code += [home] if home.startswith("lib.") else []
     code += ["menagerie"] if images.spec.startswith("menagerie") else []
@@ -155,7 +162,7 @@ def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error
     reader = read_batches(encoder, images, [batch for _, batch in plan], workers)
     total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
     bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
-    with ShardWriter(folders, encoder.device) as writer, bar:
+    with explaining_lost_workers(), ShardWriter(folders, encoder.device) as writer, bar:
         for (shard, indices), batch in zip(plan, reader, strict=True):
             stop_if_another_failed()
             skipped = unreadable_images(batch, images, on_error)
@@ -189,6 +196,7 @@ class ActivationStream:
         buffer_rows: int = BUFFER_ROWS,
         seed: int = 0,
     ):
+        images = as_image_set(images)
         _check_source(images, on_error)
         self.encoder, self.images, self.site = encoder, images, str(encoder.site(site))
         self._tokens = Tokens(tokens, encoder, seed)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lib import artifacts
 from lib.columns import csr, sorted_columns, transposed_csr
+from lib.data import as_image_set
 from lib.devices import bring, to_cpu, to_numpy
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, unreadable_images
@@ -63,11 +64,12 @@ class FeatureTable:
 
         `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead,
         one of another spec is kept beside it, with its hash in the name.
-        tokens, workers, on_error: as in `extract`; an image that is skipped has an empty row of codes.
+        images, tokens, workers, on_error: as in `extract`; an image that is skipped has an empty row of codes.
         Raises ValueError for bad arguments, an SAE of another width, an unreadable image and, unless `check` is False,
         an SAE that was trained on another encoder or site.
         """
-        site = str(encoder.site(site))
+        site, images = str(encoder.site(site)), as_image_set(images)
+        out = None if out is None else Path(out).expanduser()
         if sae.d != encoder.width(site):
             raise ValueError(f"this SAE reads vectors of width {sae.d}, but {site} is {encoder.width(site)} wide.")
         if check:
@@ -345,5 +347,5 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
         "site": site,
         "tokens": tokens,
         "top": top,
-        "code": artifacts.code_fingerprint("features", "models", "rows", "towers", "sae", *drawn),
+        "code": artifacts.code_fingerprint("features", "models", "pixels", "rows", "towers", "sae", *drawn),
     }

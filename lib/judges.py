@@ -1,6 +1,5 @@
 """Judges of similarity: the embeddings E under which the Monosemanticity Score calls two pictures alike."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.activations import activations_folder, extract
+from lib.artifacts import folder_name
 from lib.data import ImageSet
 from lib.metrics.ground_truth import facts_table, oracle_embeddings
 from lib.models import Encoder, load_encoder
@@ -72,7 +72,7 @@ def judge_embeddings(judge: str, images: ImageSet, root: str | Path) -> Tensor:
     """
     if judge == FACTS:
         return _facts_of(images)
-    place = activations_folder(Path(root, "judges", re.sub(r"\W+", "-", judge).strip("-")), images.spec, "proj")
+    place = activations_folder(Path(root, "judges", folder_name(judge)), images.spec, "proj")
     # `proj` is one row a picture whatever the tokens; `mean` is a choice that every encoder has
     store = extract(load_encoder(judge), images, ["proj"], "mean", place, dtype="float32")["proj"]
     return F.normalize(store[:], dim=1)

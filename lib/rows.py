@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lib.devices import bring
+from lib.files import one_sentence
 from lib.models import Encoder
+from lib.pixels import Wire
+
+WAIT = 600  # seconds for a batch of pictures, after which something is wrong
+SHARED_MEMORY = "/dev/shm"  # of Linux; 64 MB in a container of Docker unless it is told otherwise
 
 
 class Tokens:
@@ -58,7 +65,7 @@ class Tokens:
 class Batch(NamedTuple):
     """What a worker process hands over: pixels (B, 3, H, W) of the images (B,), and which could not be read and why."""
 
-    pixels: Tensor | None
+    pixels: Tensor | np.ndarray | None
     images: Tensor
     unreadable: list[dict]
 
@@ -66,17 +73,17 @@ class Batch(NamedTuple):
 class _Prepared(Dataset):
     """Images opened (or drawn) and preprocessed, in the worker process."""
 
-    def __init__(self, images, transform):
-        self.images, self.transform = images, transform
+    def __init__(self, images, pack):
+        self.images, self.pack = images, pack
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> tuple[int, Tensor | str]:
         try:
-            return i, self.transform(self.images[i])
+            return i, self.pack(self.images[i])
         except (ValueError, OSError) as error:
-            return i, " ".join(str(error).split())
+            return i, one_sentence(error, 500)
 
 
 def _collate(items: list[tuple[int, Tensor | str]]) -> Batch:
@@ -86,27 +93,83 @@ def _collate(items: list[tuple[int, Tensor | str]]) -> Batch:
     return Batch(pixels, torch.tensor([i for i, _ in good], dtype=torch.long), bad)
 
 
+def _through_a_pipe(items: list[tuple[int, Tensor | str]]) -> Batch:
+    """As `_collate`; torch sends tensors through shared memory, but arrays of numpy through the pipe."""
+    batch = _collate(items)
+    return batch if batch.pixels is None else batch._replace(pixels=batch.pixels.numpy())
+
+
 def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], workers: int | None) -> Iterator[Batch]:
-    """The batches of images in their order, read and preprocessed by worker processes (0: by this one)."""
+    """The batches of images in their order, read and preprocessed by worker processes (0: by this one).
+
+    Pixels come as the encoder's preprocessing gives them, on its device if that is a GPU. Raises RuntimeError in one
+    sentence where a worker was killed or gives nothing for `WAIT` seconds.
+    """
     if workers is None:  # starting processes takes longer than a handful of images
         workers = min(8, os.cpu_count() or 1) if len(images) > 256 else 0
+    batches, wire, on_gpu = iter(batches), Wire.of(encoder.transform), encoder.device.type == "cuda"
+    prepared, first = _Prepared(images, wire.pack), list(islice(batches, 1))
     loader = DataLoader(
-        _Prepared(images, encoder.transform),
-        batch_sampler=batches,
+        prepared,
+        batch_sampler=chain(first, batches),
         num_workers=workers,
-        collate_fn=_collate,
-        pin_memory=encoder.device.type == "cuda",
+        collate_fn=_collate if workers == 0 or _fit_shared_memory(prepared, first, workers) else _through_a_pipe,
+        pin_memory=on_gpu,
+        timeout=WAIT if workers else 0,
     )
-    return _uploaded(loader, encoder.device) if encoder.device.type == "cuda" else iter(loader)
+    arrived = _uploaded(loader, encoder.device) if on_gpu else map(_as_tensor, loader)
+    with explaining_lost_workers():
+        for batch in arrived:
+            yield batch if batch.pixels is None else batch._replace(pixels=wire.unpack(batch.pixels))
+
+
+def _fit_shared_memory(prepared: _Prepared, first: list[Sequence[int]], workers: int) -> bool:
+    """Whether the batches on the way take at most half of what is free of it, if it has a limit."""
+    if not first or not os.path.isdir(SHARED_MEMORY):
+        return True
+    _, pixels = prepared[first[0][0]]
+    if not isinstance(pixels, Tensor):
+        return False  # an unreadable picture tells no size
+    needed = (2 * workers + 2) * len(first[0]) * pixels.numel() * pixels.element_size()
+    free = os.statvfs(SHARED_MEMORY)
+    return needed <= free.f_bavail * free.f_frsize // 2
+
+
+@contextmanager
+def explaining_lost_workers() -> Iterator[None]:
+    """Say in one sentence what is likely where a process that reads pictures was lost; torch raises it anywhere."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error)
+        if "DataLoader" not in said or isinstance(error, LostWorkerError):
+            raise
+        if "Bus error" in said:
+            reason = "was killed: shared memory is full. Enlarge /dev/shm (docker run --shm-size=1g) or pass workers=0"
+        elif "killed by signal" in said or "exited unexpectedly" in said:
+            reason = "was killed, most likely for want of memory. Pass fewer workers, or smaller pictures"
+        elif "timed out" in said:
+            reason = f"has given nothing for {WAIT} s. Pass workers=0 to read in this process and see where it stops"
+        else:
+            raise
+        raise LostWorkerError(f"a process that reads pictures {reason} ({one_sentence(error)})") from error
+
+
+class LostWorkerError(RuntimeError):
+    """A process that reads pictures was killed or gives nothing any more."""
+
+
+def _as_tensor(batch: Batch) -> Batch:
+    return batch._replace(pixels=torch.from_numpy(batch.pixels)) if isinstance(batch.pixels, np.ndarray) else batch
 
 
 def _uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches with their pixels on the GPU, copied while it computes on the batch before."""
     copies = torch.cuda.Stream(device)
-    for batch in batches:
+    for batch in map(_as_tensor, batches):
         if batch.pixels is not None:
             with torch.cuda.stream(copies):
-                pixels = bring(batch.pixels, device)  # pinned, so that nothing waits
+                pixels = bring(batch.pixels.pin_memory(), device)  # pinned, so that nothing waits
             computing = torch.cuda.current_stream(device)
             computing.wait_stream(copies)
             pixels.record_stream(computing)

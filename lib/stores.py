@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 import struct
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.artifacts import check_files, sound_meta, spec_hash
+from lib.artifacts import check_files, folder_name, sound_meta, spec_hash
 from lib.devices import to_cpu
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "
 
 def activations_folder(profile_dir: str | Path, images_spec: str, tokens: str) -> Path:
     """Where the notebooks of a profile keep activations, so that one finds what another extracted."""
-    names = [re.sub(r"\W+", "-", name).strip("-") for name in (images_spec, tokens)]
-    return Path(profile_dir, "activations", *names)
+    return Path(profile_dir, "activations", folder_name(images_spec), tokens.replace(":", "-"))
 
 
 def map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

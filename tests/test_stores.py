@@ -1,6 +1,7 @@
 """An activation store gives back its rows: in order, by index, and shuffled over the whole of it."""
 
 import json
+import re
 from itertools import islice
 
 import numpy as np
@@ -155,8 +156,29 @@ def test_a_mapped_file_equals_the_loaded_one_and_is_never_written_to(tmp_path):
 
 def test_notebooks_find_each_others_activations_by_images_and_tokens():
     folder = activations_folder("build/tiny", "menagerie:train[:20000]", "random:2")
-    assert folder.as_posix() == "build/tiny/activations/menagerie-train-20000/random-2"
+    assert re.fullmatch(r"build/tiny/activations/menagerie-train-20000-[0-9a-f]{8}/random-2", folder.as_posix())
+    assert folder == activations_folder("build/tiny", "menagerie:train[:20000]", "random:2")
     assert folder != activations_folder("build/tiny", "menagerie:val[:20000]", "random:2")
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        ("folder:birds/train", "folder:birds-train", "folder:birds_train", "folder:birds//train"),
+        ("folder:\U0001f426", "folder:\U0001f989", "folder:"),
+        ("folder:a b", "folder:a/b", "folder:a  b"),
+        ("folder:caf\u00e9", "folder:cafe\u0301", "folder:caf\udce9", "folder:caf"),
+        ("folder:" + "a/" * 3000, "folder:" + "a/" * 3001, "folder:" + "\u00e9" * 300),
+        ("folder:A", "folder:a"),
+    ],
+)
+def test_other_pictures_have_another_folder_of_a_name_that_every_file_system_takes(tmp_path, specs):
+    folders = {activations_folder(tmp_path, spec, "cls") for spec in specs}
+    assert len({str(folder).lower() for folder in folders}) == len(specs)
+    for folder in folders:
+        folder.mkdir(parents=True)
+        assert folder.parent.name.isascii()
+        assert len(folder.parent.name) <= 50
 
 
 def test_a_missing_folder_is_an_error(tmp_path):

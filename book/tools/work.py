@@ -4,7 +4,6 @@ Counted are the forward passes of the encoders, the training of the dictionaries
 pictures, and what all of that leaves on the disk. What several notebooks share is counted where the first one makes it.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,7 +12,7 @@ from pathlib import Path
 from book.tools.profiles import Profile
 from book.tools.sizes import DATA_SETS, Pictures, VisionTransformer, encoder_size, pictures
 from book.tools.status import literal
-from lib.artifacts import read_meta
+from lib.artifacts import folder_name, read_meta
 from lib.sae import SAEConfig
 from lib.sae_places import sae_folder
 from lib.stores import activations_folder
@@ -123,7 +122,7 @@ class Planner:
     def _judgement(self, judge: str, shelf: Pictures) -> Work:
         """A judge's embeddings of the evaluation pictures, kept apart and in float32 (lib/judges.py)."""
         work = self._extraction(judge, self._encoder(judge), shelf, ["proj"], "mean")
-        root = self.root / "judges" / re.sub(r"\W+", "-", judge).strip("-")
+        root = self.root / "judges" / folder_name(judge)
         folder = activations_folder(root, shelf.spec, "proj") / "proj"
         return replace(work, disk=work.disk * FLOAT_BYTES / STORE_BYTES, folders=(folder,) if work.folders else ())
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from lib.artifacts.digests import carried_digest, check_file, check_files, digest_of, load_tensors, save_tensors
-from lib.artifacts.places import alone, claim, discarding, is_complete, opened, publish
+from lib.artifacts.places import alone, claim, discarding, folder_name, is_complete, opened, publish
 from lib.artifacts.writing import Damaged, naming_a_full_disk, read_meta, replacing, sound_meta, write_meta
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "code_fingerprint",
     "digest_of",
     "discarding",
+    "folder_name",
     "is_complete",
     "load_tensors",
     "naming_a_full_disk",

@@ -6,7 +6,9 @@ the new one is made beside it, in `out.<hash of its spec>`; once whole it takes 
 """
 
 import glob
+import hashlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -202,3 +204,14 @@ def publish(place: Path, out: str | os.PathLike) -> None:
         )
     place.rename(out)
     reach_disk(out.parent, deep=False)
+
+
+def folder_name(text: str) -> str:
+    """A short name for a folder that no other text has: at most 40 letters and digits of it, and 8 digits of its hash.
+
+    So "birds/train" and "birds-train" part ways, and a spec of any length and any signs fits into every file system.
+    """
+    words = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+    start = words if len(words) <= 40 else f"{words[:15]}--{words[-23:]}"  # both ends tell: the kind, the last folder
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{start}-{digest}" if start else digest

@@ -25,6 +25,16 @@ class HuggingFaceTransform:
     def __call__(self, image: Image.Image) -> Tensor:
         return self.processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
+    def geometry(self, image: Image.Image) -> Tensor:
+        """The first part of it: (3, H, W), bytes unless the processor computes with other numbers."""
+        options = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+        return self.processor(images=image.convert("RGB"), **options)["pixel_values"][0]
+
+    def values(self, pixels: Tensor) -> Tensor:
+        """The second part: bytes (3, h, w) -> the model's numbers, of the same shape."""
+        options = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
+        return self.processor(images=pixels, **options)["pixel_values"][0]
+
 
 class HuggingFaceTower(Tower):
     """A vision transformer, or the image part of a vision-text model; a subclass says how its family is built.
