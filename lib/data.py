@@ -141,7 +141,7 @@ def load_images(spec: Any, on_error: str = "raise") -> ImageSet:
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    images = _named_by(spec) if isinstance(spec, str) else as_image_set(spec)
+    images = as_image_set(spec)
     return images.readable() if on_error == "skip" else images
 
 
@@ -180,11 +180,11 @@ def as_image_set(images: Any) -> ImageSet:
     if hasattr(images, "spec") and hasattr(images, "fingerprint"):
         return images
     if isinstance(images, str) and (images.partition(":")[0] in SOURCES or not os.path.exists(_home(images))):
-        return load_images(images)
+        return _named_by(images)
     if isinstance(images, str | os.PathLike):
         path = _home(images)
         if os.path.isdir(path):
-            return load_images(f"folder:{path}")
+            return _named_by(f"folder:{path}")
         images = [path]
     if isinstance(images, Image.Image):
         images = [images]

@@ -106,12 +106,19 @@ def _columns(file: Path, text: str, separator: str, column: str) -> tuple["pd.Da
 
     decimal = "," if separator == ";" and re.search(r"\d,\d", text) else "."
     options: dict[str, Any] = {"sep": separator, "decimal": decimal, "dtype": {column: str}, "index_col": False}
-    with naming(file):
-        table = pd.read_csv(io.StringIO(text), **options)
-        as_written = pd.read_csv(io.StringIO(text), **options, keep_default_na=False, na_values=[""])
+    with naming(file), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(io.StringIO(text), **options)
+            as_written = pd.read_csv(io.StringIO(text), **options, keep_default_na=False, na_values=[""])
+        except pd.errors.ParserWarning:
+            raise ValueError(
+                f"{file} has rows of more values than its first line has names; quote values that hold a {separator!r}."
+            ) from None
     words = []
     for name in as_written.columns:
-        if name == column or pd.api.types.infer_dtype(table[name].dropna()) == "string":
+        known = table[name].dropna()
+        if name == column or known.empty or pd.api.types.infer_dtype(known) == "string":
             missing = as_written[name][table[name].isna()].dropna()
             words += [(name, word, count) for word, count in missing.value_counts().items() if name != column]
             table[name] = as_written[name]
