@@ -5,7 +5,7 @@ on its own images only: an extraction that was killed goes on at the first missi
 one that was not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
