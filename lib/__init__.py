@@ -21,6 +21,7 @@ _HOME = {
     "load_images": "lib.data",
     "Encoder": "lib.models",
     "Site": "lib.models",
+    "from_module": "lib.models",
     "load_encoder": "lib.models",
     "ActivationStore": "lib.activations",
     "ActivationStream": "lib.activations",
@@ -29,7 +30,9 @@ _HOME = {
     "SAEConfig": "lib.sae",
     "train_sae": "lib.training",
     "FeatureTable": "lib.features",
+    "Directions": "lib.steering",
     "Intervention": "lib.steering",
+    "Neurons": "lib.steering",
     "Llava": "lib.llava",
     "load_llava": "lib.llava",
     "FeatureExplorer": "lib.widgets",
@@ -55,6 +58,8 @@ _MODULES = (
     "training",
     "widgets",
 )
+
+__all__ = ["metrics", *_HOME]  # `from lib import *`
 
 
 def __getattr__(name: str):

@@ -34,7 +34,7 @@ class Llava:
 
     def __init__(self, parts, spec: str, device: torch.device):
         self.model, self.processor, self.spec = parts.model, parts.processor, spec
-        self.vision = Encoder(parts.tower, spec, device, parts.model.dtype)
+        self.vision = Encoder(parts.tower, spec, device, parts.model.dtype, is_part=True)
         self.site = f"{parts.feature_block}.resid_post"
         config = self.model.config
         self._skipped = 1 if config.vision_feature_select_strategy == "default" else 0  # tokens that are not read

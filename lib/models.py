@@ -66,14 +66,14 @@ class Encoder(nn.Module):
     Attributes: `spec` as given; `device`; `dtype` the precision of the forward pass (weights stay float32, autocast
     does the rest); `n_layers`, `d_model`, `d_embed`; `n_tokens` T with the prefix; `grid` (h, w) of patches; `has_cls`;
     `sites` all site names in order; `token_kinds` (T,) of "cls" | "register" | "spatial"; `transform` the picklable
-    preprocessing for worker processes; `logit_scale`.
+    preprocessing for worker processes; `logit_scale`; `is_part` of another model, as LLaVA's image tower is.
 
     Threads may share it: each sees the interventions that it has itself put in force, and no other's.
     """
 
-    def __init__(self, tower: Tower, spec: str, device: torch.device, dtype: torch.dtype):
+    def __init__(self, tower: Tower, spec: str, device: torch.device, dtype: torch.dtype, is_part: bool = False):
         super().__init__()
-        self.tower, self.spec, self.device, self.dtype = tower, spec, device, dtype
+        self.tower, self.spec, self.device, self.dtype, self.is_part = tower, spec, device, dtype, is_part
         self.model = tower.model.to(device).eval().requires_grad_(False)
         self.d_model, self.d_embed = tower.d_model, tower.d_embed
         self.grid, self.has_cls, self.transform = tower.grid, tower.has_cls, tower.transform
@@ -100,6 +100,11 @@ class Encoder(nn.Module):
         """
         if self.steering:
             raise ValueError("a steered encoder is not stored: leave `with encoder.steered(...)` before extracting")
+        return self.unsteered_fingerprint
+
+    @property
+    def unsteered_fingerprint(self) -> str:
+        """The same, whatever is in force."""
         return self._weights_hash(f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}")
 
     @property

@@ -138,7 +138,7 @@ class Looks:
     @torch.no_grad()
     def _pools_first_token(self) -> bool:
         """Whether the embedding is made of CLS alone: tried with a stream whose other tokens are something else."""
-        if not self.encoder.has_cls or self.encoder.steering:
+        if not self.encoder.has_cls or self.encoder.steering or not len(self.encoder.tower.blocks):
             return False
         stream = self._inputs[0][0][:1]
         with self.encoder.precision():

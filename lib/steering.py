@@ -19,9 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.devices import bring, metric, to_cpu
+from lib.devices import bring, home_of, metric, to_cpu
+from lib.files import quoted
 from lib.models import Site
 from lib.sae import input_scale
+from lib.sae_origin import check_origin
 
 if TYPE_CHECKING:
     from lib.activations import ActivationStore
@@ -195,7 +197,7 @@ class Reading:
 
 def _home(sae: Dictionary, x: Tensor) -> torch.device:
     """Where a dictionary computes: an SAE where its weights are, the others where x is."""
-    return sae.W_dec.device if isinstance(sae, nn.Module) else x.device
+    return home_of(sae if isinstance(sae, nn.Module) else x)
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,8 @@ class Intervention:
     - clamp: f_j := v, the papers' steering; - add: f_j + v; - scale: f_j * v;
     - suppress: f_j := -v for v >= 0, the negative strength by which arXiv 2504.02821 removes a concept.
     tokens: "all", "cls", "spatial", or a mask: (h, w) over the patches or (T,) over all tokens, true where to edit;
-    tokens that are not chosen stay as they are. keep_error: see the module.
+    tokens that are not chosen stay as they are. keep_error: see the module. check: refuse an encoder or a site on which
+    the SAE is known not to have been trained.
 
     Raises ValueError for unknown modes, tokens, sites and features, and for values that are not finite.
     """
@@ -217,6 +220,7 @@ class Intervention:
     mode: str = "clamp"
     tokens: str | Mask = "all"
     keep_error: bool = True
+    check: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", str(Site.parse(self.site)))
@@ -242,13 +246,15 @@ class Intervention:
             raise ValueError(f"suppress sets a feature to minus its value: give {-value:g} in place of {value:g}")
 
     def check_fit(self, encoder: "Encoder") -> None:
-        """Raises ValueError where this encoder lacks the site or the tokens, or the dictionary has another width."""
+        """Raises ValueError where this encoder lacks the site or the tokens, or where the SAE was trained elsewhere."""
         width = encoder.width(self.site)
         if width != self.sae.d:
             raise ValueError(
                 f"the dictionary reads activations of width {self.sae.d}, and {self.site} of {encoder.spec} has width "
                 f"{width}: take one that was trained there"
             )
+        if self.check:
+            check_origin(self.sae, encoder, self.site)
         self.mask(encoder)
 
     def mask(self, encoder: "Encoder") -> Tensor | None:
@@ -324,6 +330,8 @@ class Intervention:
         elif not isinstance(self.tokens, str):
             parts.append(f"tokens={torch.tensor(self.tokens).int().tolist()}")
         parts.append(f"keep_error={self.keep_error}")
+        if not self.check:
+            parts.append("check=False")
         return f"Intervention({', '.join(parts)})"
 
 
@@ -346,7 +354,7 @@ def _number(feature: object) -> int:
     try:
         return operator.index(feature)
     except TypeError as error:
-        raise ValueError(f"a feature is given by its number, a whole one, not by {feature!r}") from error
+        raise ValueError(f"a feature is given by its number, a whole one, not by {quoted(feature)}") from error
 
 
 def _frozen_mask(mask: object) -> Mask:

@@ -1,24 +1,72 @@
-"""Declares the operators that torchvision's own wheel fails to define beside a CPU-only torch.
+"""Declares the operators of torchvision where its own library cannot be loaded, so that it can be imported.
 
-PyPI's torchvision for Linux is built for CUDA. Beside a CPU torch its compiled half cannot load, yet its Python half
-still registers fake kernels for `torchvision::nms` and `torchvision::qnms`, and `import torchvision` (so also timm,
-open_clip and parts of transformers) dies with "operator torchvision::nms does not exist". Nothing in this book calls
-those operators: declaring that they exist is enough.
+A torchvision built for another torch (for CUDA, beside a torch for the CPU) loads no library of operators, yet still
+registers fake kernels for two of them, and `import torchvision` (so also timm, open_clip and parts of transformers)
+dies with "operator torchvision::nms does not exist". Nothing in this book calls those operators: declaring that they
+exist is enough. Where the two fit, nothing is loaded and nothing is declared.
 """
+
+import importlib.util
+import re
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
 
 import torch
 
 _library: torch.library.Library | None = None  # a schema lives only as long as the Library that defined it
 
 
-def declare_missing_schemas() -> None:
-    """Declare the schemas, once; on a CUDA build of torch nothing is missing and nothing is done."""
+def declare_missing_schemas() -> bool:
+    """Declare the schemas of a torchvision that was built for another torch and cannot load its library; whether so."""
     global _library
-    if torch.version.cuda is not None or _library is not None:
-        return
+    folder = _torchvision()
+    if _library is not None or folder is None or _fits(folder) or _loads_its_library(folder):
+        return _library is not None
     _library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        try:
-            torch._C._dispatch_has_kernel_for_dispatch_key(f"torchvision::{name}", "Meta")
-        except RuntimeError:  # the schema is unknown
+        if not _is_known(f"torchvision::{name}"):
             _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return True
+
+
+def _torchvision() -> Path | None:
+    """Where torchvision is installed, found without importing it."""
+    try:
+        spec = importlib.util.find_spec("torchvision")
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _fits(folder: Path) -> bool:
+    """Whether it says that it was built for this torch: for its version, and for its CUDA or for none."""
+    version = folder / "version.py"  # is not run: it asks the library
+    label = re.search(r"__version__ = '[^'+]*\+cu(\d+)", version.read_text("utf-8")) if version.is_file() else None
+    if label is not None and label[1] != (torch.version.cuda or "").replace(".", ""):
+        return False
+    try:
+        wanted = re.search(r"^torch\s*==\s*([\d.]+)", "\n".join(requires("torchvision") or ()), re.M)
+    except PackageNotFoundError:
+        return True
+    return wanted is None or wanted[1] == torch.__version__.partition("+")[0]
+
+
+def _loads_its_library(folder: Path) -> bool:
+    """Try what torchvision itself does first; a library that is loaded already is not loaded again."""
+    for library in (folder / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
+        if library.is_file():
+            try:
+                torch.ops.load_library(library)
+            except OSError:
+                return False
+            return True
+    return False
+
+
+def _is_known(operator: str) -> bool:
+    try:
+        torch._C._dispatch_has_kernel_for_dispatch_key(operator, "Meta")
+    except RuntimeError:
+        return False
+    return True

@@ -12,6 +12,10 @@ DINO = {"image_size": 64, "patch_size": 8, "hidden_size": 24, "mlp_ratio": 2, "l
 TEXT = {"vocab_size": 6, "hidden_size": 24, "intermediate_size": 32, "max_position_embeddings": 8, **BLOCKS}
 CLIP_TEXT = {**TEXT, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 
+WORDS = {**TEXT, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+DINO3 = {**VISION, "num_register_tokens": 4, "layerscale_value": 0.5}
+BEIT = {**VISION, "layer_scale_init_value": 0.4}
+
 SQUARE = {"height": 32, "width": 32}
 AS_CLIP = ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": SQUARE})
 AS_SIGLIP = ("SiglipImageProcessor", {"size": SQUARE})
@@ -31,6 +35,41 @@ FAMILIES = {
     "dinov2": ("Dinov2Model", DINO, AS_DINO),
     "dinov2 giant": ("Dinov2Model", {**DINO, "use_swiglu_ffn": True}, AS_DINO),
     "dinov2 registers": ("Dinov2WithRegistersModel", {**DINO, "num_register_tokens": 4}, AS_DINO),
+    "dinov3": ("DINOv3ViTModel", DINO3, ("DINOv3ViTImageProcessor", {"size": {"height": 24, "width": 32}})),
+    "dinov3 gated": ("DINOv3ViTModel", {**DINO3, "use_gated_mlp": True}, AS_VIT),
+    "metaclip 2": (
+        "MetaClip2Model",
+        {"vision_config": VISION, "text_config": WORDS, "projection_dim": 12},
+        AS_CLIP,
+    ),
+    "metaclip 2 vision": ("MetaClip2VisionModel", VISION, AS_CLIP),
+    "mlcd": ("MLCDVisionModel", {**VISION, "num_key_value_groups": 1}, AS_CLIP),
+    "mae": ("ViTMAEModel", VISION, AS_VIT),
+    "mae with decoder": (
+        "ViTMAEForPreTraining",
+        {
+            **VISION,
+            "decoder_hidden_size": 16,
+            "decoder_num_hidden_layers": 1,
+            "decoder_num_attention_heads": 2,
+            "decoder_intermediate_size": 16,
+        },
+        AS_VIT,
+    ),
+    "beit": ("BeitModel", {**BEIT, "use_relative_position_bias": True, "use_mean_pooling": False}, AS_VIT),
+    "beit mean": ("BeitForImageClassification", {**BEIT, "use_mean_pooling": True, "num_labels": 5}, AS_VIT),
+    "beit masked": (
+        "BeitForMaskedImageModeling",
+        {
+            **BEIT,
+            "use_shared_relative_position_bias": True,
+            "use_mask_token": True,
+            "use_mean_pooling": True,
+            "vocab_size": 7,
+        },
+        AS_VIT,
+    ),
+    "ijepa": ("IJepaModel", VISION, AS_VIT),
     "vit": ("ViTModel", VISION, AS_VIT),
     "vit classifier": ("ViTForImageClassification", {**VISION, "num_labels": 5}, AS_VIT),
     "deit": ("DeiTModel", VISION, AS_DEIT),
@@ -54,7 +93,8 @@ def hugging_face_folder(folder: Path, family: str) -> Path:
     model.save_pretrained(folder)
     getattr(transformers, processor)(**sizes).save_pretrained(folder)
     if hasattr(model, "get_text_features"):
-        (_word_tokenizer() if family == "siglip" else _clip_tokenizer()).save_pretrained(folder)
+        words = family in ("siglip", "metaclip 2")
+        (_word_tokenizer() if words else _clip_tokenizer()).save_pretrained(folder)
     return folder
 
 

@@ -19,7 +19,9 @@ PREFIX = {
     "dinov2 registers": ("cls", *["register"] * 4),
     "deit": ("cls", "register"),
     "deit classifier": ("cls", "register"),
-    **dict.fromkeys(("siglip", "siglip vision", "aimv2", "aimv2 headless", "aimv2 lit"), ()),
+    "dinov3": ("cls", *["register"] * 4),
+    "dinov3 gated": ("cls", *["register"] * 4),
+    **dict.fromkeys(("siglip", "siglip vision", "aimv2", "aimv2 headless", "aimv2 lit", "ijepa"), ()),
 }
 """Tokens before the patches, where it is not CLS alone."""
 
@@ -65,12 +67,16 @@ def by_transformers(folder, family: str, pixels: torch.Tensor) -> dict[str, torc
     import transformers
 
     model = getattr(transformers, FAMILIES[family][0]).from_pretrained(folder)
-    vision = next((getattr(model, part) for part in ("vision_model", "vit", "deit") if hasattr(model, part)), model)
+    parts = ("vision_model", "vit", "deit", "beit")
+    vision = next((getattr(model, part) for part in parts if hasattr(model, part)), model)
+    if family.startswith("mae"):
+        vision.config.mask_ratio = 0.0
     middles = []
     for name, module in vision.named_modules():
         if name.endswith(SECOND_NORMS):
             module.register_forward_pre_hook(lambda module, inputs: middles.append(inputs[0]))
-    states = vision(pixel_values=pixels, output_hidden_states=True).hidden_states
+    order = {"noise": torch.arange(16.0).expand(len(pixels), -1)} if family.startswith("mae") else {}
+    states = vision(pixel_values=pixels, output_hidden_states=True, **order).hidden_states
     values = {}
     for i, (before, middle, after) in enumerate(zip(states, middles, states[1:], strict=False)):
         values |= {f"{i}.attn_out": middle - before, f"{i}.mlp_out": after - middle, f"{i}.resid_post": after}
@@ -95,14 +101,16 @@ def hidden_neurons(block, middle: torch.Tensor) -> torch.Tensor:
 
 def embedding(model, vision, family: str, last: torch.Tensor) -> torch.Tensor:
     """E by its definition, from what leaves the last block."""
-    if family.startswith(("clip", "siglip")):
+    if family in ("ijepa", "beit mean", "beit masked"):
+        pooled = vision.layernorm(last)[:, 1 if family.startswith("beit") else 0 :].mean(1)
+    elif family.startswith(("clip", "siglip", "metaclip", "mlcd")):
         normed = vision.post_layernorm(last if family.startswith("siglip") else last[:, 0])
         pooled = vision.head(normed) if family.startswith("siglip") else normed
     elif family.startswith("aimv2"):
         normed = vision.rms_norm(last)
         pooled = normed.mean(1) if family.endswith("headless") else vision.head(normed)
     else:
-        pooled = vision.layernorm(last)[:, 0]
+        pooled = (vision.norm if family.startswith("dinov3") else vision.layernorm)(last)[:, 0]
     return model.visual_projection(pooled) if hasattr(model, "visual_projection") else pooled
 
 
@@ -128,7 +136,7 @@ def test_attention_and_mlp_add_up_to_the_residual_stream(encoder, pictures):
 
 def test_tokens_are_told_apart(encoder, family):
     prefix = PREFIX.get(family, ("cls",))
-    rows, columns = (3, 4) if family.startswith("dinov2") else (4, 4)
+    rows, columns = (3, 4) if family.startswith("dinov2") or family == "dinov3" else (4, 4)
     assert encoder.grid == (rows, columns)
     assert encoder.token_kinds == prefix + ("spatial",) * rows * columns
     assert encoder.has_cls == ("cls" in prefix)

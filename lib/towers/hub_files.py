@@ -3,26 +3,37 @@
 Only safetensors are read, no code of a checkpoint is run, and every weight of the model must be in the checkpoint.
 """
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from torch import nn
 
+from lib.files import read_json
 from lib.towers import hugging_face as families
+from lib.towers.folders import check_settings, check_weights
 from lib.towers.hugging_face import HuggingFaceTower
 
 _TOWERS: dict[str, type[HuggingFaceTower]] = {
     "clip": families.ClipTower,
     "clip_vision_model": families.ClipVisionTower,
+    "metaclip_2": families.MetaClip2Tower,
+    "metaclip_2_vision_model": families.MetaClip2VisionTower,
+    "mlcd": families.MlcdTower,
+    "mlcd_vision_model": families.MlcdTower,
     "siglip": families.SiglipTower,
     "siglip_vision_model": families.SiglipVisionTower,
     "aimv2": families.Aimv2Tower,
     "aimv2_vision_model": families.Aimv2VisionTower,
     "dinov2": families.Dinov2Tower,
     "dinov2_with_registers": families.Dinov2WithRegistersTower,
+    "dinov3_vit": families.Dinov3Tower,
+    "beit": families.BeitTower,
+    "ijepa": families.IJepaTower,
+    "vit_mae": families.MaeTower,
     "vit": families.VitTower,
     "deit": families.DeitTower,
 }
@@ -36,25 +47,50 @@ def hugging_face_tower(name: str) -> HuggingFaceTower:
     """The model `NAME` on the hub or in a folder; see `lib.models.load_encoder` for the errors."""
     import transformers
 
-    folder = Path(name).expanduser()
-    is_folder = name.startswith((".", "/", "~")) or folder.is_dir()
-    source = str(folder) if is_folder else name
-    if is_folder and not (folder / "config.json").is_file():
+    folder, source = local_folder(name)
+    if folder is not None and not (folder / "config.json").exists():
         raise FileNotFoundError(
             f"no model in {source}: it needs a config.json, model.safetensors and preprocessor_config.json"
         )
-    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    folder = folder or download(name)
+    check_settings(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in _TOWERS:
         _refuse(config.model_type)
     tower = _TOWERS[config.model_type]
+    for setting, value in tower.settings.items():
+        setattr(config, setting, value)
     named = [name for name in config.architectures or [] if name in tower.model_classes]
     model_class = named[0] if named else tower.model_classes[0]
-    if is_folder:
-        check_files(folder, model_class)
+    check_files(folder, model_class, source)
+    check_weights(folder, folder / "config.json")
     options = {"dtype": torch.float32, **tower.options}
-    model = load_model(source, getattr(transformers, model_class), config, options)
-    processor = transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    return tower(model, processor, source)
+    model = load_model(str(folder), getattr(transformers, model_class), config, options)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    return tower(model, processor, str(folder))
+
+
+def local_folder(name: str) -> tuple[Path | None, str]:
+    """The folder that a name means, if it is no name on the hub; and the name as errors say it."""
+    folder = Path(name).expanduser()
+    is_folder = name.startswith((".", "/", "~")) or folder.is_dir()
+    return (folder, str(folder)) if is_folder else (None, name)
+
+
+def download(name: str, weights: str = "model.safetensors") -> Path:
+    """The folder in which the hub's cache keeps a model: its settings, safetensors and tokenizer, and no code.
+
+    What is in the cache is found offline too.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch(*patterns: str) -> Path:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+
+    folder = fetch("*.json", "*.txt", "*.model", "*.jinja", "bpe.txt.gz")
+    index = folder / "model.safetensors.index.json"
+    shards = read_json(index).get("weight_map") if index.is_file() else None
+    return fetch(*({str(shard) for shard in shards.values()} if isinstance(shards, dict) else {weights}))
 
 
 def _refuse(model_type: str) -> NoReturn:
@@ -68,13 +104,13 @@ def _refuse(model_type: str) -> NoReturn:
     )
 
 
-def check_files(folder: Path, model_class: str) -> None:
+def check_files(folder: Path, model_class: str, source: str) -> None:
     """Raises FileNotFoundError where a folder lacks weights that may be read, or the preprocessing."""
     if not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(_no_weights(str(folder), model_class))
+        raise FileNotFoundError(_no_weights(source, model_class))
     if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
         raise FileNotFoundError(
-            f"no preprocessor_config.json in {folder}: it says how the model wants its pictures; "
+            f"no preprocessor_config.json in {source}: it says how the model wants its pictures; "
             "copy it from where the model comes from"
         )
 
@@ -88,20 +124,15 @@ def _no_weights(source: str, model_class: str) -> str:
 
 
 def load_model(source: str, model_class: type, config, options: dict) -> nn.Module:
-    """`model_class.from_pretrained`, of safetensors alone and of every weight; options: more of its arguments."""
-    try:
-        with _without_progress_bar() if Path(source).is_dir() else nullcontext():  # a download shows its bars
-            model, report = model_class.from_pretrained(
-                source,
-                config=config,
-                use_safetensors=True,
-                output_loading_info=True,
-                **options,
-            )
-    except OSError as error:
-        if "does not appear to have a file named" in str(error):
-            raise FileNotFoundError(_no_weights(source, model_class.__name__)) from error
-        raise
+    """`model_class.from_pretrained` of a folder, of safetensors alone and of every weight; options: more arguments."""
+    with _quietly():
+        model, report = model_class.from_pretrained(
+            source,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(_NEVER_READ))
     if missing:
         raise ValueError(
@@ -112,16 +143,18 @@ def load_model(source: str, model_class: type, config, options: dict) -> nn.Modu
 
 
 @contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """No bar for weights that are read in a moment: in a notebook it would be kept as an output."""
-    from transformers.utils import logging
+def _quietly() -> Iterator[None]:
+    """No bar for weights that are read in a moment: in a notebook it would be kept as an output; and no report of
+    weights that are left out, for what matters of it is an error here."""
+    from transformers.utils import logging as progress
 
-    was_enabled = logging.is_progress_bar_enabled()
-    if not was_enabled:
-        yield
-        return
-    logging.disable_progress_bar()
+    report, was_enabled = logging.getLogger("transformers.modeling_utils"), progress.is_progress_bar_enabled()
+    level = report.level
+    report.setLevel(logging.ERROR)
+    progress.disable_progress_bar()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        report.setLevel(level)
+        if was_enabled:
+            progress.enable_progress_bar()

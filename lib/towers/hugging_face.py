@@ -1,8 +1,9 @@
 """Vision transformers of Hugging Face's transformers: one small `Tower` for each family.
 
 What a model's E (the site `proj`) is: CLIP and AIMv2's LiT variant project into the space they share with texts; SigLIP
-and AIMv2 pool their tokens by attention, or by their mean in a checkpoint without that head; DINOv2, ViT and DeiT give
-the layer-normed CLS token. The pooler of a ViT is not read: classifiers lack it, and it would be random numbers.
+and AIMv2 pool their tokens by attention, or by their mean in a checkpoint without that head; I-JEPA and a BEiT that
+pools by mean give the mean of their patches; DINO, ViT, DeiT, MAE, MLCD and other BEiTs give the normed CLS token.
+The pooler of a ViT is not read: classifiers lack it, and it would be random numbers.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.towers.base import Tower, with_clear_errors
+from lib.towers.folders import check_tokenizer
 
 
 class HuggingFaceTransform:
@@ -40,12 +42,13 @@ class HuggingFaceTower(Tower):
     """A vision transformer, or the image part of a vision-text model; a subclass says how its family is built.
 
     Class attributes: `model_classes` of transformers, the first if config.json names none of them; `options` of their
-    `from_pretrained`; `block_path` from the image part to its blocks; `any_size` if the model takes pictures of other
-    sizes than config.json says.
+    `from_pretrained`; `settings` that replace those of config.json; `block_path` from the image part to its blocks;
+    `any_size` if the model takes pictures of other sizes than config.json says.
     """
 
     model_classes: tuple[str, ...]
     options: Mapping = MappingProxyType({})
+    settings: Mapping = MappingProxyType({})
     block_path = "encoder.layers"
     branches = ("self_attn", "mlp")
     any_size = False
@@ -95,9 +98,10 @@ class VisionTextTower(HuggingFaceTower):
 
     @cached_property
     def tokenizer(self):
-        """Made when the first text comes: images need none."""
+        """Made when the first text comes: images need none. Raises FileNotFoundError for a folder without one."""
         from transformers import AutoTokenizer
 
+        check_tokenizer(self.source)
         return with_clear_errors(
             f"the tokenizer of {self.source}",
             lambda: AutoTokenizer.from_pretrained(self.source, trust_remote_code=False),
@@ -119,6 +123,12 @@ class ClipTower(VisionTextTower):
     model_classes = ("CLIPModel",)
 
 
+class MetaClip2Tower(VisionTextTower):
+    """MetaCLIP 2: CLIP with texts in many languages."""
+
+    model_classes = ("MetaClip2Model",)
+
+
 class ClipVisionTower(HuggingFaceTower):
     """The image part of a CLIP, with its projection where the checkpoint has it, else with the layer-normed CLS."""
 
@@ -127,6 +137,18 @@ class ClipVisionTower(HuggingFaceTower):
     def embed_images(self, pixels: Tensor) -> Tensor:
         output = self.model(pixel_values=pixels)
         return output.image_embeds if hasattr(self.model, "visual_projection") else output.pooler_output
+
+
+class MetaClip2VisionTower(ClipVisionTower):
+    """The image part of a MetaCLIP 2."""
+
+    model_classes = ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection")
+
+
+class MlcdTower(HuggingFaceTower):
+    """MLCD: a CLIP-like tower with rotary positions."""
+
+    model_classes = ("MLCDVisionModel",)
 
 
 class SiglipTower(VisionTextTower):
@@ -205,3 +227,71 @@ class DeitTower(VitTower):
 
     model_classes = ("DeiTModel",)
     n_prefix = 2
+
+
+class Dinov3Tower(HuggingFaceTower):
+    """DINOv3's vision transformers: CLS, registers, rotary positions; a layer scale ends both branches of a block."""
+
+    model_classes = ("DINOv3ViTModel",)
+    block_path = "model.layer"
+    branches = ("layer_scale1", "layer_scale2")
+    any_size = True
+
+    def __init__(self, model: nn.Module, processor, source: str):
+        super().__init__(model, processor, source)
+        self.n_prefix = 1 + model.config.num_register_tokens
+
+
+class MaeTower(VitTower):
+    """The encoder of a masked autoencoder, which sees all patches, in their order."""
+
+    model_classes = ("ViTMAEModel",)
+    options = MappingProxyType({})
+    settings = MappingProxyType({"mask_ratio": 0.0})
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        order = torch.arange(self.grid[0] * self.grid[1], device=pixels.device)  # by which patches are sorted
+        noise = order.float().expand(len(pixels), -1)
+        return self.model(pixel_values=pixels, noise=noise).last_hidden_state[:, 0]
+
+
+class BeitTower(VitTower):
+    """BEiT. Its layer scales are factors in a block's code; here they end the branches as modules, to be read there."""
+
+    model_classes = ("BeitModel",)
+
+    def __init__(self, model: nn.Module, processor, source: str):
+        super().__init__(model, processor, source)
+        for block in self.blocks:
+            for branch, factor in zip(self.branches, ("lambda_1", "lambda_2"), strict=True):
+                scale = getattr(block, factor)
+                if isinstance(scale, nn.Parameter):
+                    delattr(block, factor)
+                    setattr(block, factor, 1.0)
+                    setattr(block, branch, _Scaled(getattr(block, branch), scale))
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        tokens = self.model(pixel_values=pixels).last_hidden_state
+        return tokens[:, 1:].mean(1) if self.model.config.use_mean_pooling else tokens[:, 0]
+
+
+class _Scaled(nn.Module):
+    """A module whose output (or the first part of it) is multiplied by a layer scale."""
+
+    def __init__(self, module: nn.Module, scale: nn.Parameter):
+        super().__init__()
+        self.module, self.scale = module, scale
+
+    def forward(self, *args, **options) -> Tensor | tuple:
+        output = self.module(*args, **options)
+        return (self.scale * output[0], *output[1:]) if isinstance(output, tuple) else self.scale * output
+
+
+class IJepaTower(VitTower):
+    """I-JEPA: no CLS."""
+
+    model_classes = ("IJepaModel",)
+    has_cls, n_prefix = False, 0
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        return self.model(pixel_values=pixels).last_hidden_state.mean(1)

@@ -2,12 +2,12 @@
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from lib.towers.hub_files import check_files, load_model
+from lib.towers.folders import check_settings, check_tokenizer, check_weights
+from lib.towers.hub_files import check_files, download, load_model, local_folder
 from lib.towers.hugging_face import ClipVisionTower, HuggingFaceTower, SiglipVisionTower
 
 _TOWERS: dict[str, type[HuggingFaceTower]] = {
@@ -15,8 +15,6 @@ _TOWERS: dict[str, type[HuggingFaceTower]] = {
     "siglip_vision_model": SiglipVisionTower,
 }
 """By `model_type` of the image tower's configuration."""
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 _CHANGES_ANSWERS = {
     "repetition_penalty": 1,
@@ -49,26 +47,23 @@ def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) ->
     """The LLaVA `NAME` on the hub or in a folder; see `lib.llava.load_llava` for the errors."""
     import transformers
 
-    folder = Path(name).expanduser()
-    is_folder = name.startswith((".", "/", "~")) or folder.is_dir()
-    source = str(folder) if is_folder else name
-    if is_folder and not (folder / "config.json").is_file():
+    folder, source = local_folder(name)
+    if folder is not None and not (folder / "config.json").exists():
         raise FileNotFoundError(
             f"no LLaVA in {source}: it needs a config.json, model.safetensors, a processor and a tokenizer"
         )
-    config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    folder = folder or download(name)
+    check_settings(folder)
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     block = _feature_block(config)
-    if is_folder:
-        check_files(folder, "LlavaForConditionalGeneration")
-        if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-            raise FileNotFoundError(
-                f"no tokenizer in {folder}: it needs a tokenizer.json; copy it from where the model comes from"
-            )
-    processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    check_files(folder, "LlavaForConditionalGeneration", source)
+    check_tokenizer(str(folder))
+    check_weights(folder, folder / "config.json")
+    processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     options = {"dtype": dtype} | ({} if device_map is None else {"device_map": device_map})
-    model = load_model(source, transformers.LlavaForConditionalGeneration, config, options)
+    model = load_model(str(folder), transformers.LlavaForConditionalGeneration, config, options)
     _warn_of_settings(model.generation_config, source)
-    tower = _TOWERS[config.vision_config.model_type](model.model.vision_tower, processor.image_processor, source)
+    tower = _TOWERS[config.vision_config.model_type](model.model.vision_tower, processor.image_processor, str(folder))
     return LlavaParts(model.eval().requires_grad_(False), processor, tower, block)
 
 

@@ -1,6 +1,5 @@
 """Image towers of open_clip, and how its models are loaded."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -9,7 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lib.files import naming, ordinary_file, quoted, read_json, safetensors_header
 from lib.towers.base import Tower, with_clear_errors
+from lib.towers.folders import check_settings, check_tokenizer, check_weights
+from lib.towers.hub_files import download, local_folder
+
+_CLIP_WORDS = 49408
+_PREPROCESSING = ("size", "mean", "std", "interpolation", "resize_mode")
+_TOKENIZER_SETTINGS = ("clean", "context_length", "strip_sep_token")
+"""Arguments of a tokenizer that a configuration may set: those that open_clip's own do; others could run code."""
 
 
 class OpenClipTower(Tower):
@@ -112,62 +119,105 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
     """`ARCH/PRETRAINED`, `FOLDER` or `hf-hub:OWNER/NAME`."""
     import open_clip
 
-    folder = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) or folder.is_dir():
+    folder, _ = local_folder(name)
+    if folder is not None:
         return folder_tower(folder, weights)
     if name.startswith("hf-hub:"):
-        _fetch_weights(name.removeprefix("hf-hub:"))
-        model = open_clip.create_model(name, require_pretrained=True)
-        return tower_of(model, lambda: open_clip.get_tokenizer(name))
+        return _hub_tower(name.removeprefix("hf-hub:"), weights)
     architecture, _, pretrained = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ValueError(f"open_clip has no architecture {architecture!r}; open_clip.list_models() names them all")
+    tag = open_clip.get_pretrained_cfg(architecture, pretrained)  # what its weights were trained with, also for others
     pretrained = weights or pretrained
-    known = open_clip.get_pretrained_cfg(architecture, pretrained)
-    if not known and pretrained != "none" and not Path(pretrained).is_file():
+    if not (tag and weights is None) and pretrained != "none" and not Path(pretrained).exists():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "no tag"
         raise ValueError(f"{pretrained!r} is neither a checkpoint file nor a tag of {architecture} ({tags})")
     with torch.random.fork_rng(devices=[]):  # random weights are the same ones each time
         torch.manual_seed(0)
         model = open_clip.create_model(
             architecture,
-            pretrained=None if pretrained == "none" else pretrained,
+            pretrained=pretrained if tag and weights is None else None,
             pretrained_text=False,  # the whole checkpoint or none of it
             # open_clip only warns when a tag's weights were trained with another activation than the architecture's
-            force_quick_gelu=bool(known.get("quick_gelu", False)),
+            force_quick_gelu=bool(tag.get("quick_gelu", False)),
+            force_preprocess_cfg={name: tag[name] for name in _PREPROCESSING if name in tag} or None,
         )
+    if pretrained != "none" and not (tag and weights is None):
+        load_weights(model, Path(pretrained))
     return tower_of(model, lambda: open_clip.get_tokenizer(architecture))
 
 
-def _fetch_weights(repository: str) -> None:
-    """Put the weights of a repository into the cache, or raise why not: open_clip would go on with random ones."""
-    from huggingface_hub import errors, hf_hub_download
+def _hub_tower(name: str, weights: str | None) -> Tower:
+    folder = download(name, "open_clip_model.safetensors")
+    if weights is None and not any(folder.glob("*.safetensors")):  # an older repository
+        weights = str(download(name, "open_clip_pytorch_model.bin") / "open_clip_pytorch_model.bin")
+    return folder_tower(folder, weights)
 
-    try:
-        hf_hub_download(repository, "open_clip_model.safetensors")
-    except errors.EntryNotFoundError:
-        hf_hub_download(repository, "open_clip_pytorch_model.bin")
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint file. Raises ValueError that names it for a damaged one, or one of another model."""
+    import open_clip
+
+    path = ordinary_file(path)
+    if path.suffix == ".safetensors":
+        safetensors_header(path)
+    with naming(path, "loaded"):
+        open_clip.load_checkpoint(model, str(path))
 
 
 def folder_tower(folder: Path, weights: str | None) -> Tower:
     """A folder with `open_clip_config.json`, a checkpoint and, for a vocabulary of its own, `bpe.txt.gz`."""
     import open_clip
 
-    if not (folder / "open_clip_config.json").is_file():
+    if not (folder / "open_clip_config.json").exists():
         raise FileNotFoundError(f"no CLIP in {folder}: it needs an open_clip_config.json and a checkpoint")
     if weights is None and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"no weights in {folder}: it needs an open_clip_model.safetensors")
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=weights is None)
-    if weights is not None:
-        open_clip.load_checkpoint(model, weights)
-    return tower_of(model, lambda: _folder_tokenizer(folder))
+    config = folder / "open_clip_config.json"
+    check_settings(folder)
+    text = _text_settings(config)
+    if weights is None:
+        check_weights(folder, config)
+    with naming(config, "made a model of"):
+        model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
+    load_weights(model, Path(weights) if weights else _checkpoint(folder))
+    return tower_of(model, lambda: _folder_tokenizer(folder, text))
 
 
-def _folder_tokenizer(folder: Path) -> Callable[[list[str]], Tensor]:
+def _text_settings(config: Path) -> dict:
+    """text_cfg of a configuration. Raises ValueError where it is damaged, or sets what no tokenizer is to be told."""
+    model = read_json(config).get("model_cfg")
+    text = model.get("text_cfg") if isinstance(model, dict) else None
+    if not isinstance(text, dict) or not isinstance(model.get("vision_cfg"), dict):
+        raise ValueError(f"{config} describes no CLIP: it has no model_cfg with a vision_cfg and a text_cfg")
+    unknown = set(text.get("tokenizer_kwargs") or ()) - set(_TOKENIZER_SETTINGS)
+    if unknown:
+        raise ValueError(f"{config} sets {quoted(sorted(unknown))} of the tokenizer, which this book does not pass on")
+    return text
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The weights of a folder: those of the usual names first, as in open_clip."""
+    usual = (folder / name for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"))
+    return next((path for path in usual if path.exists()), min(folder.glob("*.safetensors")))
+
+
+def _folder_tokenizer(folder: Path, text: dict) -> Callable[[list[str]], Tensor]:
+    """The tokenizer of a folder. Raises FileNotFoundError where its files are missing."""
     import open_clip
 
     vocabulary = folder / "bpe.txt.gz"
-    if not vocabulary.is_file():
-        return open_clip.get_tokenizer(f"local-dir:{folder}")
-    text_cfg = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
-    return open_clip.SimpleTokenizer(str(vocabulary), context_length=text_cfg["context_length"])
+    if vocabulary.exists():
+        ordinary_file(vocabulary)
+        length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+        with naming(vocabulary):
+            return open_clip.SimpleTokenizer(str(vocabulary), context_length=length)
+    if text.get("hf_tokenizer_name"):
+        check_tokenizer(str(folder))
+        return open_clip.get_tokenizer(f"local-dir:{folder}", trust_remote_code=False)
+    if text.get("vocab_size", _CLIP_WORDS) != _CLIP_WORDS:
+        raise FileNotFoundError(
+            f"no tokenizer in {folder}, so texts cannot be embedded: its {text['vocab_size']} words are not CLIP's "
+            f"{_CLIP_WORDS}; copy its bpe.txt.gz or tokenizer.json from where the model comes from"
+        )
+    return open_clip.get_tokenizer(f"local-dir:{folder}")
