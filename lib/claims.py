@@ -1,6 +1,5 @@
 """Published claims beside what a profile measured: `book/claims.yaml`, the notebooks' results, and a verdict each."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ def measurements(results: Path) -> dict[str, Measurement]:
     """What the notebooks of a profile measured, by claim id: the key `claims` of every `results/*.json`."""
     found = {}
     for file in sorted(Path(results).glob("*.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_results(file)
         for name, numbers in content.get("claims", {}).items():
             if numbers["value"] is not None:
                 found[name] = Measurement(numbers["value"], numbers["low"], numbers["high"], file.stem)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.artifacts import replacing
+from lib.artifacts import check_file, digest_of, replacing
+from lib.files import read_json
 from lib.metrics.intervals import Interval
 
 
@@ -15,13 +16,35 @@ def write_results(root: str | Path, notebook: str, results: dict[str, Any]) -> P
     """Write `root/results/<notebook>.json` in one step and return its path.
 
     Tables become lists of records, intervals `{value, low, high}`; NaN and infinity, for which JSON has no word, null.
-    Raises TypeError for what cannot be said in JSON.
+    Its digest goes into `<notebook>.json.sha256` beside it, which `sha256sum --check` reads. A rerun, with whatever
+    parameters, replaces the results of the run before. Raises TypeError for what cannot be said in JSON.
     """
     path = Path(root, "results", f"{notebook}.json")
     text = json.dumps(_plain(results), indent=1, allow_nan=False, ensure_ascii=False)
+    beside = _digest_file(path)
+    beside.unlink(missing_ok=True)  # so that it never stands beside other results
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+    with replacing(beside) as temporary:
+        temporary.write_text(f"{digest_of(path)}  {path.name}\n", encoding="utf-8")
     return path
+
+
+def read_results(path: str | Path) -> dict[str, Any]:
+    """What a file of results says. Raises Damaged where it is not as `write_results` wrote it."""
+    check_results(Path(path))
+    return read_json(path)
+
+
+def check_results(path: Path) -> None:
+    """Raises Damaged where a file of results is not as it was written; those without a digest pass."""
+    beside = _digest_file(path)
+    if beside.is_file():
+        check_file(path, beside.read_text(encoding="utf-8", errors="replace").partition(" ")[0] or "none")
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _plain(value: Any) -> Any:

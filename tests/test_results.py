@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lib.metrics import Interval
-from lib.results import write_results
+from lib.results import read_results, write_results
 
 
 def written(tmp_path, results):
@@ -46,3 +46,21 @@ def test_what_cannot_be_written_leaves_the_last_results_in_place(tmp_path):
     with pytest.raises(TypeError):
         write_results(tmp_path, "04_example", {"a": object()})
     assert json.loads((tmp_path / "results" / "04_example.json").read_text()) == {"a": 1}
+
+
+def test_results_that_are_not_as_they_were_written_are_refused_and_replaced_by_a_rerun(tmp_path):
+    path = write_results(tmp_path, "04_example", {"a": 1})
+    assert read_results(path) == {"a": 1}
+    path.write_text(path.read_text().replace("1", "7"))
+    with pytest.raises(ValueError, match=r"04_example.json is missing or damaged"):
+        read_results(path)
+    assert read_results(write_results(tmp_path, "04_example", {"a": 2})) == {"a": 2}
+    assert sorted(file.name for file in (tmp_path / "results").iterdir()) == [
+        "04_example.json",
+        "04_example.json.sha256",
+    ]
+
+
+def test_results_without_a_digest_are_read(tmp_path):
+    (tmp_path / "old.json").write_text('{"a": 1}')
+    assert read_results(tmp_path / "old.json") == {"a": 1}

@@ -169,7 +169,7 @@ def _refuse_others(out: Path, here: dict | None, meta: dict) -> None:
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     if here is None:
         in_the_way = [name for name in names if any(fnmatch(name, own) for own in _CONTENTS)]
-    elif _maker(here) != meta["made_by"]:
+    elif maker_of(here) != meta["made_by"]:
         in_the_way = ["meta.json"]
     elif here["hash"] != meta["hash"]:  # the folder is to be moved
         in_the_way = [name for name in names if not any(fnmatch(name, own) for own in (*_CONTENTS, *_ON_THE_WAY))]
@@ -182,7 +182,7 @@ def _refuse_others(out: Path, here: dict | None, meta: dict) -> None:
         )
 
 
-def _maker(meta: dict) -> str | None:
+def maker_of(meta: dict) -> str | None:
     """Who made an artifact; earlier versions did not say it."""
     if "made_by" in meta or "hash" not in meta:
         return meta.get("made_by")

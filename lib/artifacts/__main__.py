@@ -1,0 +1,94 @@
+"""`python -m lib.artifacts verify FOLDER` reads every artifact below a folder and says which are as they were written."""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lib.artifacts.digests import check_file, check_files
+from lib.artifacts.places import maker_of
+from lib.artifacts.writing import sound_meta
+from lib.results import read_results
+
+_ASIDE = re.compile(r"(?P<name>.+)\.(?P<mark>[0-9a-f]{16}|damaged)(-\d+)?")
+
+
+class Found(NamedTuple):
+    """An artifact: its path below the folder, who made it, its state, its bytes, and what else there is to say."""
+
+    path: str
+    made_by: str
+    state: str
+    size: int
+    note: str = ""
+
+
+def artifacts_below(root: Path) -> Iterator[Found]:
+    """Every folder with a meta.json or tensors of ours, and every file of results; read to the last byte."""
+    named = {path.parent for path in root.rglob("meta.json")}
+    loose = {path.parent for path in root.rglob("*.safetensors")} - named
+    inside_others = {folder for folder in loose if folder.parent in named}  # checkpoints
+    for folder in sorted(named | loose - inside_others):
+        yield _found(folder, root)
+    for path in sorted(root.rglob("results/*.json")):
+        state, note = _state(lambda path=path: (read_results(path), ("sound", ""))[1])
+        yield Found(str(path.relative_to(root)), "notebook", state, path.stat().st_size, note)
+
+
+def _found(folder: Path, root: Path) -> Found:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    made_by = "?"
+
+    def look() -> tuple[str, str]:
+        nonlocal made_by
+        meta = sound_meta(folder) or {}
+        made_by = maker_of(meta) or "?"
+        check_files(folder, meta)
+        for path in sorted(folder.rglob("*.safetensors")):
+            check_file(path)
+        if meta and not meta.get("complete"):
+            return "unfinished", "goes on when it is asked for again"
+        if aside := _ASIDE.fullmatch(folder.name):
+            return "kept", f"of another spec than {aside['name']}; delete it if it is not needed"
+        return "sound", "" if "digests" in meta else "of an earlier version, or saved by hand"
+
+    state, note = _state(look)
+    return Found(str(folder.relative_to(root)), made_by, state, size, note)
+
+
+def _state(look) -> tuple[str, str]:
+    try:
+        return look()
+    except (OSError, ValueError) as error:
+        return "DAMAGED", str(error)
+
+
+def verify(root: Path) -> int:
+    """Print the artifacts below a folder as a table; 1 where one of them is damaged, else 0."""
+    if not root.is_dir():
+        print(f"error: there is no folder {root}", file=sys.stderr)
+        return 2
+    rows = list(artifacts_below(root))
+    width = max((len(row.path) for row in rows), default=0)
+    for row in rows:
+        print(
+            f"{row.path:<{width}}  {row.made_by:<12}  {row.state:<10}  {row.size / 1e6:>10,.1f} MB  {row.note}".rstrip()
+        )
+    damaged, kept = (sum(row.state == state for row in rows) for state in ("DAMAGED", "kept"))
+    size = sum(row.size for row in rows if row.state == "kept") / 1e6
+    print(f"{len(rows)} artifacts, {damaged} damaged, {kept} kept of another spec ({size:,.1f} MB).")
+    return 1 if damaged else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m lib.artifacts", description=__doc__)
+    parser.add_argument("command", choices=["verify"])
+    parser.add_argument("folder", type=Path)
+    return verify(parser.parse_args(arguments).folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
