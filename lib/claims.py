@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.results import read_results
+
 AGREES, DIFFERS, UNDECIDED, OURS, NOT_RUN = "agrees", "differs", "undecided", "no published value", "not run here"
 
 

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.artifacts import replacing, spec_hash
+from lib.artifacts import check_files, digest_of, replacing, sound_meta, spec_hash, write_meta
 from lib.devices import bring, to_cpu
+from lib.files import read_json
 from lib.sae import SAE, SAEConfig
 from lib.sparse_codes import Codes
 from lib.training import train_sae
@@ -98,6 +99,8 @@ class Ensemble(nn.Module):
         with replacing(Path(folder) / "ensemble.json") as temporary:
             about = {"kind": type(self).__name__.lower(), "members": len(self.members)}
             temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
+            digest = digest_of(temporary)
+        write_meta(folder, {"digests": {"ensemble.json": digest}})
 
     @staticmethod
     def load(folder: str | os.PathLike, device: str | torch.device = "auto") -> "Ensemble":
@@ -105,9 +108,10 @@ class Ensemble(nn.Module):
         about = Path(folder) / "ensemble.json"
         if not about.is_file():
             raise FileNotFoundError(f"No ensemble in {folder}: ensemble.json is missing.")
-        told = json.loads(about.read_text(encoding="utf-8"))
-        if told["kind"] not in ENSEMBLES:
-            raise ValueError(f"Unknown ensemble {told['kind']!r} in {folder}; known are {', '.join(ENSEMBLES)}.")
+        check_files(Path(folder), sound_meta(folder) or {})
+        told = read_json(about)
+        if told.get("kind") not in ENSEMBLES:
+            raise ValueError(f"Unknown ensemble {told.get('kind')!r} in {folder}; known are {', '.join(ENSEMBLES)}.")
         return ENSEMBLES[told["kind"]]([SAE.load(Path(folder, str(i)), device) for i in range(told["members"])])
 
 

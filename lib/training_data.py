@@ -40,8 +40,8 @@ def as_activations(data: object) -> Activations:
         return _in_memory(data)
     if not isinstance(data, Sized) or not hasattr(data, "__iter__") or isinstance(data, dict | set | bytes):
         raise TypeError(
-            "An SAE is trained on a tensor or array (rows, d), an ActivationStore or its folder, an ActivationStream or "
-            f"a list of batches, not on {type(data).__name__}."
+            "An SAE is trained on a tensor or array (rows, d), an ActivationStore or its folder, an ActivationStream "
+            f"or a list of batches, not on {type(data).__name__}."
         )
     parts = list(data)
     try:

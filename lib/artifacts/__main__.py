@@ -1,4 +1,4 @@
-"""`python -m lib.artifacts verify FOLDER` reads every artifact below a folder and says which are as they were written."""
+"""`python -m lib.artifacts verify FOLDER` reads the artifacts below a folder and says which are damaged."""
 
 import argparse
 import re

@@ -11,10 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lib.artifacts import replacing
+from lib.artifacts import replacing, save_tensors
 from lib.hub.assembly import Weights, assemble, group_fractions, inexpressible, required
 from lib.hub.prisma import INPUT_NORMS
 from lib.hub.safe_files import Checkpoint
@@ -144,7 +143,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
     config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}
     folder = Path(folder)
     with replacing(folder / "sae_weights.safetensors") as temporary:
-        save_file({name: tensor.detach().cpu().float().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_tensors({name: tensor.detach().cpu().float().contiguous() for name, tensor in tensors.items()}, temporary)
     with replacing(folder / "cfg.json") as temporary:
         temporary.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.artifacts import replacing
+from lib.artifacts import replacing, save_tensors
 
 CONTEXT_LENGTH = 24  # tokens; the longest Menagerie caption needs fewer
 VISION = {"layers": 8, "width": 192, "head_width": 64, "mlp_ratio": 3.0, "patch_size": 16, "image_size": 112}
@@ -61,8 +61,6 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 def save_clip(folder: Path, state: dict[str, torch.Tensor], vocab_size: int) -> None:
     """Write `open_clip_config.json` and `open_clip_model.safetensors` (fp16): the layout `load_encoder` reads."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     config = {
         "model_cfg": {"embed_dim": EMBED_DIM, "vision_cfg": VISION, "text_cfg": {**TEXT, "vocab_size": vocab_size}},
@@ -71,4 +69,4 @@ def save_clip(folder: Path, state: dict[str, torch.Tensor], vocab_size: int) -> 
     with replacing(folder / "open_clip_config.json") as temporary:
         temporary.write_text(json.dumps(config, indent=2) + "\n")
     with replacing(folder / "open_clip_model.safetensors") as temporary:
-        save_file({name: value.detach().half().contiguous() for name, value in state.items()}, temporary)
+        save_tensors({name: value.half() for name, value in state.items()}, temporary)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.artifacts import replacing
+from lib.artifacts import replacing, save_tensors
 from lib.models import Encoder, load_encoder
 from lib.tiny_clip.architecture import to_pixels
 from lib.tiny_clip.pool import PicturePool
@@ -171,12 +171,10 @@ class TopKTrainer(TrainingRun):
         }
 
     def write_weights(self) -> None:
-        from safetensors.torch import save_file
-
         with replacing(self.folder / "config.json") as temporary:
             temporary.write_text(json.dumps({"k": self.plan.k}) + "\n", encoding="utf-8")
         with replacing(self.folder / "model.safetensors") as temporary:
-            save_file({name: value.detach().half().contiguous() for name, value in self.average.items()}, temporary)
+            save_tensors({name: value.half() for name, value in self.average.items()}, temporary)
 
 
 def seen(visual: nn.Module, pixels: Tensor) -> Iterator[Tensor]:

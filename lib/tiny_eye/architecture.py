@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.artifacts import replacing
+from lib.artifacts import replacing, save_tensors
 
 EYE = {
     "hidden_size": 160,
@@ -34,7 +34,6 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
 
 def save_eye(folder: Path, state: dict[str, torch.Tensor]) -> None:
     """Write `config.json`, `model.safetensors` (fp16) and `preprocessor_config.json`: the layout of the hub."""
-    from safetensors.torch import save_file
     from transformers import Dinov2Config, ViTImageProcessor
 
     folder, side = Path(folder), EYE["image_size"]
@@ -49,5 +48,4 @@ def save_eye(folder: Path, state: dict[str, torch.Tensor]) -> None:
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     with replacing(folder / "model.safetensors") as temporary:
-        half = {name: value.detach().half().contiguous() for name, value in state.items()}
-        save_file(half, temporary, metadata={"format": "pt"})
+        save_tensors({name: value.half() for name, value in state.items()}, temporary, {"format": "pt"})
