@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.data import ImageSet
+from lib.data import ImageSet, class_words
 from lib.fidelity import spliced_embeddings
 from lib.models import Encoder
+from lib.vocabulary import spoken
 
 PER_CLASS = 20  # training pictures behind a class's mean
 CLIP_SCALE = 100.0  # the largest that CLIP's own logit scale may become (arXiv 2103.00020, section 2.5)
@@ -40,7 +41,8 @@ def class_question(
     """Which class does a picture show? By texts where the encoder reads any, else by the means of training pictures.
 
     Asked about all pictures that have a class, or n of them drawn by the seed. Without classes that both sets share, a
-    picture is asked which of the pictures it is: its answer is its own embedding. Raises ValueError without pictures.
+    picture is asked which of the pictures it is: its answer is its own embedding. Raises ValueError without pictures, and
+    for two classes of one name.
     """
     names, labels = images.class_names, images.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.arange(len(images))
@@ -49,7 +51,7 @@ def class_question(
     chosen = images.subset(known) if n is None else images.subset(known).sample(n, seed)
     if names is None:
         return _which_picture(encoder, chosen)
-    names = [name.split(",")[0] for name in names]
+    names = [spoken(word) for word in class_words(names)]
     if not encoder.has_texts:
         return _nearest_mean(encoder, chosen, train) or _which_picture(encoder, chosen)
     texts, bare = (encoder.embed_texts([form.format(name) for name in names]).cpu() for form in (template, "{}"))

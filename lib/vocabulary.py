@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lib.data import ImageSet
 from lib.menagerie import HABITATS, SPECIES, STICKER_WORDS
 from lib.menagerie.captions import GROUPS
 from lib.menagerie.people import HAIRS, PRESENTATIONS
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
 SPECS = "menagerie, imagenet, wordfreq:5000, or the path of a text file with one word a line"
 
 
-def load_vocabulary(spec: str) -> list[str]:
+def load_vocabulary(spec: str, images: ImageSet | None = None) -> list[str]:
     """The words of a vocabulary, each once, in its order.
 
-    `menagerie`: what captions of the Menagerie name; `imagenet`: open_clip's names of ImageNet's 1,000 classes;
-    `wordfreq:5000`: the 5,000 most frequent words of English, by the package wordfreq; else a text file, one word a
-    line. Raises ValueError for an empty vocabulary or a number that is none, FileNotFoundError for a missing file,
-    ImportError where wordfreq is not installed.
+    "": what suits the pictures: the Menagerie's words for its own, else their classes, else ImageNet's; `menagerie`:
+    what captions of the Menagerie name; `imagenet`: open_clip's names of ImageNet's 1,000 classes; `wordfreq:5000`: the
+    5,000 most frequent words of English, by the package wordfreq; else a text file, one word a line. Raises ValueError
+    for an empty vocabulary or a number that is none, FileNotFoundError for a missing file, ImportError where wordfreq
+    is not installed.
     """
     family, _, size = spec.partition(":")
+    if not spec and images is not None:
+        return _that_suit(images)
     if spec == "menagerie":
         words = list(menagerie_words())
     elif spec == "imagenet":
@@ -41,6 +45,17 @@ def load_vocabulary(spec: str) -> list[str]:
     if not words:
         raise ValueError(f"the vocabulary {spec!r} has no word: give {SPECS}")
     return words
+
+
+def _that_suit(images: ImageSet) -> list[str]:
+    if images.spec.startswith("menagerie:"):
+        return load_vocabulary("menagerie")
+    return list(dict.fromkeys(map(spoken, images.class_names or ()))) or load_vocabulary("imagenet")
+
+
+def spoken(class_name: str) -> str:
+    """A class's name as a text says it: the first of its synonyms, with spaces for a folder's underscores."""
+    return class_name.split(",")[0].replace("_", " ").strip()
 
 
 def menagerie_words() -> dict[str, list[tuple[str, str | bool]]]:

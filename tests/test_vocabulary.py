@@ -66,3 +66,14 @@ def test_a_missing_or_empty_file_is_an_error_that_names_the_choices(tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="has no word"):
         load_vocabulary(str(tmp_path / "empty.txt"))
+
+
+def test_no_vocabulary_is_the_one_that_suits_the_pictures():
+    def pictures(spec, *classes):
+        return SimpleNamespace(spec=spec, class_names=classes or None)
+
+    assert load_vocabulary("", load_images("menagerie:val[:3]")) == load_vocabulary("menagerie")
+    birds = pictures("folder:birds", "Blue_Jay", "crane, bird", "crane, machine")
+    assert load_vocabulary("", birds) == ["Blue Jay", "crane"]
+    assert load_vocabulary("", pictures("folder:unsorted")) == load_vocabulary("imagenet")
+    assert load_vocabulary("imagenet", birds) == load_vocabulary("imagenet")
