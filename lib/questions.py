@@ -41,8 +41,8 @@ def class_question(
     """Which class does a picture show? By texts where the encoder reads any, else by the means of training pictures.
 
     Asked about all pictures that have a class, or n of them drawn by the seed. Without classes that both sets share, a
-    picture is asked which of the pictures it is: its answer is its own embedding. Raises ValueError without pictures, and
-    for two classes of one name.
+    picture is asked which of the pictures it is: its answer is its own embedding. Raises ValueError without pictures,
+    and for two classes of one name.
     """
     names, labels = images.class_names, images.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.arange(len(images))
