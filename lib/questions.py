@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lib.data import ImageSet, class_words
+from lib.devices import to_cpu
 from lib.fidelity import spliced_embeddings
 from lib.models import Encoder
 from lib.vocabulary import spoken
@@ -54,7 +55,7 @@ def class_question(
     names = [spoken(word) for word in class_words(names)]
     if not encoder.has_texts:
         return _nearest_mean(encoder, chosen, train) or _which_picture(encoder, chosen)
-    texts, bare = (encoder.embed_texts([form.format(name) for name in names]).cpu() for form in (template, "{}"))
+    texts, bare = (to_cpu(encoder.embed_texts([form.format(name) for name in names])) for form in (template, "{}"))
     told = f"Zero-shot: which of {len(names)} classes, each said as a text?"
     return Question(chosen, chosen.labels, texts, bare, encoder.logit_scale, "zero-shot class", told)
 
