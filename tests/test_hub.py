@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import random
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ def rewrite(path: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.filterwarnings("ignore:.* is of ViSAEBench")
 @pytest.mark.parametrize("case", cases(PEERS))
 def test_codes_and_reconstructions_are_those_of_the_library_that_saved_it(case):
     found = difference(PEERS, case)
@@ -41,7 +44,7 @@ def test_codes_and_reconstructions_are_those_of_the_library_that_saved_it(case):
 def test_every_library_is_among_the_fixtures():
     libraries = {case.split("/")[0] for case in cases(PEERS)}
     assert libraries >= {"dictionary_learning", "sae_for_vlm", "saelens", "saelens_export", "sparsify"}
-    assert libraries >= {"overcomplete", "saev", "saev_0_1", "prisma"}
+    assert libraries >= {"overcomplete", "saev", "saev_0_1", "prisma", "visaebench"}
 
 
 def test_matryoshka_levels_are_those_of_the_library():
@@ -97,6 +100,8 @@ def test_a_state_dict_of_overcomplete_needs_to_be_told_what_it_is():
         ("sparsify/topk", "cfg.json", {"skip_connection": True}, "adds a linear map of its input"),
         ("sparsify/topk", "cfg.json", {"activation": "groupmax"}, "its activation is 'groupmax'"),
         ("saelens/standard", "cfg.json", {"architecture": "temporal"}, "its architecture is 'temporal'"),
+        ("saelens/standard", "cfg.json", {"reshape_activations": "hook_z"}, "reads attention heads one by one"),
+        ("visaebench/topk", "config.json", {"activation": "softplus"}, "its activation 'softplus' is unknown"),
         ("saelens/standard", "cfg.json", {"activation_fn_str": "tanh-relu"}, "'standard with tanh-relu'"),
         ("saelens/standard", "cfg.json", {"normalize_activations": "batch"}, "input normalisation 'batch' is unknown"),
         ("prisma/topk_with_config_json", "config.json", {"activation_fn_str": "tanh-relu"}, "'tanh-relu' is neither"),
@@ -107,6 +112,124 @@ def test_what_an_sae_cannot_compute_is_refused_and_never_approximated(peers, cas
     rewrite(peers / case / file, **changes)
     with pytest.raises(ValueError, match=message):
         load_sae(peers / case)
+
+
+def with_tensors(path: Path, **changes) -> None:
+    """Add tensors to a file of weights, or take those out that are None; what lies around the tensors stays."""
+    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    state = {name: tensor for name, tensor in {**state, **changes}.items() if tensor is not None}
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+
+
+FILES = {
+    "sparsify/topk": "sae.safetensors",
+    "saelens/standard": "sae_weights.safetensors",
+    "saelens/batchtopk_in_training": "sae_weights.safetensors",
+    "saelens/gated": "sae_weights.safetensors",
+    "dictionary_learning/relu": "ae.pt",
+    "dictionary_learning/gated": "ae.pt",
+    "dictionary_learning/batchtopk": "ae.pt",
+    "overcomplete/jumprelu_state_dict": "sae.pt",
+    "visaebench/jumprelu": "sae.pt",
+}
+
+
+@pytest.mark.filterwarnings("ignore:.* is of ViSAEBench")
+@pytest.mark.parametrize("case", FILES)
+def test_a_tensor_that_is_missing_or_that_nobody_reads_is_named_with_the_file(case, peers):
+    path = peers / case / FILES[case]
+    whole = path.read_bytes()
+    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    essential = [name for name in state if name not in ("k", "multiplier", "scaling_factor", "dictionary.multiplier")]
+    for name in essential:
+        path.write_bytes(whole)
+        with_tensors(path, **{name: None})
+        said = sentence_of(peers / case)
+        assert said is not None or name in ("jump_thresholds", "decoder.bias"), name
+        assert said is None or str(path) in said or "config.json tells" in said
+    path.write_bytes(whole)
+    with_tensors(path, W_skip=torch.zeros(16, 16))
+    assert "W_skip" in sentence_of(peers / case)
+    assert str(path) in sentence_of(peers / case)
+
+
+def sentence_of(folder: Path) -> str | None:
+    """What load_sae says against a folder: one line that is not long."""
+    said = None
+    try:
+        load_sae(folder)
+    except (ValueError, OSError) as error:
+        said = str(error)
+    assert said is None or ("\n" not in said and len(said) < 700)
+    return said
+
+
+def test_a_setting_that_is_missing_is_named_with_its_file(peers):
+    for case, name in (("saelens/topk", "k"), ("visaebench/topk", "k"), ("saelens/matryoshka_in_training", "k")):
+        path = next((peers / case).glob("c*.json"))
+        values = json.loads(path.read_text())
+        path.write_text(json.dumps({key: value for key, value in values.items() if key != name}))
+        assert f"{path} lacks the setting 'k'." in sentence_of(peers / case)
+
+
+def test_weights_that_are_not_finite_are_refused(peers):
+    with_tensors(peers / "sparsify" / "topk" / "sae.safetensors", b_dec=torch.full((16,), torch.nan))
+    assert "sae.safetensors holds NaN or infinity in b_dec" in sentence_of(peers / "sparsify" / "topk")
+
+
+def test_saelens_norm_is_in_the_threshold_whether_it_was_folded_or_not():
+    """From 6.54.9 on, folding the activations' scale divides BatchTopK's threshold by it."""
+    for name in ("batchtopk_norm_folded", "batchtopk_norm_not_folded"):
+        for_inference, in_training = (load_sae(PEERS / "saelens" / case) for case in (name, f"{name}_in_training"))
+        x = load_file(PEERS / "saelens" / name / "expected.safetensors")["x"]
+        assert for_inference.encode(x).count_nonzero() > 50
+        torch.testing.assert_close(in_training.encode(x), for_inference.encode(x))
+        torch.testing.assert_close(for_inference.threshold, in_training.threshold.expand(48))
+
+
+def test_visaebench_is_read_from_yaml_and_safetensors_too_and_its_scale_is_warned_of(peers):
+    folder = peers / "visaebench" / "topk"
+    with pytest.warns(UserWarning, match=r"trains on standardised activations .* \(x - mean\) / std"):
+        expected = load_sae(folder)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in values.items()))
+    (folder / "config.json").unlink()
+    save_file(torch.load(folder / "sae.pt", weights_only=True), folder / "model.safetensors")
+    (folder / "sae.pt").unlink()
+    with pytest.warns(UserWarning, match="ViSAEBench"):
+        assert torch.equal(load_sae(folder).W_enc, expected.W_enc)
+    (folder / "config.yaml").write_text("k:\t5\n\tx")
+    assert "config.yaml cannot be read as YAML" in sentence_of(folder)
+
+
+def test_a_compressed_archive_is_not_opened(tmp_path):
+    torch.save({"encoder.weight": torch.zeros(100, 100)}, tmp_path / "plain.pt")
+    packed = zipfile.ZipFile(tmp_path / "ae.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert "is compressed, as torch.save never does" in sentence_of(tmp_path / "ae.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", sorted({**FILES, "prisma/topk": "", "saev/topk": "", "overcomplete/topk": ""}))
+def test_a_damaged_file_is_read_as_it_was_or_gives_one_sentence_that_names_it(case, peers):
+    """Twenty seeded mutations of each file: bytes changed, cut off, emptied, a pointer of Git LFS in its place."""
+    draw = random.Random(case)
+    files = [path for path in (peers / case).iterdir() if path.name != "expected.safetensors"]
+    for path in files:
+        whole = path.read_bytes()
+        damaged = [b"", b"version https://git-lfs.github.com/spec/v1\n", whole[: draw.randrange(len(whole))]]
+        for _ in range(17):
+            copy = bytearray(whole)
+            for _ in range(draw.randint(1, 4)):
+                copy[draw.randrange(len(copy) if draw.random() < 0.5 else min(len(copy), 600))] = draw.randrange(256)
+            damaged.append(bytes(copy))
+        for content in damaged:
+            path.write_bytes(content)
+            said = sentence_of(peers / case)
+            assert said is None or str(peers / case) in said
+        path.write_bytes(whole)
 
 
 def test_scaled_training_activations_that_the_file_does_not_hold_are_warned_of(peers):
@@ -172,7 +295,7 @@ def test_a_truncated_file_is_reported_in_one_sentence(tmp_path):
         load_sae(tmp_path)
     (tmp_path / "ae.pt").rename(tmp_path / "sae.safetensors")
     (tmp_path / "cfg.json").write_text('{"k": 4}')
-    with pytest.raises(ValueError, match=r"sae\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"sae\.safetensors cannot be read as safetensors"):
         load_sae(tmp_path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib.hub.safe_files import names
 from lib.sae import SAE, SAEConfig
 
 
@@ -90,12 +91,12 @@ def just_below(threshold: Tensor) -> Tensor:
     return torch.nextafter(threshold.detach().float(), torch.tensor(-torch.inf)).double()
 
 
-def required(state: Mapping[str, Tensor], names: Sequence[str], path: Path) -> list[Tensor]:
+def required(state: Mapping[str, Tensor], wanted: Sequence[str], path: Path) -> list[Tensor]:
     """The named tensors; raises ValueError telling which are missing and what is there."""
-    missing = [name for name in names if name not in state]
+    missing = [name for name in wanted if not isinstance(dict.get(state, name), Tensor)]
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(map(str, state)) or 'nothing'}.")
-    return [state[name] for name in names]
+        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {names(state)}.")
+    return [state[name] for name in wanted]
 
 
 def inexpressible(path: Path, what: str) -> ValueError:

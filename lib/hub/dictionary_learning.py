@@ -41,6 +41,7 @@ def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
         return assemble(Weights.of(**matrices, b_enc=b_enc, b_dec=state["decoder.bias"], centred=False), kind="relu")
     (b_dec,) = required(state, ("b_dec",), path)
     kind, k = _kind(checkpoint, unsaid), _k(checkpoint, unsaid)
+    state.ignore("threshold")  # TopK's, which its inference does without
     threshold = state["threshold"] if kind == "batchtopk" else None
     return assemble(Weights.of(**matrices, b_enc=b_enc, b_dec=b_dec, threshold=threshold), kind=kind, k=k)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from lib.devices import choose_device
-from lib.hub import dictionary_learning, overcomplete, prisma, saelens, saev, sparsify
+from lib.files import naming
+from lib.hub import dictionary_learning, overcomplete, prisma, saelens, saev, sparsify, visaebench
+from lib.hub.assembly import inexpressible
 from lib.hub.remote import PREFIX, download
-from lib.hub.safe_files import Checkpoint, StandIn
+from lib.hub.safe_files import Checkpoint, StandIn, names
 from lib.sae import SAE
 
 WEIGHTS = (
@@ -19,14 +21,16 @@ WEIGHTS = (
     "ae.pt",
     "weights.pt",
     "sae.pt",
+    "model.pt",
 )
 """Files of weights that a folder is searched for, in this order; others have to be named."""
 
+_BY_NAME = {"sae_weights.safetensors": "saelens", "sae.safetensors": "sparsify"}
 _UNSAID = ("kind", "k", "threshold")
 
 
 def _own(checkpoint: Checkpoint, unsaid: dict) -> SAE:
-    return SAE.load(checkpoint.path.parent)
+    return SAE.load(checkpoint.path.parent, "cpu")
 
 
 FORMATS: dict[str, Callable[[Checkpoint, dict], SAE]] = {
@@ -37,6 +41,7 @@ FORMATS: dict[str, Callable[[Checkpoint, dict], SAE]] = {
     "overcomplete": overcomplete.load,
     "saev": saev.load,
     "prisma": prisma.load,
+    "visaebench": visaebench.load,
 }
 """By name, what reads a library's files."""
 
@@ -44,9 +49,10 @@ FORMATS: dict[str, Callable[[Checkpoint, dict], SAE]] = {
 def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | torch.device = "auto", **unsaid) -> SAE:
     """The dictionary of a local folder or file, or of `hf:owner/name[/folder or file][@revision]`, ready for inference.
 
-    format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev or prisma; None:
-    by the files. unsaid: `kind`, `k`, `threshold`, where a file does not tell. Codes and reconstructions are those of
-    the library (tested to 1e-5); what `SAE` cannot compute raises ValueError. Nothing in a file is ever run.
+    format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev, prisma or
+    visaebench; None: by the files. unsaid: `kind`, `k`, `threshold`, where a file does not tell. Codes and
+    reconstructions are those of the library (tested to 1e-5); what `SAE` cannot compute raises ValueError, which names
+    the file. Nothing in a file is ever run.
     Raises FileNotFoundError where nothing is found, ConnectionError where the hub cannot be reached.
     """
     if format is not None and format not in FORMATS:
@@ -54,9 +60,14 @@ def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | t
     if unknown := set(unsaid) - set(_UNSAID):
         raise ValueError(f"load_sae takes {', '.join(_UNSAID)}; it knows no {', '.join(sorted(unknown))}.")
     text = os.fspath(spec)
-    place = download(text, WEIGHTS) if text.startswith(PREFIX) else Path(text)
+    place = download(text, WEIGHTS) if text.startswith(PREFIX) else Path(text).expanduser()
     checkpoint = Checkpoint(_weights(place, text))
-    return FORMATS[format or detect(checkpoint)](checkpoint, unsaid).to(choose_device(device))
+    with naming(checkpoint.path):
+        sae = FORMATS[format or detect(checkpoint)](checkpoint, unsaid)
+        if unknown := checkpoint.unused():
+            raise inexpressible(checkpoint.path, f"it also holds {names(unknown)}, which no part of an SAE here reads")
+        sae.check_finite(str(checkpoint.path))
+    return sae.to(choose_device(device))
 
 
 def _weights(place: Path, spec: str) -> Path:
@@ -80,10 +91,11 @@ def _weights(place: Path, spec: str) -> Path:
 def detect(checkpoint: Checkpoint) -> str:
     """Name of the format, from the file's name, the settings beside it and the tensors in it."""
     path, config = checkpoint.path, checkpoint.config or {}
+    if visaebench.NAMES & set(config) and "trainer" not in config and path.name not in _BY_NAME:
+        return "visaebench"
     if path.suffix == ".safetensors":
-        by_name = {"sae_weights.safetensors": "saelens", "sae.safetensors": "sparsify"}
-        if path.name in by_name:
-            return by_name[path.name]
+        if path.name in _BY_NAME:
+            return _BY_NAME[path.name]
         if {"d", "kind"} <= set(config):
             return "own"
     elif checkpoint.header is not None:
@@ -91,20 +103,20 @@ def detect(checkpoint: Checkpoint) -> str:
     elif isinstance(checkpoint.content, StandIn):
         return "overcomplete"
     elif isinstance(checkpoint.content, dict):
-        names = set(checkpoint.content)
-        if {"cfg", "state_dict"} <= names or "activation_fn_str" in config:
+        inside = set(checkpoint.content)
+        if {"cfg", "state_dict"} <= inside or "activation_fn_str" in config:
             return "prisma"
-        if any(str(name).startswith("dictionary.") for name in names):
+        if any(str(name).startswith("dictionary.") for name in inside):
             return "overcomplete"
-        if "encoder.weight" in names or {"W_enc", "threshold"} <= names:
+        if "encoder.weight" in inside or {"W_enc", "threshold"} <= inside:
             return "dictionary_learning"
     raise ValueError(
         f"{path} is of no layout known here: it holds {_shown(checkpoint)}, with "
-        f"{', '.join(sorted(config)[:20]) or 'no settings'} beside it. If you know the library, name it: format= one "
-        f"of {', '.join(FORMATS)}."
+        f"{names(sorted(config)) if config else 'no settings'} beside it. If you know the library, name it: format= "
+        f"one of {', '.join(FORMATS)}."
     )
 
 
 def _shown(checkpoint: Checkpoint) -> str:
     content = checkpoint.content
-    return ", ".join(map(str, list(content)[:20])) if isinstance(content, dict) else f"a {type(content).__name__}"
+    return names(content) if isinstance(content, dict) else f"a {type(content).__name__}"

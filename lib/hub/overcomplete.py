@@ -20,7 +20,8 @@ _NORM = "encoder.final_block.1."
 def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
     """Linear encoders, with a batch norm or without, and their ReLU, TopK, BatchTopK and JumpReLU selections."""
     module = checkpoint.content if isinstance(checkpoint.content, StandIn) else None
-    state = flat_state(module) if module else checkpoint.content
+    state = checkpoint.tensors(flat_state(module)) if module else checkpoint.content
+    state.ignore("dictionary.", "encoder.tied_to.", f"{_NORM}num_batches_tracked")  # fused, tied, of training
     dictionary = _dictionary(checkpoint, state, module)
     W_enc, b_enc = _encoder(checkpoint, state, module, dictionary)
     settings = _selection(checkpoint, state, module, unsaid)

@@ -33,6 +33,7 @@ def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
     if config.get("architecture", "standard") == "gated":
         if kind != "relu":
             raise inexpressible(path, f"it is gated with activation {kind!r}")
+        state.ignore("b_enc")  # it stays where it began
         b_gate, b_mag, r_mag = required(state, ("b_gate", "b_mag", "r_mag"), path)
         weights = Weights.gated(W_enc=W_enc, W_dec=W_dec, b_dec=b_dec, b_gate=b_gate, b_mag=b_mag, r_mag=r_mag)
         return assemble(weights, kind="jumprelu", input_norm=INPUT_NORMS[norm])
@@ -46,7 +47,9 @@ def _parts(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict]:
     content = checkpoint.content
     if "state_dict" in content and "cfg" in content:
         pickled = content["cfg"]
-        return vars(pickled) if isinstance(pickled, StandIn) else dict(pickled), content["state_dict"]
+        return vars(pickled) if isinstance(pickled, StandIn) else dict(pickled), checkpoint.tensors(
+            content["state_dict"]
+        )
     if checkpoint.config is None:
         raise ValueError(f"{checkpoint.path} has no settings in it and no config.json beside it.")
     return checkpoint.config, content

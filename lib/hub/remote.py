@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from lib.downloads import endpoint, plain_errors
 from lib.hub.card import facts_of, model_card
+from lib.hub.safe_files import SETTINGS
 from lib.sae import SAE
 from lib.sae_origin import Origin
 
 PREFIX = "hf:"
-_SETTINGS = ("config.json", "cfg.json")
 
 
 def download(spec: str, weights: Sequence[str]) -> Path:
@@ -33,9 +33,9 @@ def download(spec: str, weights: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     repo, place = f"{owner}/{name}", PurePosixPath(inner)
-    wanted = [place / file for file in (*weights, *_SETTINGS)]
+    wanted = [place / file for file in (*weights, *SETTINGS)]
     if place.suffix:
-        wanted = [place, *(folder / file for folder in (place.parent, place.parent.parent) for file in _SETTINGS)]
+        wanted = [place, *(folder / file for folder in (place.parent, place.parent.parent) for file in SETTINGS)]
     patterns = [str(path) for path in wanted]
     with plain_errors(repo):
         root = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, endpoint=endpoint())

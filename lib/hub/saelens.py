@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from lib.artifacts import replacing, save_tensors
+from lib.files import quoted
 from lib.hub.assembly import Weights, assemble, group_fractions, inexpressible, required
 from lib.hub.prisma import INPUT_NORMS
-from lib.hub.safe_files import Checkpoint
+from lib.hub.safe_files import Checkpoint, Settings
 from lib.sae import KINDS, SAE, above_threshold, row_top_k
 from lib.sae_origin import Origin
 
@@ -40,6 +41,8 @@ def _load(checkpoint: Checkpoint) -> SAE:
     config = _as_version_6(checkpoint.config)
     if "scaling_factor" in state and not torch.all(state["scaling_factor"] == 1):
         raise inexpressible(path, "its codes are rescaled by a fine-tuned scaling_factor")
+    if (reshaped := config.get("reshape_activations", "none")) not in ("none", None):
+        raise inexpressible(path, f"it reads attention heads one by one (reshape_activations {quoted(reshaped)})")
     norm = _input_norm(checkpoint, config.get("normalize_activations"))
     W_enc, W_dec, b_dec = required(state, ("W_enc", "W_dec", "b_dec"), path)
     shared = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec, "centred": config.get("apply_b_dec_to_input", True)}
@@ -73,12 +76,13 @@ def _as_theirs(sae: SAE) -> tuple[str, dict[str, Tensor]]:
     return "jumprelu", tensors | {"threshold": sae.threshold.clamp(min=0).expand(sae.n_features)}
 
 
-def _as_version_6(config: dict) -> dict:
+def _as_version_6(config: Settings) -> Settings:
     """Older files name the activation, and TopK by it."""
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
-    config = {"architecture": "standard", **config}
+    config = Settings({"architecture": "standard", **config}, config.path)
     if activation == "topk" and config["architecture"] == "standard":
-        config |= {"architecture": "topk", "k": config["activation_fn_kwargs"]["k"]}
+        k = Settings(config["activation_fn_kwargs"], config.path)["k"]
+        config |= {"architecture": "topk", "k": k}
     elif activation not in ("relu", "topk"):
         config |= {"architecture": f"{config['architecture']} with {activation}"}
     return config
@@ -143,7 +147,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
     config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}
     folder = Path(folder)
     with replacing(folder / "sae_weights.safetensors") as temporary:
-        save_tensors({name: tensor.detach().cpu().float().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_tensors({name: tensor.detach().float() for name, tensor in tensors.items()}, temporary)
     with replacing(folder / "cfg.json") as temporary:
         temporary.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return folder

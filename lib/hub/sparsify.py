@@ -6,7 +6,7 @@ from lib.sae import SAE
 
 
 def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
-    """TopK autoencoders; transcoders, skip connections, signed and group-max codes are refused."""
+    """TopK autoencoders; transcoders, skip connections (W_skip), signed and group-max codes are refused."""
     config = checkpoint.config or {}
     for setting, what in (
         ("transcode", "it is a transcoder, which predicts another site"),
@@ -19,6 +19,8 @@ def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:
         raise inexpressible(checkpoint.path, f"its activation is {config['activation']!r}, not 'topk'")
     if "k" not in config:
         raise ValueError(f"{checkpoint.path} has no cfg.json beside it that tells k.")
+    if "W_skip" in checkpoint.content:
+        raise inexpressible(checkpoint.path, "it adds a linear map of its input to the reconstruction (W_skip)")
     names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     encoder, b_enc, decoder, b_dec = required(checkpoint.content, names, checkpoint.path)
     return assemble(Weights.of(W_enc=encoder.t(), b_enc=b_enc, W_dec=decoder, b_dec=b_dec), kind="topk", k=config["k"])

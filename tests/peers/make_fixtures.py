@@ -184,6 +184,19 @@ def saelens(root: Path, sources: Path) -> None:
         (root / case / "expected.safetensors").replace(root / f"{case}_in_training" / "expected.safetensors")
         record_saelens(root / case, sl)
 
+    for case, scale in (("batchtopk_norm_folded", 3.0), ("batchtopk_norm_not_folded", 1.0)):
+        one = sl.BatchTopKTrainingSAE(sl.BatchTopKTrainingSAEConfig(**shared, k=K))
+        perturb(one)
+        one.W_dec.data *= 0.3 + torch.rand(F, 1)  # the norms count in the threshold's units
+        one.topk_threshold += 0.5
+        one.fold_activation_norm_scaling_factor(scale)  # from 6.54.9 on the threshold too
+        one.save_inference_model(fresh(root, case))
+        record_saelens(root / case, sl)
+        one.save_model(fresh(root, f"{case}_in_training"))
+        (root / f"{case}_in_training" / "expected.safetensors").write_bytes(
+            (root / case / "expected.safetensors").read_bytes()
+        )
+
 
 def record_saelens(folder: Path, sl: types.ModuleType) -> None:
     loaded = sl.SAE.load_from_disk(folder)
@@ -199,6 +212,40 @@ def saelens_export(root: Path, sources: Path) -> None:
 
     for folder in sorted(root.iterdir()):
         record_saelens(folder, sl)
+
+
+def visaebench(root: Path, sources: Path) -> None:
+    """It has no writer: files in the layouts that its loader documents."""
+    hide("visaebench.backbones", "visaebench.data", "visaebench.metrics")  # vision models and data sets
+    from visaebench.hub.loader import load_sae
+    from visaebench.version import __version__
+
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) / 4
+
+    plain = {"encoder.weight": draw(F, D), "encoder.bias": draw(F), "decoder.weight": draw(F, D)}
+    of_overcomplete = {
+        "encoder.final_block.0.weight": draw(F, D),
+        "encoder.final_block.0.bias": draw(F),
+        "dictionary._weights": draw(F, D),
+        "dictionary.multiplier": torch.tensor(0.3),
+    }
+    sizes = {"input_dim": D, "hidden_dim": F, "k": K}
+    cases = {
+        "topk": (plain | {"decoder.bias": draw(D)}, sizes | {"activation": "topk"}),
+        "batchtopk": (plain, sizes | {"activation": "batchtopk", "threshold": 0.2}),
+        "batchtopk_running": (plain | {"_running_threshold": torch.tensor(0.3)}, sizes | {"sae_type": "BatchTopK"}),
+        "jumprelu": (plain | {"jump_thresholds": draw(F).abs()}, sizes | {"activation": "jumprelu"}),
+        "of_overcomplete": (of_overcomplete, sizes | {"architecture": "batchtopk", "threshold": 0.1}),
+    }
+    for case, (state, config) in cases.items():
+        folder = fresh(root, case)
+        torch.save(state, folder / "sae.pt")
+        (folder / "config.json").write_text(json.dumps(config))
+        codes, decoded = load_sae(str(folder), device="cpu")(inputs())
+        record(folder, __version__, codes, decoded)
 
 
 def sparsify(root: Path, sources: Path) -> None:
@@ -343,6 +390,7 @@ LIBRARIES = {
         saev_0_1,
         saev,
         prisma,
+        visaebench,
     )
 }
 

@@ -19,7 +19,7 @@ if [ ! -f $peers/.installed ]; then
     tqdm pyyaml scikit-learn scipy natsort simple-parsing typeguard pillow packaging requests tyro orjson polars
   # --no-deps: their own pins conflict with each other; what an SAE class itself needs is installed above
   $peers/bin/python -m pip install --quiet --no-deps dictionary-learning==0.1.0 sae-lens==6.54.12 eai-sparsify==1.3.3 \
-    overcomplete==0.3.0 saev==0.1.0 transformer-lens==3.9.0
+    overcomplete==0.3.0 saev==0.1.0 transformer-lens==3.9.0 visaebench==0.1.0
   touch $peers/.installed
 fi
 
@@ -38,7 +38,7 @@ Prisma-Multimodal/ViT-Prisma aa5ff6ad7c2d596fb78b473a6e33f39d6b872063
 END
 
 $python -m tests.peers.exports $out/saelens_export
-for library in dictionary_learning sae_for_vlm saelens saelens_export sparsify overcomplete saev_0_1 saev prisma; do
+for library in dictionary_learning sae_for_vlm saelens saelens_export sparsify overcomplete saev_0_1 saev prisma visaebench; do
   SPARSIFY_DISABLE_TRITON=1 $peers/bin/python tests/peers/make_fixtures.py $out --sources $sources $library > $out/log 2>&1 \
     || { cat $out/log; exit 1; }
 done
