@@ -1,6 +1,6 @@
 """Killed at any moment, run four at a time, or with any bit flipped: numbers are right, or one sentence says why not.
 
-The work runs in forks of the test process, so that a kill costs little; `make test-long` tries many more than `make test`.
+The work runs in forks of the test process, so that a kill costs little; `make test-long` tries far more.
 """
 
 import json
