@@ -133,3 +133,25 @@ def test_a_released_dictionary_in_prismas_format_is_measured_and_spliced_as_ours
     torch.testing.assert_close(found, hooked(encoder, "1.mlp_out", prisma), rtol=1e-3, atol=1e-4)
     x = store[:]
     assert fit_tokens(sae, store).ours == pytest.approx(reconstruction(x, prisma(x)), rel=1e-4)
+
+
+def test_a_store_is_read_some_pictures_at_a_time(store, monkeypatch):
+    """ImageNet's validation pictures at all tokens are 240 GB in float64: no more than a block is ever held."""
+    from lib import fidelity
+
+    sae, read = dictionary("topk"), []
+    whole = fit_tokens(sae, store)
+    take = type(store)._read
+
+    def counted(self, rows):
+        read.append(len(rows))
+        return take(self, rows)
+
+    monkeypatch.setattr(type(store), "_read", counted)
+    monkeypatch.setattr(fidelity, "_DENSE_CODES", 2 * T * sae.n_features)
+    in_blocks = fit_tokens(sae, store)
+    assert max(read) == 2 * T
+    assert sum(read) == 2 * len(store)
+    assert torch.equal(in_blocks.l0, whole.l0)
+    assert in_blocks.ours == pytest.approx(whole.ours, rel=1e-9)
+    assert in_blocks.published == pytest.approx(whole.published, rel=1e-9)

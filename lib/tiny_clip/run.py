@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.artifacts import replacing
+from lib.devices import bring, choose_device
 from lib.tiny_clip.pool import PicturePool
 
 
@@ -59,9 +60,9 @@ class TrainingRun(ABC):
     """
 
     def __init__(
-        self, pool: PicturePool, plan: RunPlan, folder: Path, model: nn.Module, heads: nn.Module, device: str = "cpu"
+        self, pool: PicturePool, plan: RunPlan, folder: Path, model: nn.Module, heads: nn.Module, device: str = "auto"
     ):
-        self.pool, self.plan, self.folder, self.device = pool, plan, Path(folder), torch.device(device)
+        self.pool, self.plan, self.folder, self.device = pool, plan, Path(folder), choose_device(device)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.model, self.heads = model.to(self.device), heads.to(self.device)
         self.optimizer = self._optimizer()
@@ -168,7 +169,7 @@ class TrainingRun(ABC):
                 yield batch.result()
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        batch = {name: bring(value, self.device) for name, value in batch.items()}
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
         with torch.autocast(self.device.type, torch.bfloat16):

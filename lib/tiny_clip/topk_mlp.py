@@ -154,7 +154,7 @@ class TopKTrainer(TrainingRun):
     The teacher is the embedded CLIP as it ships, the pupil the same with TopK MLPs.
     """
 
-    def __init__(self, pool: PicturePool, plan: TopKPlan, folder: Path, device: str = "cpu"):
+    def __init__(self, pool: PicturePool, plan: TopKPlan, folder: Path, device: str = "auto"):
         self.teacher = load_encoder("tiny", device=device).model.visual
         pupil = with_topk(load_encoder("tiny", device=device), plan.k).model.visual
         super().__init__(pool, plan, folder, pupil.train().requires_grad_(True), nn.Identity(), device)

@@ -55,7 +55,7 @@ def named_species(caption: str) -> int:
 class TinyClipTrainer(TrainingRun):
     """One run of the embedded CLIP in a folder, which also gets `bpe.txt.gz`; resumes what it finds there."""
 
-    def __init__(self, pool: PicturePool, plan: TrainingPlan, folder: Path, device: str = "cpu"):
+    def __init__(self, pool: PicturePool, plan: TrainingPlan, folder: Path, device: str = "auto"):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "bpe.txt.gz").is_file():

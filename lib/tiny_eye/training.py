@@ -25,7 +25,7 @@ class EyePlan(RunPlan):
 class TinyEyeTrainer(TrainingRun):
     """One run of the embedded eye in a folder of the hub's layout; resumes what it finds there."""
 
-    def __init__(self, pool: PicturePool, plan: EyePlan, folder: Path, device: str = "cpu"):
+    def __init__(self, pool: PicturePool, plan: EyePlan, folder: Path, device: str = "auto"):
         torch.manual_seed(plan.seed)
         eye = build_eye().train()
         eye.embeddings.mask_token.requires_grad_(False)  # of DINOv2's pre-training, without a use here

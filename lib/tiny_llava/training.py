@@ -52,7 +52,7 @@ class LlavaPlan(RunPlan):
 class TinyLlavaTrainer(TrainingRun):
     """One run of the embedded LLaVA in a folder, whose `llava` has the hub's layout; resumes what it finds there."""
 
-    def __init__(self, pool: PicturePool, plan: LlavaPlan, folder: Path, clip: Encoder, device: str = "cpu"):
+    def __init__(self, pool: PicturePool, plan: LlavaPlan, folder: Path, clip: Encoder, device: str = "auto"):
         self.world = Menagerie(pool.split, pool.seed)
         self.tokenizer = learn_tokenizer(_lesson_texts(self.world, plan.seed))
         self.clip, self.ids = clip, lru_cache(maxsize=200_000)(self._ids)
