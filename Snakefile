@@ -70,7 +70,8 @@ rule book:
         vendor="build/vendor",
         prose=files("book/*.md", "book/*.bib", "book/_static/**", "book/_templates/**", "_config.yml", "_toc.yml"),
         model=files("assets/tiny/llava/*"),
-        tools=[f"book/tools/{name}.py" for name in ("render", "pages", "status", "site")],
+        tools=[f"book/tools/{name}.py" for name in 
+            ("render", "pages", "status", "site", "sanitise", "page_policy", "page_scripts")],
     output:
         str(stamp_of(profiles[PROFILE], Path(HTML)).relative_to(profiles[PROFILE].root)),
     params:

@@ -67,6 +67,7 @@ def lay_out(project: Path, root: Path) -> None:
     for name in ("Snakefile", "_config.yml", "_toc.yml", "package.json", "package-lock.json", "constraints.txt"):
         shutil.copy(root / name, project / name)
     (project / "lib" / "__init__.py").write_text("")
+    shutil.copy(root / "lib" / "markup.py", project / "lib" / "markup.py")
     (project / "lib" / "one.py").write_text("ONE = 1\n")
     (project / "lib" / "two.py").write_text("from lib.one import ONE\n")
     (project / "notebooks").mkdir()

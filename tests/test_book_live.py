@@ -1,12 +1,22 @@
 """What `make live` serves of the panel's notebook."""
 
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from book.tools.live import NOTEBOOK, live_notebook
+from book.tools.live import NOTEBOOK, check_port, live_notebook
+from book.tools.live_server import MOST_KERNELS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,3 +51,70 @@ def test_the_chapter_has_a_panel_to_serve():
     panel = live_notebook(source, {}).cells[-1].source
     assert "SteeringPanel(" in panel
     assert "print(" not in panel
+
+
+@pytest.mark.parametrize("value", ['"); raise SystemExit("', "'''\nraise SystemExit\n'''", "{x}\\", [{'"': '\n"'}]])
+def test_a_value_of_a_profile_is_data_whatever_it_holds(value):
+    cells = [
+        new_code_cell("steps: int = 1", metadata={"tags": ["parameters"]}),
+        new_code_cell("panel", metadata={"mystnb": {"figure": {"name": "fig-steering-panel"}}}),
+    ]
+    served = live_notebook(new_notebook(cells=cells), {"given": value})
+    found = {}
+    exec(served.cells[2].source.removeprefix("%%capture\n"), found)
+    assert found["given"] == value
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_made(tmp_path, root):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} cannot be used .*: name another one"):
+            check_port(port)
+    check_port(port)
+    with pytest.raises(ValueError, match="port 70000 cannot be used"):
+        check_port(70_000)
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory, root):
+    """The port of a panel of one cell, served with `make live`'s limits; SIGTERM ends it with all its kernels."""
+    folder = tmp_path_factory.mktemp("live")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[new_code_cell("1")], metadata=kernel), folder / "panel.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    leashed = [sys.executable, "-c", "import sys; from book.tools import leash; leash.run(sys.argv[1:])"]
+    command = [*leashed, sys.executable, "-m", "book.tools.live_server", "panel.ipynb", f"--port={number}"]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    top = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", number)).close()
+            break
+        time.sleep(0.1)
+    yield number
+    below = psutil.Process(top.pid).children(recursive=True)
+    assert len(below) >= 2 + MOST_KERNELS
+    top.send_signal(signal.SIGTERM)
+    top.wait()
+    assert not any(one.is_running() for one in below), "SIGTERM leaves Voila or its kernels behind"
+
+
+class TestTheServer:
+    @staticmethod
+    def status(port: int, host: str = "localhost", path: str = "/") -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("GET", path, headers={"Host": host})
+        return connection.getresponse().status
+
+    @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.0.2.1:8000", ""])
+    @pytest.mark.parametrize("path", ["/", "/voila/static/main.js", "/api/kernels"])
+    def test_a_request_to_another_hosts_name_is_refused(self, port, host, path):
+        assert self.status(port, host, path) in (400, 403)
+
+    def test_a_page_has_a_kernel_and_there_are_few(self, port):
+        assert [self.status(port) for _ in range(MOST_KERNELS)] == [200] * MOST_KERNELS
+        assert self.status(port) == 503

@@ -32,11 +32,11 @@ class TestChapterNotRun:
         title, note, rest = (cell.source for cell in page.cells)
         assert title == "# Scores"
         assert "Not run in this build" in note
-        assert "`photo` leaves this chapter out: photographs have no facts." in note
+        assert "<code>photo</code> leaves this chapter out: photographs have no facts." in note
         assert rest == "**Question.** Why?"
 
     def test_without_a_reason_it_says_just_that(self):
-        assert "`photo` does not run this chapter." in prose(page_not_run(chapter(), "photo", None))
+        assert "<code>photo</code> does not run this chapter." in prose(page_not_run(chapter(), "photo", None))
 
 
 class TestChapterOfAnotherProfile:

@@ -31,7 +31,7 @@ class Ended(BaseException):
         self.signal = number
 
 
-def run(command: list[str], held: IO, stderr: IO | None = None) -> int:
+def run(command: list[str], held: IO | None = None, stderr: IO | None = None) -> int:
     """The command's exit status; raises `Ended` where a signal came first, when all that was started has gone."""
     adopt_orphans()
     reading, writing = os.pipe()
@@ -40,7 +40,7 @@ def run(command: list[str], held: IO, stderr: IO | None = None) -> int:
         with raising_ended():
             keeper = subprocess.Popen(
                 [sys.executable, "-m", "book.tools.leash", str(reading), *command],
-                pass_fds=(reading, held.fileno()),
+                pass_fds=(reading, *([held.fileno()] if held else [])),
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,  # Ctrl-C reaches this process, which then ends the others

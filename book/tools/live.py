@@ -1,20 +1,25 @@
 """Serve the steering panel with a kernel behind it: `python -m book.tools.live --profile tiny --port 8000`.
 
-Voila starts a kernel for every reader who opens the page, and runs there the cells of `06a_steering_panel` up to the
-panel. They take the dictionary from the profile's build, or else a small one that is made before the page is served.
+Voila (book/tools/live_server.py) starts a kernel for a reader who opens the page, and runs there the cells of
+`06a_steering_panel` up to the panel. They take the dictionary from the profile's build, or else a small one that is
+made before the page is served.
 """
 
 import argparse
 import logging
-import subprocess
+import signal
+import socket
 import sys
+from contextlib import chdir
 from pathlib import Path
 
 import nbformat
 import papermill
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import PythonTranslator
 
+from book.tools import leash
 from book.tools.profiles import Profile
 
 NOTEBOOK = "06a_steering_panel"
@@ -34,7 +39,7 @@ def live_notebook(source: nbformat.NotebookNode, parameters: dict) -> nbformat.N
     code = [cell for cell in source.cells if cell.cell_type == "code"]
     defaults = next(i for i, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
     panel = next(i for i, cell in enumerate(code) if _is_panel(cell))
-    values = new_code_cell("\n".join(f"{name} = {value!r}" for name, value in {**parameters, **LIVE}.items()))
+    values = new_code_cell(PythonTranslator.codify({**parameters, **LIVE}))  # values are data: none of them runs
     before = [*code[: defaults + 1], values, *code[defaults + 1 : panel]]
     quiet = [new_code_cell(f"%%capture\n{cell.source}") for cell in before]
     return new_notebook(cells=[new_markdown_cell(ABOUT), *quiet, code[panel]], metadata=source.metadata)
@@ -52,8 +57,19 @@ def prepare(profile: Profile) -> Path:
     if not built and not (folder / "llava").is_dir():
         print(f"The profile {profile.name} has not been built: making a small dictionary first (a minute, once) ...")
     print("Trying the notebook before it is served ...", flush=True)
-    papermill.execute_notebook(str(served), None, cwd=str(served.parent), progress_bar=True)
+    with chdir(served.parent):  # papermill takes braces in a path for parameters
+        papermill.execute_notebook(served.name, None, cwd=".", progress_bar=True)
     return served
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that cannot be served on, before anything is made or announced."""
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"port {port} cannot be used ({error}): name another one with PORT=8001.") from None
 
 
 def main() -> int:
@@ -63,7 +79,10 @@ def main() -> int:
     options = parser.parse_args()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
-        served = prepare(Profile(options.profile))
+        check_port(options.port)
+        profile = Profile(options.profile)
+        profile.check()
+        served = prepare(profile)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,11 +90,10 @@ def main() -> int:
         print(f"error: the panel's notebook failed with {error.ename}: {error.evalue}", file=sys.stderr)
         return 1
     print(f"The steering panel is on http://127.0.0.1:{options.port} - end with Ctrl-C", flush=True)
-    command = [sys.executable, "-m", "voila", str(served), "--no-browser", f"--port={options.port}"]
     try:
-        return subprocess.run([*command, "--Voila.ip=127.0.0.1", "--Voila.log_level=ERROR"]).returncode
-    except KeyboardInterrupt:
-        return 0
+        return leash.run([sys.executable, "-m", "book.tools.live_server", str(served), f"--port={options.port}"])
+    except leash.Ended as ended:
+        return 0 if ended.signal == signal.SIGINT else 128 + ended.signal
 
 
 if __name__ == "__main__":

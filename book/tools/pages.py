@@ -1,12 +1,16 @@
 """The chapters of a rendered book: executed notebooks made fit for static pages, and chapters that were not run."""
 
-import html
 import re
 from collections.abc import Iterable
 
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
+from book.tools.page_scripts import scripts
+from book.tools.sanitise import harmless_html, harmless_markdown
+from lib.markup import OWN, as_code, as_html, as_markdown
+
+PLOTLY = "application/vnd.plotly.v1+json"
 PLOTLY_SCRIPT = '<script src="../_static/vendor/plotly.min.js"></script>\n'
 FIGURE_REFERENCE = re.compile(r"\{numref\}`(?:[^`<]*<)?(fig-[\w-]+)>?`")
 LABELS = re.compile(r"^\(([\w-]+)\)=|^:label: *([\w-]+)|\$\$ *\(([\w-]+)\)", flags=re.MULTILINE)
@@ -14,7 +18,8 @@ DRAWN = ("text/html", "image/", "application/vnd.jupyter.widget-view+json")
 
 
 def prepare_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """What a static page needs: plotly's script, once and only where it is used; alt texts; no progress bars."""
+    """What a static page needs: plotly's script, once and only where it is used; alt texts; no progress bars; no HTML
+    but plots, widgets of this project, and what cannot run."""
     script = PLOTLY_SCRIPT
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -22,12 +27,45 @@ def prepare_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
         cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
         for output in cell.outputs:
-            fragment = output.get("data", {}).get("text/html", "")
-            if "plotly-graph-div" in fragment:
-                opening = f'<div class="book-plot" role="img" aria-label="{html.escape(alt, quote=True)}">'
-                output.data["text/html"] = f"{script}{opening}{fragment}</div>"
+            if is_plot(output):
+                opening = f'<div class="book-plot" role="img" aria-label="{as_html(alt)}">'
+                output.data["text/html"] = f"{script}{opening}{output.data['text/html']}</div>"
                 script = ""
+            elif not is_own(output):
+                make_harmless(output)
     return notebook
+
+
+def is_plot(output: nbformat.NotebookNode) -> bool:
+    """Whether an output is a plotly figure, by a type that no text in a cell can fake."""
+    data = output.get("data", {})
+    return PLOTLY in data and "text/html" in data
+
+
+def is_own(output: nbformat.NotebookNode) -> bool:
+    """Whether this project wrote the output's HTML (lib.markup.own_html)."""
+    return OWN.items() <= output.get("metadata", {}).get("text/html", output.get("metadata", {})).items()
+
+
+def make_harmless(output: nbformat.NotebookNode) -> None:
+    """Leave nothing in an output that could run."""
+    data = output.get("data", {})
+    for kind in ("application/javascript", "image/svg+xml"):
+        data.pop(kind, None)
+    for kind, harmless in (("text/html", harmless_html), ("text/markdown", harmless_markdown)):
+        if kind in data:
+            data[kind] = harmless("".join(data[kind]))
+
+
+def named_scripts(notebook: nbformat.NotebookNode) -> list[str]:
+    """The scripts of the page's plots and widgets, for its policy."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    shown = ["".join(output.data["text/html"]) for output in outputs if is_plot(output) or _is_own_html(output)]
+    return [script for text in shown for script in scripts(text)]
+
+
+def _is_own_html(output: nbformat.NotebookNode) -> bool:
+    return "text/html" in output.get("data", {}) and is_own(output)
 
 
 def is_progress_bar(output: nbformat.NotebookNode) -> bool:
@@ -51,15 +89,15 @@ def page_of_another_profile(notebook: nbformat.NotebookNode, name: str, title: s
         if "name" in figure:
             figure["name"] = f"{figure['name']}-{name}"
     heading, _, rest = prose[0].source.partition("\n")
-    prose[0].source = f"{heading}: {title}\n{rest}"
+    prose[0].source = f"{heading}: {as_markdown(title)}\n{rest}"
     return notebook
 
 
 def page_not_run(source: nbformat.NotebookNode, profile: str, reason: str | None) -> nbformat.NotebookNode:
     """A chapter that the profile leaves out: its text and code, with a note that nothing was run."""
-    why = f"leaves this chapter out: {reason}" if reason else "does not run this chapter"
+    why = f"leaves this chapter out: {as_markdown(reason)}" if reason else "does not run this chapter"
     note = (
-        f":::{{admonition}} Not run in this build\n:class: note\nThe profile `{profile}` {why}.\n"
+        f":::{{admonition}} Not run in this build\n:class: note\nThe profile {as_code(profile)} {why}.\n"
         "What follows are the chapter's text and code, without results.\n:::"
     )
     first = next(i for i, cell in enumerate(source.cells) if cell.cell_type == "markdown")

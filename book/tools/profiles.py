@@ -124,8 +124,19 @@ class Profile:
             self._refuse_unknown(name, [*entry.parameters, "profile_dir"], self.declared[name], "parameter")
             self._refuse_unknown(name, entry.after, self.entries, "notebook in `after`")
             self._refuse_unknown(name, entry.reads, self.entries, "notebook in `reads`")
+            self._refuse_objects(name, entry.parameters)
+        self._refuse_objects("shared", self.shared)
         everywhere = {parameter for declared in self.declared.values() for parameter in declared}
         self._refuse_unknown("shared", self.shared, everywhere, "parameter")
+
+    def _refuse_objects(self, where: str, parameters: dict) -> None:
+        """Refuse what YAML knows and a notebook's code has no plain word for: dates, bytes, sets."""
+        for name, value in parameters.items():
+            if not _is_plain(value):
+                raise ValueError(
+                    f"profiles/{self.name}.yaml, {where}: {name} holds something else than texts, numbers and lists; "
+                    "write it in quotes."
+                )
 
     def _refuse_unknown(self, where: str, names: Iterable[str], known: Iterable[str], what: str) -> None:
         for name in names:
@@ -133,6 +144,14 @@ class Profile:
                 close = get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known)) or 'none'}."
                 raise ValueError(f"profiles/{self.name}.yaml, {where}: unknown {what} {name!r}; {hint}")
+
+
+def _is_plain(value) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and _is_plain(part) for key, part in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 def _laid_over(base: dict, content: dict) -> dict:

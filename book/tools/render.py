@@ -5,6 +5,8 @@ renders that folder with warnings as errors, and the finished site takes the pla
 """
 
 import argparse
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,7 +16,15 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from book.tools.pages import figures_drawn, page_not_run, page_of_another_profile, prepare_notebook, without_dangling
+from book.tools.page_scripts import NAMED
+from book.tools.pages import (
+    figures_drawn,
+    named_scripts,
+    page_not_run,
+    page_of_another_profile,
+    prepare_notebook,
+    without_dangling,
+)
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.site import check_target, publish, stamp_of
 from book.tools.status import status_page
@@ -37,6 +47,8 @@ def stage(profiles: list[Profile], folder: Path) -> Path:
     executed = {profile.name: _read_executed(profile) for profile in profiles}
     (folder / "book" / "status.md").write_text(status_page(profiles, executed))
     pages = _pages(toc, profiles, executed)
+    named = [script for page in pages.values() for script in named_scripts(page)]
+    (folder / NAMED).write_text(json.dumps(named))
     (folder / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False))
     _write(folder, pages)
     return folder
@@ -109,7 +121,8 @@ def render(staged: Path) -> Path:
     """Run jupyter-book on the stage; the folder of the site. Raises RuntimeError where it has warnings."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staged), "--path-output", str(staged)]
     command += ["--all", "-W", "-n", "--keep-going"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)  # for book/tools/page_policy.py
     if result.returncode:
         text = re.sub(r"\x1b\[[\d;]*m", "", result.stdout + result.stderr)
         lines = [line for line in text.splitlines() if line.strip()]

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import papermill
@@ -114,15 +115,26 @@ def peak_memory_mb() -> int:
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
 
 
-def run(profile: Profile, name: str, threads: int) -> Path:
+@dataclass(frozen=True)
+class Job:
+    """A notebook to execute: `parameters` to inject, `folder` below the root for the executed copy and the logs."""
+
+    root: Path
+    name: str
+    parameters: dict
+    folder: Path
+    threads: int
+    data: Path | None = None
+
+
+def run(job: Job, shares: dict[str, float]) -> Path:
     """Execute one notebook when its share of the machine is free; raises ValueError where another process runs it.
 
     Raises PapermillExecutionError where a cell fails, and leaves nothing half-written in place.
     """
-    entry, logs = profile.entries[name], profile.root / "build" / profile.name / "logs"
-    shares = {"cores": threads, "mem_mb": entry.memory_mb, "gpu": entry.gpus}
-    with _alone(name, logs), taken(shares, profile.root / "build" / ".running"), chdir(profile.root):
-        return _execute(profile, name, Progress(name, logs / f"{name}.log"), threads)
+    logs = job.root / job.folder / "logs"
+    with _alone(job.name, logs), taken(shares, job.root / "build" / ".running"), chdir(job.root):
+        return _execute(job, Progress(job.name, logs / f"{job.name}.log"))
 
 
 @contextmanager
@@ -137,23 +149,22 @@ def _alone(name: str, logs: Path) -> Iterator[None]:
         yield
 
 
-def _execute(profile: Profile, name: str, progress: Progress, threads: int) -> Path:
+def _execute(job: Job, progress: Progress) -> Path:
     """Run all cells; paths are relative to the profile's root, for papermill takes braces in a path for parameters."""
-    build = Path("build", profile.name)
-    target, partial = build / "notebooks" / f"{name}.ipynb", build / "logs" / f"{name}.ipynb"
+    target, partial = (job.folder / kind / f"{job.name}.ipynb" for kind in ("notebooks", "logs"))
     target.parent.mkdir(parents=True, exist_ok=True)
 
     papermill_engines.register("book", _engine(progress))
     progress.say("started")
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)))
-    if profile.data:
-        os.environ.setdefault("MV_DATA", str(profile.data))  # what is set on this machine comes first
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads)))
+    if job.data:
+        os.environ.setdefault("MV_DATA", str(job.data))  # what is set on this machine comes first
     began = time.monotonic()
     try:
         notebook = papermill.execute_notebook(
-            f"notebooks/{name}.ipynb",
+            f"notebooks/{job.name}.ipynb",
             str(partial),
-            parameters=profile.parameters(name),
+            parameters=job.parameters,
             engine_name="book",
             cwd="notebooks",
             progress_bar=False,
@@ -165,7 +176,7 @@ def _execute(profile: Profile, name: str, progress: Progress, threads: int) -> P
             file.write("\n".join([error.source, *error.traceback]))
         raise
     notebook.metadata.papermill.output_path = str(target)
-    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(), "threads": threads}
+    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(), "threads": job.threads}
     notebook.metadata["monosemantic"] = record | {"slurm_job": os.environ.get("SLURM_JOB_ID")}
     papermill.iorw.write_ipynb(notebook, str(partial))
     partial.replace(target)
@@ -188,30 +199,42 @@ def _engine(progress: Progress) -> type[NBClientEngine]:
     return Engine
 
 
+def reported(job: Job, shares: dict[str, float]) -> int:
+    """Run the job; the exit status, with what went wrong on stderr in a few lines."""
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        run(job, shares)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PapermillExecutionError as error:
+        logs = job.folder / "logs" / job.name
+        first = (error.source.strip().splitlines() or [""])[0]
+        print(
+            f"\nNotebook {job.name} failed in cell [{error.exec_count}] which begins\n    {first}\n"
+            f"with {error.ename}: {error.evalue}\nTraceback: {logs}.log   The run so far: {logs}.ipynb\n",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook")
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    logging.getLogger("papermill").setLevel(logging.ERROR)
+    name, threads = options.notebook, options.threads
     try:
         profile = Profile(options.profile)
         profile.check()
-        run(profile, options.notebook, options.threads)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except PapermillExecutionError as error:
-        logs = f"build/{options.profile}/logs/{options.notebook}"
-        first = (error.source.strip().splitlines() or [""])[0]
-        print(
-            f"\nNotebook {options.notebook} failed in cell [{error.exec_count}] which begins\n    {first}\n"
-            f"with {error.ename}: {error.evalue}\nTraceback: {logs}.log   The run so far: {logs}.ipynb\n",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    entry, folder = profile.entries[name], Path("build", profile.name)
+    shares = {"cores": threads, "mem_mb": entry.memory_mb, "gpu": entry.gpus}
+    return reported(Job(profile.root, name, profile.parameters(name), folder, threads, profile.data), shares)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import ast
 import datetime
 
 from book.tools.profiles import Profile
+from lib.markup import as_code, as_markdown
 
 
 def status_page(profiles: list[Profile], executed: dict[str, dict]) -> str:
@@ -55,7 +56,7 @@ def _left_out(profile: Profile) -> list[str]:
     """The chapters that the book's profile does not run, with its reasons."""
     if not profile.left_out:
         return []
-    rows = [f"| [`{name}`](../notebooks/{name}.ipynb) | {why} |" for name, why in profile.left_out.items()]
+    rows = [f"| [`{name}`](../notebooks/{name}.ipynb) | {as_markdown(why)} |" for name, why in profile.left_out.items()]
     return ["## Not run", "", "| notebook | why |", "|---|---|", *rows, ""]
 
 
@@ -101,9 +102,9 @@ def _parameters(profile: Profile, executed: dict, several: bool) -> list[str]:
         for parameter, declared in profile.declared[name].items():
             default = literal(declared.default)
             value = used.get(parameter, default)
-            shown = f"`{default!r}`" if value == default else f"**`{value!r}`**"
-            meaning = declared.help.replace("|", "\\|")
-            usual = "" if value == default else f"`{default!r}`"
+            shown = as_code(repr(value)) if value == default else f"**{as_code(repr(value))}**"
+            meaning = as_markdown(declared.help)
+            usual = "" if value == default else as_code(repr(default))
             lines.append(f"| `{parameter}` | {shown} | {usual} | {meaning} |")
         lines.append("")
     return lines

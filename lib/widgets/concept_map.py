@@ -5,8 +5,6 @@ Plotly's hover labels hold text alone, so the map is drawn by itself.
 
 import base64
 import hashlib
-import html
-import json
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from importlib import resources
 from IPython.display import HTML
 from PIL import Image
 
+from lib.markup import as_html, json_in_script, own_html
 from lib.widgets.packing import sprite_sheets
 
 SIZE, MARGIN = 1000, 60  # of the drawing, in its own units
@@ -60,7 +59,7 @@ def concept_map(
         for place, at in zip(places, _scaled(places), strict=True)
     ]
     data = {"points": points, "concepts": concepts, "columns": layout["columns"], "size": thumbnail}
-    return HTML(_page(data, _labels(points, concepts[:labels]), sheet, title))
+    return own_html(_page(data, _labels(points, concepts[:labels]), sheet, title))
 
 
 def _pool(places: Sequence[Place]) -> list[int]:
@@ -89,12 +88,12 @@ def _labels(points: list[dict], concepts: list[str]) -> str:
         x, y = (statistics.median(values) for values in zip(*members, strict=True))
         if all(abs(x - a) > 5.5 * (len(concept) + length) or abs(y - b) > 26 for a, b, length in taken):
             taken.append((x, y, len(concept)))
-            texts.append(f'<text x="{x:.0f}" y="{y - LIFT:.0f}">{html.escape(concept)}</text>')
+            texts.append(f'<text x="{x:.0f}" y="{y - LIFT:.0f}">{as_html(concept)}</text>')
     return "".join(texts)
 
 
 def _page(data: dict, labels: str, sheet: bytes, title: str) -> str:
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    text = json_in_script(data)
     name = f"cm-{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # the same map is the same HTML in every run
     low = max(y for _, y in (point["at"] for point in data["points"])) + MARGIN
     high = min(y for _, y in (point["at"] for point in data["points"])) - MARGIN
@@ -108,7 +107,7 @@ def _page(data: dict, labels: str, sheet: bytes, title: str) -> str:
     address = f"data:image/webp;base64,{base64.b64encode(sheet).decode('ascii')}" if sheet else ""
     return (
         f'<style>{style}</style><div class="cm" data-map="{name}" style="--sheet:url({address})">'
-        f'<div class="cm-bar"><b>{html.escape(title)}</b>'
+        f'<div class="cm-bar"><b>{as_html(title)}</b>'
         '<input type="search" placeholder="Find a concept or feature" aria-label="Find on the map">'
         '<span class="cm-found" role="status"></span></div><div class="cm-body">'
         f'<svg viewBox="0 {high:.0f} {SIZE} {low - high:.0f}" tabindex="0" role="application" '

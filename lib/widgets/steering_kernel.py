@@ -13,6 +13,8 @@ from lib.steering import Intervention
 from lib.widgets.kernel_line import KernelLine
 
 MODES = ("clamp", "add", "scale")
+MOST_SIDE, MOST_LETTERS, MOST_TOKENS, MOST_RUNS = 2048, 4000, 1024, 64
+"""What a page may ask for: pixels on a picture's side, letters of a prompt, tokens of an answer, runs of a request."""
 
 
 class Answering(KernelLine):
@@ -28,7 +30,12 @@ class Answering(KernelLine):
         prompt = message["prompt"].strip()
         if not prompt:
             raise ValueError("The prompt is empty: type a question about the picture.")
-        options = {"max_new_tokens": int(message["max_new_tokens"]), "stop": stop.is_set}
+        tokens, runs = int(message["max_new_tokens"]), len(message["edits"])
+        asked = {"tokens": (tokens, MOST_TOKENS), "letters": (len(prompt), MOST_LETTERS), "runs": (runs, MOST_RUNS)}
+        for what, (number, most) in asked.items():
+            if not 1 <= number <= most:
+                raise ValueError(f"The panel answers requests of 1 to {most:,} {what}, not {number:,}.")
+        options = {"max_new_tokens": tokens, "stop": stop.is_set}
         for run, edit in enumerate(message["edits"]):
             for piece in self._llava.stream(picture, prompt, self._intervention(edit), **options):
                 if stop.is_set():
@@ -42,10 +49,14 @@ class Answering(KernelLine):
     def _picture(self, place: int | None, buffers: Sequence[bytes]) -> Image.Image:
         """One of the panel's pictures by its place, or the reader's own: RGBA bytes of a square."""
         if place is not None:
-            return self._images[place]
+            if not 0 <= int(place) < len(self._images):
+                raise ValueError(f"The panel has pictures 0 to {len(self._images) - 1}, and no {place}.")
+            return self._images[int(place)]
         side = math.isqrt(len(buffers[0]) // 4) if buffers else 0
         if side == 0 or side * side * 4 != len(buffers[0]):
             raise ValueError("The picture that the page sent is not a square: choose or draw it again.")
+        if side > MOST_SIDE:
+            raise ValueError(f"The picture is {side:,} pixels wide: choose one of at most {MOST_SIDE:,}.")
         return Image.frombytes("RGBA", (side, side), bytes(buffers[0])).convert("RGB")
 
     def _intervention(self, edit: dict | None) -> Intervention | None:

@@ -1,7 +1,6 @@
 """A taxonomy as a tree to open and close, with pictures at its leaves: one piece of HTML that needs no kernel."""
 
 import hashlib
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -9,6 +8,7 @@ from importlib import resources
 from IPython.display import HTML
 from PIL import Image
 
+from lib.markup import as_html, own_html
 from lib.plots import data_uri
 
 
@@ -36,7 +36,7 @@ def taxonomy_tree(leaves: Sequence[Leaf], ranks: Sequence[str], opened: int = 3,
     start = f"document.querySelectorAll('[data-tree={name}]').forEach(taxonomyTree)"
     folder = resources.files("lib.widgets")
     style, script = ((folder / f"taxonomy_tree.{kind}").read_text() for kind in ("css", "js"))
-    return HTML(
+    return own_html(
         f'<style>{style}</style><div class="tx" data-tree="{name}">'
         '<div class="tx-bar"><input type="search" placeholder="Find a species or taxon" aria-label="Find in the tree">'
         '<button type="button" data-do="open">Open all</button><button type="button" data-do="close">Close all</button>'
@@ -61,8 +61,8 @@ def _branches(leaves: list[Leaf], depth: int, ranks: Sequence[str], opened: int,
             while below < len(ranks) - 1 and len({leaf.path[below] for leaf in group}) == 1:  # nothing branches here
                 chain.append(group[0].path[below])
                 below += 1
-            label = " › ".join(f"<b>{html.escape(taxon)}</b>" for taxon in chain)
-            steps = html.escape(" › ".join(ranks[depth:below]))
+            label = " › ".join(f"<b>{as_html(taxon)}</b>" for taxon in chain)
+            steps = as_html(" › ".join(ranks[depth:below]))
             text += (
                 f"<details{' open' if depth < opened else ''}><summary><small>{steps}</small> {label} "
                 f'<span class="tx-count">{len(group)}</span><span class="tx-faces" aria-hidden="true"></span></summary>'
@@ -73,19 +73,17 @@ def _branches(leaves: list[Leaf], depth: int, ranks: Sequence[str], opened: int,
 
 def _leaf(leaf: Leaf, depth: int, ranks: Sequence[str], quality: int) -> str:
     """A button with the species' picture; what the card shows of it is in a template inside."""
-    name, title = html.escape(leaf.path[-1]), html.escape(leaf.title)
+    name, title = as_html(leaf.path[-1]), as_html(leaf.title)
     images = [f'<img src="{data_uri(picture, quality=quality)}" alt="{name}">' for picture in leaf.pictures]
     lineage = "".join(
-        f"<dt>{html.escape(rank)}</dt><dd>{html.escape(taxon)}</dd>"
-        for rank, taxon in zip(ranks, leaf.path, strict=True)
+        f"<dt>{as_html(rank)}</dt><dd>{as_html(taxon)}</dd>" for rank, taxon in zip(ranks, leaf.path, strict=True)
     )
     more = (
-        f"<h4>{name}</h4><em>{title}</em><div>{''.join(images[1:])}</div>"
-        f"<dl>{lineage}</dl><p>{html.escape(leaf.note)}</p>"
+        f"<h4>{name}</h4><em>{title}</em><div>{''.join(images[1:])}</div><dl>{lineage}</dl><p>{as_html(leaf.note)}</p>"
     )
     taxon = leaf.path[depth] if depth < len(ranks) - 1 else leaf.title
-    words = html.escape(" ".join((*leaf.path, leaf.title)).lower())
+    words = as_html(" ".join((*leaf.path, leaf.title)).lower())
     return (
         f'<button type="button" class="tx-leaf" data-words="{words}">{images[0]}<span>{name}</span>'
-        f"<small>{html.escape(taxon)}</small><template>{more}</template></button>"
+        f"<small>{as_html(taxon)}</small><template>{more}</template></button>"
     )

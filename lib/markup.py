@@ -1,0 +1,61 @@
+"""Text of others in pages: class names, facts, words of a vocabulary, reasons. Here it is escaped, and nowhere else.
+
+Whoever puts a text into HTML, Markdown, a table or a script takes it through one of these.
+"""
+
+import html
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+    from pandas.io.formats.style import Styler
+
+OWN = {"monosemantic_vision": "own HTML"}
+"""Metadata of an output whose HTML this project wrote: pages keep its scripts (book/tools/pages.py)."""
+
+
+def as_html(text: Any) -> str:
+    """A text in HTML, between tags or in a quoted attribute."""
+    return html.escape(str(text), quote=True)
+
+
+def as_markdown(text: Any) -> str:
+    """A text in Markdown, MyST's included: it is shown as it is, and marks, links or HTML in it do nothing."""
+    return re.sub(r"[^\w\s.,;:?/%+'\-]", lambda found: f"&#{ord(found[0])};", str(text)).replace("\n", " ")
+
+
+def as_code(text: Any) -> str:
+    """A text in Markdown, set as code."""
+    return f"<code>{as_markdown(text)}</code>"
+
+
+def json_in_script(value: Any) -> str:
+    """JSON to stand in a `<script>`: no text in it can end the script, however it is written."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def own_html(text: str) -> "HTML":
+    """HTML of this project, with its script, as a cell shows it; texts of others in it are escaped already."""
+    from IPython.display import HTML
+
+    return HTML(text, metadata=OWN)
+
+
+def styled(table: "pd.DataFrame") -> "Styler":
+    """`table.style` with every text of cells, index and columns escaped, whatever is formatted afterwards."""
+
+    def escaped(value: Any) -> Any:
+        return as_html(value) if isinstance(value, str) else value
+
+    safe = table.map(escaped)
+    safe.index, safe.columns = table.index.map(_each(escaped)), table.columns.map(_each(escaped))
+    safe.index.names, safe.columns.names = ([escaped(name) for name in axis.names] for axis in table.axes)
+    return safe.style
+
+
+def _each(change):
+    """For a label, or for each part of a label of several levels."""
+    return lambda label: tuple(map(change, label)) if isinstance(label, tuple) else change(label)

@@ -1,0 +1,60 @@
+"""The command that runs one notebook with a reader's own parameters."""
+
+import nbformat
+import pytest
+
+from book.tools.parameters_cell import Declared, declared_parameters
+from book.tools.run import named, values
+from tests.small_book import lay_out, notebook, tool
+
+DECLARED = {
+    "expansions": Declared("list[Positive]", "[1, 4]", "sizes"),
+    "steps": Declared("Count", "300", "steps"),
+    "template": Declared("str", '"a photo of a {}"', "prompt"),
+}
+
+
+def test_a_notebook_is_named_by_its_number_its_name_or_its_path():
+    for name in ("04", "04_monosemanticity", "notebooks/04_monosemanticity.ipynb"):
+        assert named(name) == "04_monosemanticity"
+    assert named("04a") == "04a_uniqueness"
+    with pytest.raises(ValueError, match="there is no notebook '4': choose one of 01_menagerie"):
+        named("4")
+
+
+def test_values_are_read_by_the_declared_types():
+    given = [["expansions", "8,16"], ["steps", "1e3"], ["template", "a {}, drawn"]]
+    assert values(given, DECLARED) == {"expansions": [8, 16], "steps": 1000, "template": "a {}, drawn"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [(["step", "3"], "no parameter 'step': did you mean 'steps'"), (["steps", "2.5"], "steps must be a whole number")],
+)
+def test_what_does_not_fit_is_one_sentence(given, says):
+    with pytest.raises(ValueError, match=says):
+        values([given], DECLARED)
+
+
+def test_the_parameters_cell_is_read_with_types_defaults_and_comments(tmp_path):
+    nbformat.write(notebook(), tmp_path / "a.ipynb")
+    assert declared_parameters(tmp_path / "a.ipynb") == {
+        "n": Declared("int", "3", "a number"),
+        "profile_dir": Declared("str", '"../build/x"', "where artifacts are kept"),
+    }
+
+
+def test_it_makes_its_folders_and_keeps_all_in_one_place_in_a_checkout_of_any_name(tmp_path, root):
+    project = tmp_path / "a {n} checkout of Müller's"
+    project.mkdir()
+    lay_out(project, root)
+    for name in ("parameters.py", "markup.py"):
+        (project / "lib" / name).write_bytes((root / "lib" / name).read_bytes())
+    nbformat.write(
+        notebook("from pathlib import Path\nPath(profile_dir, 'made').touch()"), project / "notebooks/a.ipynb"
+    )
+    result = tool(project, "book.tools.run", "a", "-p", "n", "4e1", "--to", "build/birds")
+    assert result.returncode == 0, result.stderr
+    executed = nbformat.read(project / "build/birds/notebooks/a.ipynb", as_version=4)
+    assert executed.metadata.papermill.parameters == {"n": 40, "profile_dir": "../build/birds"}
+    assert (project / "build/birds/made").is_file()
