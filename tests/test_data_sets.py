@@ -366,3 +366,26 @@ def test_other_annotations_are_an_error(data):
     (data / "disentangling" / "annotations.json").write_text('{"a.jpg": {"label": "cup"}}')
     with pytest.raises(ValueError, match=r"is no annotation of this set; lay it out as images/IMG_2934"):
         load_images("disentangling")
+
+
+@pytest.mark.parametrize(
+    ("spec", "table", "old", "new", "message"),
+    [
+        (
+            "celeba:all",
+            "list_attr_celeba.txt",
+            " 1 ",
+            " x ",
+            r"list_attr_celeba.txt has 'x' in column .*, not -1, 1; get",
+        ),
+        ("celeba:all", "list_eval_partition.txt", "jpg 2", "jpg 7", r"has '7' in column '1', not 0, 1, 2; get it anew"),
+        ("celeba:all", "list_attr_celeba.txt", "Blond_Hair", "Blond", "lacks the attribute Blond_Hair or Male"),
+        ("waterbirds:test", "metadata.csv", "1670.jpg,0,", "1670.jpg,5,", r"has '5' in column 'y', not 0, 1; get it"),
+    ],
+)
+def test_values_that_a_table_cannot_hold_are_refused(data, spec, table, old, new, message):
+    MAKERS[spec](data / kind(spec))
+    (path,) = data.rglob(table)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        load_images(spec)

@@ -8,7 +8,7 @@ import numpy as np
 from lib.image_sources.base import check_split
 from lib.image_sources.files import FileList, FileSource
 from lib.image_sources.homes import Home
-from lib.image_sources.tables import read_csv
+from lib.image_sources.tables import check_values, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,10 @@ class CelebASource(FileSource):
         attributes, partition = (self._read(table) for table in tables)
         if not attributes.index.equals(partition.index):
             raise ValueError(f"{tables[0]} and {tables[1]} are not about the same pictures; get both from {HOME.page}.")
+        check_values(attributes, (-1, 1), tables[0], HOME.page)
+        check_values(partition, (0, 1, 2), tables[1], HOME.page)
+        if not {"Blond_Hair", "Male"} <= set(attributes.columns):
+            raise ValueError(f"{tables[0]} lacks the attribute Blond_Hair or Male; get it anew from {HOME.page}.")
         if chosen < 3:
             attributes = attributes[partition.iloc[:, 0].to_numpy() == chosen]
         if not len(attributes):

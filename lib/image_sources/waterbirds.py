@@ -7,7 +7,7 @@ import numpy as np
 from lib.image_sources.base import check_split
 from lib.image_sources.files import FileList, FileSource
 from lib.image_sources.homes import Home
-from lib.image_sources.tables import read_csv
+from lib.image_sources.tables import check_values, read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,8 @@ class WaterbirdsSource(FileSource):
         rows = read_csv(table)
         if lacking := [name for name in COLUMNS if name not in rows]:
             raise ValueError(f"{table} has no column {lacking[0]}; get it anew from {HOME.page}.")
+        check_values(rows[["y", "place"]], (0, 1), table, HOME.page)
+        check_values(rows[["split"]], range(3), table, HOME.page)
         self.rows = rows[rows["split"] == chosen].reset_index(drop=True)[list(COLUMNS)]
         if self.rows.empty:
             raise ValueError(f"{table} puts no picture into {split}; get it anew from {HOME.page}.")
