@@ -76,6 +76,11 @@ SMALLEST = {
 }  # fmt: skip
 
 
+QUICK = ("01_menagerie", "02_activations", "03_train_saes", "04_monosemanticity", "04a_uniqueness", "04b_hierarchy",
+         "04c_stability", "05_features", "06a_steering_panel")  # fmt: skip
+"""What `make test` has time for; `make test-long` runs the others."""
+
+
 @pytest.fixture(scope="module")
 def profile_dir(tmp_path_factory) -> Path:
     """One for all: a chapter finds what those before it extracted and trained."""
@@ -86,7 +91,9 @@ def test_every_notebook_is_here():
     assert sorted(SMALLEST) == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SMALLEST]
+)
 def test_runs_on_cuda(name, profile_dir):
     with cuda_device():
         run_cells(name, profile_dir=str(profile_dir), **SMALLEST[name])
