@@ -12,6 +12,9 @@ SNAKEMAKE ?=
 # CONFIRM=1 starts a build that `make plan` says is long or large; TFLOPS= is the speed that it reckons with
 CONFIRM   ?=
 TFLOPS    ?=
+# what `make run` runs, and its -p NAME VALUE, --to FOLDER, --list: words of the shell
+NOTEBOOK  ?= 04
+ARGS      ?= --list
 VENV    ?= .venv
 PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 
@@ -29,7 +32,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help book plan test test-long lab live serve clean
+.PHONY: help book plan run test test-long lab live serve clean
 
 help:  ## list the targets
 	@echo 'make TARGET [PROFILE=tiny] [CORES=2] [EXECUTOR=local|slurm] [CONFIRM=1]'
@@ -40,6 +43,9 @@ book: $(INSTALLED) $(if $(filter slurm,$(EXECUTOR)),$(INSTALLED)-cluster)  ## ex
 
 plan: $(INSTALLED)  ## what that takes, computed before anything runs: disk, memory, hours; and what is there already
 	@$(BIN)/python -m book.tools.plan $(WHAT)
+
+run: $(INSTALLED)  ## run one notebook with your own parameters: NOTEBOOK=04 ARGS='-p k 16'
+	@$(BIN)/python -m book.tools.run $(call q,$(NOTEBOOK)) $(ARGS)
 
 test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the rendered book in a browser
 	@CORES=$(call q,$(CORES)) sh book/tools/test.sh

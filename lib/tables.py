@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from lib.markup import styled
+
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import Markdown
@@ -27,7 +29,7 @@ def written(
 ) -> Styler | Markdown:
     """A table as the book shows it; without rows or columns, the sentence `otherwise`.
 
-    formats: by column, "{:.1%}" and the like; other numbers get `precision` digits. What is missing, or infinite, is a
+    Texts in it are escaped. formats: by column, "{:.1%}" and the like; other numbers get `precision` digits. What is missing, or infinite, is a
     dash.
     """
     from IPython.display import Markdown
@@ -35,4 +37,4 @@ def written(
     if table.empty:
         return Markdown(otherwise)
     table = table.replace([math.inf, -math.inf], math.nan)
-    return table.style.format(dict(formats) if formats else None, precision=precision, na_rep=MISSING)
+    return styled(table).format(dict(formats) if formats else None, precision=precision, na_rep=MISSING)
