@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from lib.devices import bring, choose_device
-from lib.image_sources.given import as_picture, is_one_picture
+from lib.image_sources.given import Picture, as_picture, is_one_picture
 from lib.towers import Tower, load_tower
 from lib.towers.base import KINDS
 from lib.towers.own_module import Layout, ModuleTower
@@ -27,13 +27,7 @@ from lib.towers.sites import Site
 from lib.towers.weights import WeightsHash
 
 if TYPE_CHECKING:
-    import os
-
-    import numpy as np
-
     from lib.steering import Intervention
-
-    Picture = Image.Image | str | os.PathLike | np.ndarray
 
 _EMBEDDED_AT_ONCE = 64  # pictures
 
@@ -100,12 +94,15 @@ class Encoder(nn.Module):
         """
         if self.steering:
             raise ValueError("a steered encoder is not stored: leave `with encoder.steered(...)` before extracting")
-        return self.unsteered_fingerprint
+        return self._weights_hash(self._about())
 
     @property
     def unsteered_fingerprint(self) -> str:
-        """The same, whatever is in force."""
-        return self._weights_hash(f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}")
+        """The same whatever is in force, and cheap to ask for again and again; `weight.data` may not be changed."""
+        return self._weights_hash(self._about(), thorough=False)
+
+    def _about(self) -> str:
+        return f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}"
 
     @property
     def has_texts(self) -> bool:
@@ -139,11 +136,11 @@ class Encoder(nn.Module):
         """Which of the T tokens are of the kind "cls", "register", "spatial" or "all": (n,) int64."""
         return torch.tensor([i for i, k in enumerate(self.token_kinds) if kind in (k, "all")], dtype=torch.long)
 
-    def preprocess(self, image: "Picture") -> Tensor:
+    def preprocess(self, image: Picture) -> Tensor:
         """One picture (PIL, a path, or an array (H, W, 3) of uint8) as the model wants it: (3, H, W) float32, CPU."""
         return self.transform(as_picture(image))
 
-    def pixels(self, images: "Picture | Sequence[Picture] | Tensor") -> Tensor:
+    def pixels(self, images: Picture | Sequence[Picture] | Tensor) -> Tensor:
         """Pictures, or one -> (B, 3, H, W) on the encoder's device; pixels already preprocessed are brought there.
 
         Raises ValueError for what are no pictures, and for none.
@@ -181,7 +178,7 @@ class Encoder(nn.Module):
             values["proj"] = self.edited("proj", embedding.float())
         return {site: values[site] for site in wanted}
 
-    def embed_images(self, images: "Tensor | Sequence[Picture]") -> Tensor:
+    def embed_images(self, images: Tensor | Picture | Sequence[Picture]) -> Tensor:
         """Pixels (B, 3, H, W), or pictures as `pixels` takes them -> (B, E) float32 of unit norm.
 
         Of pictures a few at a time are opened and run.

@@ -9,6 +9,8 @@ from PIL import Image
 from lib.files import quoted
 from lib.image_sources.pictures import read_picture
 
+Picture = Image.Image | str | os.PathLike | np.ndarray
+
 
 def is_one_picture(images: object) -> bool:
     """Whether that is one picture and no collection of them."""

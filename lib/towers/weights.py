@@ -13,22 +13,26 @@ class WeightsHash:
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self._state: list[tuple] = []
+        self._versions: list[tuple] = []
+        self._sums: list[int] = []
         self._digits = ""
 
-    def __call__(self, about: str) -> str:
-        """The digits; `about`: what else goes into them."""
+    def __call__(self, about: str, thorough: bool = True) -> str:
+        """The digits; `about`: what else goes into them. thorough: see changes of `weight.data`, by reading all."""
         weights = sorted(self.model.state_dict().items())
-        state = [(about,), *((name, w.data_ptr(), w._version, _checksum(w)) for name, w in weights)]
-        if state != self._state:
+        versions = [(about,), *((name, weight.data_ptr(), weight._version) for name, weight in weights)]
+        if versions == self._versions and not thorough:
+            return self._digits
+        sums = [_checksum(weight) for _, weight in weights]
+        if (versions, sums) != (self._versions, self._sums):
             digest = hashlib.sha256(about.encode())
             for name, tensor in weights:
                 digest.update(f"{name} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-            self._state, self._digits = state, digest.hexdigest()[:16]
+            self._versions, self._sums, self._digits = versions, sums, digest.hexdigest()[:16]
         return self._digits
 
 
 def _checksum(tensor: Tensor) -> int:
-    """Of the bits, for changes that count in no version: those of `weight.data`."""
+    """Sum of the bits as integers."""
     return int(tensor.detach().contiguous().view(_AS_INTEGERS[tensor.itemsize]).sum(dtype=torch.int64))
