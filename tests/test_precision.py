@@ -1,4 +1,4 @@
-"""Half precision: gradients reach every site, reruns give the published pass, what overflows is said in one sentence."""
+"""Half precision: gradients reach every site, reruns are the published pass, what overflows is one sentence."""
 
 import pytest
 import torch
