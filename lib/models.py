@@ -291,9 +291,10 @@ def load_encoder(
     - `open_clip:ARCH/PRETRAINED`, any vision transformer of open_clip, with one of its tags, the path of a checkpoint,
       or `none` for random weights; `open_clip:FOLDER` with `open_clip_config.json` and a checkpoint (E: the joint
       embedding). `weights` is a checkpoint in the place of PRETRAINED;
-    - `hf:NAME` or `hf:FOLDER`, safetensors in the hub's layout: CLIP (its projection), SigLIP and SigLIP 2 of a fixed
-      resolution (attention pool), AIMv2 (attention pool; LiT variant: its projection), DINOv2 with or without
-      registers, ViT and DeiT, also classifiers (layer-normed CLS).
+    - `hf:NAME` or `hf:FOLDER`, safetensors in the hub's layout: CLIP and MetaCLIP 2 (their projection), SigLIP and
+      SigLIP 2 of a fixed resolution (attention pool), AIMv2 (attention pool; LiT variant: its projection), DINOv2 and
+      DINOv3, MAE, MLCD, ViT and DeiT, also classifiers (layer-normed CLS), BEiT and I-JEPA (mean of the patches; a BEiT
+      that pools by CLS: that).
     device "auto" is CUDA, else MPS, else the CPU; dtype None is bfloat16 autocast on CUDA and float32 elsewhere.
 
     Raises ValueError for an unknown spec, a model that is no vision transformer or weights that a checkpoint lacks,

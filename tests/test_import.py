@@ -43,6 +43,13 @@ def test_every_public_name_can_be_had():
         assert getattr(lib, name).__name__ == f"lib.{name}"
 
 
+def test_a_star_gives_the_public_names_and_no_others():
+    given: dict = {}
+    exec("from lib import *", given)
+    assert set(lib.__all__) == set(given) - {"__builtins__"}
+    assert {"load_encoder", "from_module", "extract", "SAE", "Intervention", "Neurons", "metrics"} <= set(given)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'lib' has no attribute 'nothing'"):
         _ = lib.nothing
