@@ -1,8 +1,11 @@
 """lib.features: the table of what features do on a set of images, against the slow way of asking the model."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 import lib.features
 from lib.artifacts import read_meta
@@ -128,6 +131,44 @@ def test_a_table_of_another_sae_is_made_anew(encoder, sae, tmp_path):
     other = table_of(encoder, small_sae(threshold=1.0), out=tmp_path / "table")
     assert read_meta(tmp_path / "table")["hash"] != before
     assert_same(FeatureTable.load(tmp_path / "table"), other)
+
+
+def test_a_table_of_another_spec_stays_until_the_new_one_is_complete_and_is_kept(encoder, sae, table, tmp_path):
+    out = tmp_path / "table"
+    table_of(encoder, sae, out=out)
+    with pytest.raises(ValueError, match="cannot read image 0"):
+        table_of(encoder, sae, Pictures(N + 1, broken=(0,)), out=out)
+    assert_same(FeatureTable.load(out), table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".table.lock", "table"]
+    with pytest.warns(UserWarning, match=r"kept as table\."):
+        table_of(encoder, small_sae(threshold=1.0), out=out)
+    (kept,) = tmp_path.glob("table.*")
+    assert_same(FeatureTable.load(kept), table)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(5000), b"cut short"])
+def test_a_damaged_table_is_refused_in_one_sentence_and_made_again(encoder, sae, table, tmp_path, content):
+    table_of(encoder, sae, out=tmp_path / "table")
+    (tmp_path / "table" / "features.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"features.safetensors is missing or damaged"):
+        FeatureTable.load(tmp_path / "table")
+    with pytest.warns(UserWarning, match=r"features.safetensors is missing or damaged.*made again"):
+        assert_same(table_of(encoder, sae, out=tmp_path / "table"), table)
+    assert_same(FeatureTable.load(tmp_path / "table"), table)
+
+
+def test_a_complete_table_needs_no_lock(encoder, sae, table, tmp_path, monkeypatch):
+    table_of(encoder, sae, out=tmp_path / "table")
+    monkeypatch.setattr("lib.artifacts.places.FileLock.acquire", lambda *_, **__: pytest.fail("a lock was taken"))
+    assert_same(table_of(encoder, sae, out=tmp_path / "table"), table)
+
+
+def test_a_table_of_an_earlier_version_without_digests_is_loaded(table, tmp_path):
+    table.save(tmp_path)
+    tensors, meta = load_file(tmp_path / "features.safetensors"), read_meta(tmp_path)
+    save_file(tensors, tmp_path / "features.safetensors")
+    (tmp_path / "meta.json").write_text(json.dumps({name: meta[name] for name in meta if name != "digests"}))
+    assert_same(FeatureTable.load(tmp_path), table)
 
 
 def test_an_unreadable_image_is_an_error_or_an_empty_row(encoder, sae, tmp_path):

@@ -355,3 +355,20 @@ def test_home_is_meant_by_a_tilde(tmp_path, monkeypatch):
     make_sae().save("~/sae")
     assert (tmp_path / "sae" / "model.safetensors").is_file()
     assert SAE.load("~/sae").d == D
+
+
+def test_an_sae_of_an_earlier_version_without_digests_is_loaded(x, tmp_path):
+    sae = make_sae()
+    sae.save(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "meta.json").write_text('{"spec": {}, "hash": "0", "complete": true}')
+    assert torch.equal(SAE.load(tmp_path, "cpu").encode(x), sae.encode(x))
+
+
+def test_a_config_that_is_not_the_one_of_the_weights_is_refused(tmp_path):
+    make_sae().save(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "k": values["k"] + 1}))
+    with pytest.raises(ValueError, match=r"config.json is missing or damaged"):
+        SAE.load(tmp_path)
