@@ -6,11 +6,10 @@ gradient is removed, b_dec from the geometric median, inputs of unit mean square
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from lib.artifacts import alone, claim, code_fingerprint, digest_of, opened, publish, spec_hash
 from lib.checkpoints import remove_checkpoint, restore_checkpoint, save_checkpoint
-from lib.devices import bring, choose_device
+from lib.devices import bring
 from lib.distributed import (
     on_all_ranks,
     on_first_rank,
@@ -34,8 +33,7 @@ from lib.metrics.reconstruction import Reconstruction
 from lib.metrics.sparsity import Sparsity
 from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
-from lib.sae_origin import Origin
-from lib.training_data import Activations, as_activations
+from lib.training_data import Activations, Setup, as_activations, batches, require_finite
 from lib.training_log import METRICS, TrainingLog
 
 
@@ -188,70 +186,6 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     return {"config": settings, "data": store.meta["hash"], "code": code}
 
 
-def batches(store: Activations, config: SAEConfig, start: int, pinned: bool = False) -> Generator[Tensor, None, None]:
-    """The training batches from step `start` on, in the config's data order; of a store in its own dtype."""
-    draw = partial(store.stored_batches, pinned=pinned) if hasattr(store, "stored_batches") else store.batches
-    if config.data_order == "reshuffle":
-        yield from draw(config.batch_size, seed=config.data_seed, start=start)
-        return
-    epoch = max(1, len(store) // config.batch_size)
-    while True:
-        yield from islice(draw(config.batch_size, seed=config.data_seed, start=start % epoch), epoch - start % epoch)
-        start = 0
-
-
-def _require_finite(x: Tensor, step: int) -> None:
-    if not x.isfinite().all():
-        raise ValueError(
-            f"The activations contain NaN or infinity (batch {step}); extract them again, perhaps in float32."
-        )
-
-
-def geometric_median(x: Tensor, tolerance: float = 1e-5, max_iterations: int = 100) -> Tensor:
-    """Point (d,) with the least summed distance to the rows of x (n, d), by Weiszfeld's iteration."""
-    guess = x.mean(0)
-    for _ in range(max_iterations):
-        weights = 1 / torch.linalg.vector_norm(x - guess, dim=1).clamp(min=1e-6)
-        previous, guess = guess, weights @ x / weights.sum()
-        if torch.linalg.vector_norm(guess - previous) <= tolerance * torch.linalg.vector_norm(guess):
-            break
-    return guess
-
-
-class Setup:
-    """What the runs of one data pass share: device, the input's scale and the first guess of b_dec."""
-
-    def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
-        self.d, self.device = store.d, choose_device(device)
-        count = min(config.normalization_batches, max(1, len(store) // config.batch_size))
-        squares, first = [], None
-        with closing(batches(store, config, 0)) as source:
-            for step, x in enumerate(islice(source, count if config.normalize else 1)):
-                if x.shape[1] != store.d:
-                    raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
-                x = bring(x, self.device, torch.float32)
-                _require_finite(x, step)
-                first = x if first is None else first
-                squares.append(float(x.square().sum(1).mean()))
-        self._store, self._rows, self.origin = store, {}, Origin.of(store)
-        self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
-        if self.scale == 0:
-            raise ValueError("All activations are zero; there is nothing to learn from them.")
-        self.b_dec = geometric_median(first / self.scale)
-
-    def points(self, n: int) -> Tensor:
-        """n rows of the data (n, d), less b_dec and in the runs' units; which ones does not depend on their seeds."""
-        if n > len(self._store):
-            raise ValueError(
-                f"Training is to begin from {n} rows of the data, and the store has {len(self._store)}: extract more "
-                "pictures, or lower `archetypes` or the width."
-            )
-        if n not in self._rows:
-            with closing(self._store.batches(n, seed=0)) as source:
-                self._rows[n] = bring(next(source), self.device, torch.float32) / self.scale - self.b_dec
-        return self._rows[n]
-
-
 def _encoder_dtype(config: SAEConfig, device: torch.device) -> torch.dtype:
     if config.encoder_dtype != "auto":
         return getattr(torch, config.encoder_dtype)
@@ -319,7 +253,7 @@ class Run:
         gradients = [parameter.grad for parameter in self.parameters.values()]
         self.grad_norm = float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients])))
         if not math.isfinite(self.grad_norm):
-            _require_finite(x, self.step)
+            require_finite(x, self.step)
             raise ValueError(f"The gradient of step {self.step} is not finite; lower the learning rate ({self.lr:g}).")
         if self.grad_norm > self.config.clip_norm:
             torch._foreach_mul_(gradients, self.config.clip_norm / self.grad_norm)

@@ -1,7 +1,14 @@
-"""What an SAE is trained on: stores and streams as they are; tensors, arrays and lists of batches made into stores."""
+"""What an SAE is trained on: anything that holds rows, in shuffled batches, and what all runs of a pass take from it.
 
+Stores and streams are taken as they are; tensors, arrays and lists of batches become stores in memory.
+"""
+
+import math
 import os
 from collections.abc import Generator, Sized
+from contextlib import closing
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -9,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.devices import to_cpu
+from lib.devices import bring, choose_device, to_cpu
+from lib.sae import SAEConfig
+from lib.sae_origin import Origin
 from lib.stores import ActivationStore
 
 
@@ -58,3 +67,67 @@ def _in_memory(x: Tensor | np.ndarray) -> ActivationStore:
     if x.ndim != 2:
         raise ValueError(f"Activations to train on are (rows, d), and these are {tuple(x.shape)}: flatten the tokens.")
     return ActivationStore.from_tensor(x if x.is_floating_point() else x.float())
+
+
+def batches(store: Activations, config: SAEConfig, start: int, pinned: bool = False) -> Generator[Tensor, None, None]:
+    """The training batches from step `start` on, in the config's data order; of a store in its own dtype."""
+    draw = partial(store.stored_batches, pinned=pinned) if hasattr(store, "stored_batches") else store.batches
+    if config.data_order == "reshuffle":
+        yield from draw(config.batch_size, seed=config.data_seed, start=start)
+        return
+    epoch = max(1, len(store) // config.batch_size)
+    while True:
+        yield from islice(draw(config.batch_size, seed=config.data_seed, start=start % epoch), epoch - start % epoch)
+        start = 0
+
+
+def require_finite(x: Tensor, step: int) -> None:
+    if not x.isfinite().all():
+        raise ValueError(
+            f"The activations contain NaN or infinity (batch {step}); extract them again, perhaps in float32."
+        )
+
+
+def geometric_median(x: Tensor, tolerance: float = 1e-5, max_iterations: int = 100) -> Tensor:
+    """Point (d,) with the least summed distance to the rows of x (n, d), by Weiszfeld's iteration."""
+    guess = x.mean(0)
+    for _ in range(max_iterations):
+        weights = 1 / torch.linalg.vector_norm(x - guess, dim=1).clamp(min=1e-6)
+        previous, guess = guess, weights @ x / weights.sum()
+        if torch.linalg.vector_norm(guess - previous) <= tolerance * torch.linalg.vector_norm(guess):
+            break
+    return guess
+
+
+class Setup:
+    """What the runs of one data pass share: device, the input's scale and the first guess of b_dec."""
+
+    def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
+        self.d, self.device = store.d, choose_device(device)
+        count = min(config.normalization_batches, max(1, len(store) // config.batch_size))
+        squares, first = [], None
+        with closing(batches(store, config, 0)) as source:
+            for step, x in enumerate(islice(source, count if config.normalize else 1)):
+                if x.shape[1] != store.d:
+                    raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
+                x = bring(x, self.device, torch.float32)
+                require_finite(x, step)
+                first = x if first is None else first
+                squares.append(float(x.square().sum(1).mean()))
+        self._store, self._rows, self.origin = store, {}, Origin.of(store)
+        self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
+        if self.scale == 0:
+            raise ValueError("All activations are zero; there is nothing to learn from them.")
+        self.b_dec = geometric_median(first / self.scale)
+
+    def points(self, n: int) -> Tensor:
+        """n rows of the data (n, d), less b_dec and in the runs' units; which ones does not depend on their seeds."""
+        if n > len(self._store):
+            raise ValueError(
+                f"Training is to begin from {n} rows of the data, and the store has {len(self._store)}: extract more "
+                "pictures, or lower `archetypes` or the width."
+            )
+        if n not in self._rows:
+            with closing(self._store.batches(n, seed=0)) as source:
+                self._rows[n] = bring(next(source), self.device, torch.float32) / self.scale - self.b_dec
+        return self._rows[n]

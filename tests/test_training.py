@@ -16,7 +16,8 @@ from lib.artifacts import load_tensors
 from lib.objectives import OBJECTIVES, normalize_rows_, remove_parallel_
 from lib.sae import KINDS as SAE_KINDS
 from lib.sae import SAE, SAEConfig
-from lib.training import batches, evaluate, geometric_median, train_sae
+from lib.training import evaluate, train_sae
+from lib.training_data import batches, geometric_median
 from lib.training_log import read_metrics
 from tests.sparse_world import sparse_world
 

@@ -12,8 +12,8 @@ from lib.artifacts import read_meta
 from lib.models import load_encoder
 from lib.sae import SAEConfig
 from lib.stores import ActivationStore as Store
-from lib.training import Setup, batches, train_sae
-from lib.training_data import as_activations
+from lib.training import train_sae
+from lib.training_data import Setup, as_activations, batches
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
