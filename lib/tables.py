@@ -29,8 +29,8 @@ def written(
 ) -> Styler | Markdown:
     """A table as the book shows it; without rows or columns, the sentence `otherwise`.
 
-    Texts in it are escaped. formats: by column, "{:.1%}" and the like; other numbers get `precision` digits. What is missing, or infinite, is a
-    dash.
+    Texts in it are escaped. formats: by column, "{:.1%}" and the like; other numbers get `precision` digits. What is
+    missing, or infinite, is a dash.
     """
     from IPython.display import Markdown
 
