@@ -112,3 +112,36 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ModuleNotFoundError, match="pip install datasets"):
         load_images("hf:owner/name:train")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PAR1", b"PAR1" + bytes(200) + b"PAR1", b"version https://git-lfs.github.com/spec/v1\n", bytes(999)],
+)
+@pytest.mark.parametrize("name", ["train.parquet", "train-00000-of-00001.arrow", "metadata.jsonl", "metadata.csv"])
+def test_a_damaged_file_of_a_data_set_is_one_sentence_that_names_the_set(tmp_path, name, content):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"hf:{folder}") as caught:
+        load_images(f"hf:{folder}:train")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize("damage", ["data-00000-of-00001.arrow", "dataset_info.json", "state.json"])
+@pytest.mark.parametrize("content", [b"", b"{", bytes(500)])
+def test_a_damaged_file_that_was_saved_is_one_sentence_that_names_the_set(saved, damage, content):
+    (saved / "train" / damage).write_bytes(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=f"hf:{saved}") as caught:
+        load_images(f"hf:{saved}:train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_in_a_folder_called_like_a_slice_or_a_split(saved):
+    for name in ("set[1:2]", "set:train", "set[:]:x"):
+        folder = saved.parent / name
+        (saved / "test").rename(folder)
+        for spec in (f"hf:{folder}", f"hf:{folder}:train"):
+            assert len(load_images(spec)) == 1
+        folder.rename(saved / "test")

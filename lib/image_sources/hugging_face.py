@@ -8,6 +8,7 @@ from PIL import Image
 
 from lib.artifacts import code_fingerprint
 from lib.downloads import plain_errors
+from lib.files import one_sentence
 from lib.image_sources.base import ImageError
 from lib.image_sources.pictures import read_picture
 
@@ -25,7 +26,8 @@ class HuggingFaceSource:
     """
 
     def __init__(self, place: str):
-        path, _, split = place.rpartition(":") if ":" in place else (place, "", "train")
+        whole = ":" not in place or Path(place).expanduser().is_dir()  # the folder's own name may have a colon
+        path, split = (place, "train") if whole else place.rsplit(":", 1)
         with plain_errors(f"hf:{path}:{split}"):
             features = _load(path, split)
         import datasets
@@ -98,14 +100,14 @@ def _load(path: str, split: str) -> "Dataset":
             return datasets.load_dataset(str(local), split=split)
         *owner_and_name, config = path.split("/") if path.count("/") == 2 else (path, None)
         return datasets.load_dataset("/".join(owner_and_name), config, split=split)
-    except ValueError as error:
-        raise ValueError(f"hf:{path}:{split} cannot be loaded: {_sentence(error)}") from error
     except OSError as error:
         raise FileNotFoundError(
             f"hf:{path}:{split} is not there: {_sentence(error)} Write hf:OWNER/NAME:SPLIT or "
             "hf:OWNER/NAME/CONFIG:SPLIT of the hub, or the path of a local folder for OWNER/NAME."
         ) from error
+    except Exception as error:  # of datasets, pyarrow, fsspec or json, for a split, a damaged file, an unknown format
+        raise ValueError(f"hf:{path}:{split} cannot be loaded: {_sentence(error)}") from error
 
 
 def _sentence(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".") + "."
+    return one_sentence(error, 300).rstrip(".") + "."
