@@ -6,6 +6,7 @@ one that was not.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
@@ -159,11 +160,11 @@ def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error
     ]
     wanted = dict(missing)
     last = dict(plan)  # each shard's last batch
-    reader = read_batches(encoder, images, [batch for _, batch in plan], workers)
+    reader = closing(read_batches(encoder, images, [batch for _, batch in plan], workers))
     total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
     bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
-    with explaining_lost_workers(), ShardWriter(folders, encoder.device) as writer, bar:
-        for (shard, indices), batch in zip(plan, reader, strict=True):
+    with explaining_lost_workers(), reader as batches, ShardWriter(folders, encoder.device) as writer, bar:
+        for (shard, indices), batch in zip(plan, batches, strict=True):
             stop_if_another_failed()
             skipped = unreadable_images(batch, images, on_error)
             rows = rows_of(encoder, batch, wanted[shard], tokens)

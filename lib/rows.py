@@ -117,10 +117,14 @@ def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], wor
         pin_memory=on_gpu,
         timeout=WAIT if workers else 0,
     )
-    arrived = _uploaded(loader, encoder.device) if on_gpu else map(_as_tensor, loader)
+    arrivals = iter(loader)
     with explaining_lost_workers():
-        for batch in arrived:
-            yield batch if batch.pixels is None else batch._replace(pixels=wire.unpack(batch.pixels))
+        try:
+            for batch in _uploaded(arrivals, encoder.device) if on_gpu else map(_as_tensor, arrivals):
+                yield batch if batch.pixels is None else batch._replace(pixels=wire.unpack(batch.pixels))
+        finally:  # else torch tells of a dead worker again, at whatever is done next
+            if workers:
+                arrivals._shutdown_workers()
 
 
 def _fit_shared_memory(prepared: _Prepared, first: list[Sequence[int]], workers: int) -> bool:
@@ -140,14 +144,14 @@ def explaining_lost_workers() -> Iterator[None]:
     """Say in one sentence what is likely where a process that reads pictures was lost; torch raises it anywhere."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter where it dies while it hands a batch over
         said = str(error)
-        if "DataLoader" not in said or isinstance(error, LostWorkerError):
+        if isinstance(error, LostWorkerError) or (isinstance(error, RuntimeError) and "DataLoader" not in said):
             raise
         if "Bus error" in said:
             reason = "was killed: shared memory is full. Enlarge /dev/shm (docker run --shm-size=1g) or pass workers=0"
-        elif "killed by signal" in said or "exited unexpectedly" in said:
-            reason = "was killed, most likely for want of memory. Pass fewer workers, or smaller pictures"
+        elif "killed by" in said or "exited unexpectedly" in said or not isinstance(error, RuntimeError):
+            reason = "was killed, most likely for want of memory, or of shared memory. Pass fewer workers"
         elif "timed out" in said:
             reason = f"has given nothing for {WAIT} s. Pass workers=0 to read in this process and see where it stops"
         else:

@@ -103,9 +103,14 @@ def test_a_split_that_is_not_there_is_an_error_with_those_that_are(saved):
         load_images(f"hf:{saved}:val")
 
 
-def test_a_data_set_that_is_not_there_is_an_error_that_says_what_to_write():
-    with pytest.raises(FileNotFoundError, match=r"hf:nobody/nothing:train is not there: .* Write hf:OWNER/NAME:SPLIT"):
+def test_a_data_set_that_is_not_there_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(
+        ConnectionError, match="hf:nobody/nothing:train is not in the cache, and HF_HUB_OFFLINE forbids"
+    ):
         load_images("hf:nobody/nothing:train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty:train is not there: .* Write hf:OWNER/NAME:SPLIT"):
+        load_images(f"hf:{tmp_path}/empty:train")
 
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch):
