@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lib.artifacts import check_files, digest_of, replacing, sound_meta, spec_hash, write_meta
 from lib.devices import bring, to_cpu
-from lib.files import read_json
+from lib.files import quoted, read_json
 from lib.sae import SAE, SAEConfig
 from lib.sparse_codes import Codes
 from lib.training import train_sae
@@ -94,9 +94,10 @@ class Ensemble(nn.Module):
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write `ensemble.json` and each member into a folder of its own: config.json and model.safetensors."""
+        folder = Path(folder).expanduser()
         for i, sae in enumerate(self.members):
-            sae.save(Path(folder, str(i)))
-        with replacing(Path(folder) / "ensemble.json") as temporary:
+            sae.save(folder / str(i))
+        with replacing(folder / "ensemble.json") as temporary:
             about = {"kind": type(self).__name__.lower(), "members": len(self.members)}
             temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
             digest = digest_of(temporary)
@@ -105,14 +106,18 @@ class Ensemble(nn.Module):
     @staticmethod
     def load(folder: str | os.PathLike, device: str | torch.device = "auto") -> "Ensemble":
         """Read what `save` wrote; raises FileNotFoundError or ValueError in one sentence."""
-        about = Path(folder) / "ensemble.json"
-        if not about.is_file():
+        folder = Path(folder).expanduser()
+        about = folder / "ensemble.json"
+        if not about.exists():
             raise FileNotFoundError(f"No ensemble in {folder}: ensemble.json is missing.")
-        check_files(Path(folder), sound_meta(folder) or {})
+        check_files(folder, sound_meta(folder) or {})
         told = read_json(about)
-        if told.get("kind") not in ENSEMBLES:
-            raise ValueError(f"Unknown ensemble {told.get('kind')!r} in {folder}; known are {', '.join(ENSEMBLES)}.")
-        return ENSEMBLES[told["kind"]]([SAE.load(Path(folder, str(i)), device) for i in range(told["members"])])
+        kind, n = told.get("kind"), told.get("members")
+        if not isinstance(kind, str) or kind not in ENSEMBLES:
+            raise ValueError(f"Unknown ensemble {quoted(kind)} in {about}; known are {', '.join(ENSEMBLES)}.")
+        if type(n) is not int or n < 1:
+            raise ValueError(f"{about} says that the ensemble has {quoted(n)} members.")
+        return ENSEMBLES[kind]([SAE.load(folder / str(i), device) for i in range(n)])
 
 
 class Bagging(Ensemble):

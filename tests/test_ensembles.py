@@ -161,3 +161,19 @@ def test_what_cannot_be_an_ensemble_is_refused_in_one_sentence(members, tmp_path
         train_boosting(sparse_world(rows=200), CONFIG, 2, out=[tmp_path])
     with pytest.raises(FileNotFoundError, match=r"ensemble\.json is missing"):
         Ensemble.load(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ('{"kind": "bagging"}', "says that the ensemble has None members"),
+    ('{"kind": "bagging", "members": "3"}', "says that the ensemble has '3' members"),
+    ('{"kind": ["bagging"], "members": 3}', r"Unknown ensemble \['bagging'\]"),
+    ("", "is empty"),
+    ("[]", "holds a JSON list"),
+])  # fmt: skip
+def test_a_damaged_ensemble_json_gives_one_sentence_that_names_it(content, message, members, tmp_path):
+    Bagging(members).save(tmp_path)
+    (tmp_path / "meta.json").unlink()
+    (tmp_path / "ensemble.json").write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        Ensemble.load(tmp_path)
+    assert str(tmp_path / "ensemble.json") in str(caught.value)
