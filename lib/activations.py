@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lib.artifacts import alone, code_fingerprint, opened, spec_hash
 from lib.data import as_image_set
+from lib.devices import bring
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.models import Encoder, Site
 from lib.rows import Tokens, explaining_lost_workers, read_batches, rows_of, unreadable_images
@@ -236,7 +237,7 @@ class ActivationStream:
             order = torch.randperm(
                 len(rows), generator=torch.Generator().manual_seed(((seed << 32) + turn) % (1 << 63))
             )
-            rows = rows[order.to(rows.device)]
+            rows = rows[bring(order, rows)]
             yield from rows[:handed_out].split(batch_size)
             rows = rows[handed_out:]
 
@@ -257,7 +258,7 @@ class ActivationStream:
                 raise ValueError(
                     f"the encoder gave NaN or infinite values at {self.site}: load it with dtype='float32'"
                 )
-            yield x.to(self.encoder.device)
+            yield bring(x, self.encoder.device)
 
     def sample(self, n: int = 4096, seed: int = 0) -> Tensor:
         """min(n, rows) random rows: (n, d) float32."""

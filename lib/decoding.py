@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lib.devices import bring, to_cpu
 from lib.lean_llama import lean_llama
 
 _PAYS = 0.5  # rows are dropped from the batch once fewer than this share of them goes on: dropping copies the others
@@ -43,7 +44,7 @@ class Choice:
         """(r, vocabulary) and which rows they are -> their tokens."""
         if not self.temperature:
             return logits.argmax(-1).tolist()
-        probabilities = (logits.float().cpu() / self.temperature).softmax(-1)
+        probabilities = (to_cpu(logits.float()) / self.temperature).softmax(-1)
         return [
             int(torch.multinomial(p, 1, generator=self.generators[row]))
             for p, row in zip(probabilities, rows, strict=True)
@@ -130,7 +131,7 @@ class Decoder:
         The token that ends a row is its last; from then on the row is left out.
         """
         rows = list(range(len(pictures)))
-        pictures = pictures.to(self.device, self.dtype)
+        pictures = bring(pictures, self.device, self.dtype)
         inputs = torch.cat([pictures, start.suffix.expand(len(rows), -1, -1)], dim=1)
         room = start.n_before + inputs.shape[1] + n_most
         memory = self.language.memory(start.prefix, len(rows), room)

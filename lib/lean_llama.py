@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lib.devices import bring
+
 _TOKENS_AT_ONCE = 2048  # that go through the layers together
 _ROUNDING = 1e-4  # of the largest value: more is no rounding
 
@@ -184,7 +186,7 @@ def _agrees(lean: LeanLlama) -> bool:
     """Whether last hidden states of 2 rows, 3 tokens and then 2 more, are those of transformers but for rounding."""
     language = lean.language
     device, generator = next(language.parameters()).device, torch.Generator().manual_seed(0)
-    tokens = torch.randint(language.config.vocab_size, (2, 5), generator=generator).to(device)
+    tokens = bring(torch.randint(language.config.vocab_size, (2, 5), generator=generator), device)
     inputs = language.embed_tokens(tokens)
     memory = lean.memory([], rows=2, room=6)
     found = torch.stack([lean.last_hidden(part, memory) for part in (inputs[:, :3], inputs[:, 3:])], dim=1)

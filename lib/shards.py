@@ -23,6 +23,7 @@ from lib.artifacts import (
     spec_hash,
     write_meta,
 )
+from lib.devices import to_cpu
 from lib.files import safetensors_header
 from lib.models import Encoder
 from lib.stores import map_safetensors
@@ -169,7 +170,7 @@ class ShardWriter:
         limits = torch.stack(torch.aminmax(x)) if len(x) else torch.zeros(2)
         rows = x.to(folder.dtype)
         if not x.is_cuda:
-            return _Sent(rows.cpu(), limits.cpu(), tokens, None)
+            return _Sent(to_cpu(rows), to_cpu(limits), tokens, None)
         self._copies.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(self._copies):
             sent = [tensor.to("cpu", non_blocking=True) for tensor in (rows, limits)]

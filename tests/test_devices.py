@@ -1,6 +1,7 @@
 """One contract for devices: what is called on a tensor takes it from anywhere, and figures are on the CPU."""
 
 import inspect
+import re
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,19 @@ def test_every_metric_of_tensors_has_the_contract_at_its_door():
         "reconstruction",
         "sparsity",
     }
+
+
+def test_nobody_else_moves_tensors_between_devices(root):
+    """Modules move by `.to`, as torch has it; and the writer of shards sends copies that it waits for later."""
+    moves = re.compile(r"\.cpu\(\)|\.cuda\(|\.to\([^)]*(device|\"cpu\"|\"cuda)")
+    of_modules = re.compile(r"\b(model|sae|heads)\.to\(|SAE\(.*\)\.to\(|non_blocking=True\) for tensor in")
+    found = [
+        f"{path.relative_to(root)}: {line.strip()}"
+        for path in (root / "lib").rglob("*.py")
+        for line in path.read_text().splitlines()
+        if path.name != "devices.py" and moves.search(line) and not of_modules.search(line)
+    ]
+    assert found == []
 
 
 def test_home_is_where_a_module_or_tensor_lies():

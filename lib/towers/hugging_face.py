@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lib.devices import bring
 from lib.towers.base import Tower, with_clear_errors
 from lib.towers.folders import check_tokenizer
 
@@ -113,7 +114,7 @@ class VisionTextTower(HuggingFaceTower):
         return self.tokenizer(texts, padding=self.padding, truncation=True, max_length=longest, return_tensors="pt")
 
     def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
-        tokens = {name: tensor.to(device) for name, tensor in self.tokens(texts).items()}
+        tokens = {name: bring(tensor, device) for name, tensor in self.tokens(texts).items()}
         return self.model.get_text_features(**tokens).pooler_output
 
 

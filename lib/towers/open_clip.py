@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lib.devices import bring
 from lib.files import naming, ordinary_file, quoted, read_json, safetensors_header
 from lib.towers.base import Tower, with_clear_errors
 from lib.towers.folders import check_settings, check_tokenizer, check_weights
@@ -58,7 +59,7 @@ class OpenClipTower(Tower):
         return with_clear_errors("the tokenizer", self._make_tokenizer)
 
     def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
-        return self.model.encode_text(self.tokenizer(texts).to(device), normalize=False)
+        return self.model.encode_text(bring(self.tokenizer(texts), device), normalize=False)
 
 
 class OwnTower(OpenClipTower):

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lib.devices import to_cpu
 from lib.files import quoted
 from lib.towers.base import KINDS, Tower
 from lib.towers.places import Place
@@ -100,7 +101,7 @@ class ModuleTower(Tower):
         first, second = (self.transform(_test_picture()) for _ in range(2))
         if not torch.equal(first, second):
             raise ValueError("transform= is random: give the preprocessing of evaluation, which is always the same")
-        digest = hashlib.sha256(first.float().cpu().contiguous().numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(to_cpu(first.float()).contiguous().numpy().tobytes()).hexdigest()
         code = getattr(self._embed, "__code__", None)
         embed = type(self._embed).__qualname__ if code is None else f"{code.co_code.hex()} {code.co_names}"
         named = sorted((f"{layer}.{kind}", name) for (layer, kind), name in sites.items())

@@ -5,6 +5,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from lib.devices import to_cpu
+
 _AS_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by size in bytes
 
 
@@ -28,7 +30,7 @@ class WeightsHash:
             digest = hashlib.sha256(about.encode())
             for name, tensor in weights:
                 digest.update(f"{name} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                digest.update(to_cpu(tensor).contiguous().reshape(-1).view(torch.uint8).numpy())
             self._versions, self._sums, self._digits = versions, sums, digest.hexdigest()[:16]
         return self._digits
 
