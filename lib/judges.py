@@ -9,6 +9,7 @@ from torch import Tensor
 from lib.activations import activations_folder, extract
 from lib.artifacts import folder_name
 from lib.data import ImageSet
+from lib.markup import as_markdown
 from lib.metrics.ground_truth import facts_table, oracle_embeddings
 from lib.models import Encoder, load_encoder
 
@@ -52,8 +53,8 @@ def short_name(spec: str) -> str:
 
 def say_who_judges(judges: dict[str, str], encoder: Encoder) -> str:
     """One sentence on the judges that `choose_judges` gave: how far they are independent of the encoder."""
-    said = f"E, the judge of similarity, is **{next(iter(judges))}**"
-    others = list(judges)[1:]
+    main, *others = map(as_markdown, judges)
+    said = f"E, the judge of similarity, is **{main}**"
     said += f", and beside it {', '.join(others)}." if others else "."
     if next(iter(judges.values())) == encoder.spec:
         said += (

@@ -6,7 +6,7 @@ and the rendered book from a small HTML fragment that expects `Plotly` on the pa
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
 import numpy as np
@@ -14,6 +14,8 @@ import plotly.graph_objects as go
 import plotly.io as pio
 from PIL import Image
 from plotly.io.base_renderers import MimetypeRenderer
+
+from lib.metrics.intervals import Interval
 
 BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = (
     "#0072B2",
@@ -137,6 +139,12 @@ def picture_grid(
         visible=False, range=[-(rows - 1) * pitch - pitch, 0], scaleanchor="x", constrain="domain", fixedrange=True
     )
     return figure.update_layout(height=int(rows * pitch * cell) + 16, margin={"l": 0, "r": 0, "t": 8, "b": 8})
+
+
+def error_bars(intervals: Iterable[Interval]) -> dict[str, np.ndarray]:
+    """Plotly's error bars of figures with their intervals; none where an interval has no bounds."""
+    value, low, high = np.array([tuple(interval) for interval in intervals], float).reshape(-1, 3).T
+    return {"array": high - value, "arrayminus": value - low}
 
 
 def unless_empty(figure: go.Figure, otherwise: str) -> go.Figure:

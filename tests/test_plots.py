@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from lib.plots import picture_grid, unless_empty
+from lib.metrics.intervals import Interval
+from lib.plots import error_bars, picture_grid, unless_empty
 
 SENTENCE = "No feature is active on 16 pictures."
 EMPTY = {
@@ -40,3 +41,10 @@ def test_an_empty_figure_becomes_the_sentence(what):
 @pytest.mark.parametrize("what", FULL)
 def test_a_figure_with_something_in_it_stays(what):
     assert unless_empty(FULL[what], SENTENCE) is FULL[what]
+
+
+def test_error_bars_reach_to_the_bounds_and_are_missing_where_there_are_none():
+    bars = error_bars([Interval(1.0, 0.5, 2.0), Interval(3.0)])
+    np.testing.assert_array_equal(bars["array"], [1.0, np.nan])
+    np.testing.assert_array_equal(bars["arrayminus"], [0.5, np.nan])
+    assert len(error_bars([])["array"]) == 0
