@@ -161,6 +161,38 @@ def test_a_missing_shard_of_a_complete_store_is_made_again(run, tmp_path):
     assert contents(tmp_path / "out") == whole
 
 
+def test_the_store_of_another_spec_stays_until_the_new_one_is_complete_and_is_kept(run, tmp_path):
+    rows, folder = run()["1.resid_post"][:], tmp_path / "out/1.resid_post"
+    with pytest.raises(ValueError, match="picture-23"):
+        run(Pictures(24, broken=(23,)))
+    assert torch.equal(ActivationStore.open(folder)[:], rows)
+    with pytest.warns(UserWarning, match=r"kept as 1\.resid_post\."):
+        run(Pictures(24))
+    assert len(ActivationStore.open(folder)) == 24
+    kept = [path for path in folder.parent.glob("1.resid_post.*") if read_meta(path)["complete"]]
+    assert [torch.equal(ActivationStore.open(path)[:], rows) for path in kept] == [True]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("damage", ["empty", "cut short", "zeroed", "one bit"])
+def test_a_damaged_shard_is_named_and_extracted_again_alone(run, tmp_path, damage, finished):
+    if finished:
+        run()
+    else:
+        with pytest.raises(ValueError, match="picture-17"):
+            run(Pictures(broken=(17,)))
+    first, second = (tmp_path / f"out/1.resid_post/shard-0000{i}.safetensors" for i in range(2))
+    data = bytearray(second.read_bytes())
+    data[-5] ^= 4
+    contents_of = {"empty": b"", "cut short": data[:-9], "zeroed": bytes(len(data)), "one bit": data}
+    second.write_bytes(contents_of[damage])
+    written = first.stat().st_mtime_ns
+    with pytest.warns(UserWarning, match=r"shard-00001.safetensors .*again"):
+        store = run()["1.resid_post"]
+    assert torch.equal(store[:], run(out=tmp_path / "other")["1.resid_post"][:])
+    assert first.stat().st_mtime_ns == written
+
+
 def test_two_extractions_into_one_folder_do_the_work_once(run, encoder, monkeypatch):
     runs, run_encoder = [], encoder.run
     monkeypatch.setattr(encoder, "run", lambda *a: runs.append(1) or time.sleep(0.01) or run_encoder(*a))
