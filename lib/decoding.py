@@ -41,7 +41,12 @@ class Choice:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds] if temperature else []
 
     def __call__(self, logits: Tensor, rows: Sequence[int]) -> list[int]:
-        """(r, vocabulary) and which rows they are -> their tokens."""
+        """(r, vocabulary) and which rows they are -> their tokens. Raises ValueError for logits that are not finite."""
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                f"the language model gives logits that are not finite in {str(logits.dtype).removeprefix('torch.')}: "
+                "steer less strongly, or load the model with dtype='bfloat16' or 'float32'"
+            )
         if not self.temperature:
             return logits.argmax(-1).tolist()
         probabilities = (to_cpu(logits.float()) / self.temperature).softmax(-1)

@@ -3,7 +3,6 @@
 Only safetensors are read, no code of a checkpoint is run, and every weight of the model must be in the checkpoint.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,16 +144,15 @@ def load_model(source: str, model_class: type, config, options: dict) -> nn.Modu
 @contextmanager
 def _quietly() -> Iterator[None]:
     """No bar for weights that are read in a moment: in a notebook it would be kept as an output; and no report of
-    weights that are left out, for what matters of it is an error here."""
-    from transformers.utils import logging as progress
+    weights that are left out, or of how they are spread: what matters of it is an error here."""
+    from transformers.utils import logging
 
-    report, was_enabled = logging.getLogger("transformers.modeling_utils"), progress.is_progress_bar_enabled()
-    level = report.level
-    report.setLevel(logging.ERROR)
-    progress.disable_progress_bar()
+    level, was_enabled = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        report.setLevel(level)
+        logging.set_verbosity(level)
         if was_enabled:
-            progress.enable_progress_bar()
+            logging.enable_progress_bar()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lib.devices import to_cpu
+from lib.devices import bring, to_cpu
 from lib.files import quoted
 from lib.towers.base import KINDS, Tower
 from lib.towers.places import Place
@@ -84,7 +84,7 @@ class ModuleTower(Tower):
         if not isinstance(blank, Tensor) or blank.ndim != 3 or not blank.is_floating_point():
             raise ValueError("transform= turns a PIL picture into a tensor (3, H, W) of floats: add ToTensor to it")
         weight = next(self.model.parameters(), blank)
-        return blank[None].to(weight)
+        return bring(blank[None], weight, weight.dtype)
 
     def _find_tokens(self, shapes: Mapping[tuple[int, str], tuple[int, ...]], layout: Layout) -> None:
         """Set `grid`, `n_prefix` and `has_cls`: one arrangement for all sites."""

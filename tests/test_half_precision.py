@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lib.decoding import Choice
 from lib.models import Encoder, load_encoder
 from lib.rerun import Looks
 from lib.spurious import mistake
@@ -97,3 +98,12 @@ def test_steering_that_overflows_is_one_sentence_wherever_it_runs(spec):
         Looks(encoder, "proj", pixels, [(edit,)]).values([(edit,)])
     assert encoder.steering == ()
     assert encoder.run(pixels, ["proj"])["proj"].isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_language_model_that_overflows_is_one_sentence_too(temperature):
+    logits = torch.zeros(2, 5, dtype=torch.float16)
+    assert Choice(temperature, [0, 1])(logits, [0, 1])
+    logits[1, 3] = torch.nan
+    with pytest.raises(ValueError, match="logits that are not finite in float16: steer less strongly"):
+        Choice(temperature, [0, 1])(logits, [0, 1])
