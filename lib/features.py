@@ -339,7 +339,8 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
     weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
     for name, tensor in sorted(sae.state_dict().items()):
         weights.update(name.encode() + to_numpy(tensor.contiguous()).tobytes())
-    drawn = ["menagerie"] if images.spec.startswith("menagerie") else []
+    code = ["features", "models", "pixels", "rows", "towers", "sae", "sae_config", "sparse_codes"]
+    code += ["menagerie"] if images.spec.startswith("menagerie") else []
     return {
         "encoder": encoder.fingerprint,
         "sae": weights.hexdigest()[:16],
@@ -347,5 +348,5 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
         "site": site,
         "tokens": tokens,
         "top": top,
-        "code": artifacts.code_fingerprint("features", "models", "pixels", "rows", "towers", "sae", *drawn),
+        "code": artifacts.code_fingerprint(*code),
     }

@@ -193,8 +193,10 @@ class SAE(nn.Module):
         self.check_finite("This SAE is not saved: it")
         folder, about = Path(folder).expanduser(), {"d": self.d, **asdict(self.config)}
         about |= {"origin": self.origin.to_dict()} if self.origin else {}
-        if meta is None:
-            (folder / "meta.json").unlink(missing_ok=True)  # of an SAE that lay there
+        if meta is None and (folder / "meta.json").is_file():
+            if not (folder / "model.safetensors").is_file():
+                raise ValueError(f"{folder} holds an artifact that is no SAE: save this one into a folder of its own.")
+            (folder / "meta.json").unlink()  # of the SAE that lay there
         with replacing(folder / "config.json") as temporary:
             temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
             config = digest_of(temporary)

@@ -372,3 +372,10 @@ def test_a_config_that_is_not_the_one_of_the_weights_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**values, "k": values["k"] + 1}))
     with pytest.raises(ValueError, match=r"config.json is missing or damaged"):
         SAE.load(tmp_path)
+
+
+def test_an_sae_is_not_saved_over_another_artifact(tmp_path):
+    (tmp_path / "meta.json").write_text('{"site": "2.resid_post", "shards": []}')
+    with pytest.raises(ValueError, match="holds an artifact that is no SAE: save this one into a folder of its own"):
+        SAE(SAEConfig(kind="topk", width=4, k=2), 3).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["meta.json"]
