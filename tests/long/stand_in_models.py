@@ -5,6 +5,7 @@ the patches, the vocabulary of CLIP, the files and the old forms of the configur
 """
 
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +194,9 @@ def _random(model: torch.nn.Module) -> torch.nn.Module:
     """Weights large enough that what a model gives depends on the picture."""
     torch.manual_seed(4)
     for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
+        if name.endswith("logit_scale"):
+            parameter.fill_(math.log(100))  # as training leaves it: probabilities are sharp
+        elif parameter.ndim > 1:
             parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
         elif parameter.ndim and "norm" not in name and "ln_" not in name and "layer_scale" not in name:
             parameter.copy_(0.2 * torch.randn_like(parameter))

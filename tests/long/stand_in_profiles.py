@@ -51,6 +51,9 @@ INSTEAD = {
 """Value -> what stands for it. A tag of open_clip fixes the size of the model; its repository tells the size itself."""
 
 
+MOST_SITES = 8  # of more, every third layer is kept
+
+
 def make_small(file: Path) -> None:
     """Rewrite a profile in place; its keys, chapters and the names of its parameters stay as they are."""
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -62,7 +65,10 @@ def make_small(file: Path) -> None:
 
 
 def _smaller(parameters: dict) -> dict:
-    return {name: SMALLER.get(name, _replaced(value)) for name, value in parameters.items()}
+    small = {name: SMALLER.get(name, _replaced(value)) for name, value in parameters.items()}
+    if len(small.get("sites", [])) > MOST_SITES:
+        small["sites"] = [site for site in small["sites"] if int(site.split(".")[0]) % 3 == 2]
+    return small
 
 
 def _replaced(value: object) -> object:
