@@ -12,6 +12,7 @@ from lib import load_encoder, load_images, load_llava, load_sae
 
 LOADERS = {
     "clip": lambda owner: load_encoder(f"hf:{owner}/clip", device="cpu"),
+    "converted": lambda owner: load_encoder(f"hf:{owner}/converted", device="cpu"),
     "open_clip": lambda owner: load_encoder(f"open_clip:hf-hub:{owner}/open_clip", device="cpu"),
     "llava": lambda owner: load_llava(f"hf:{owner}/llava", device="cpu"),
     "sae": lambda owner: load_sae(f"hf:{owner}/sae"),

@@ -18,7 +18,7 @@ from tests.small_models import open_clip_folder
 
 datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
 
-KINDS = ("clip", "open_clip", "llava", "sae", "pictures")
+KINDS = ("clip", "converted", "open_clip", "llava", "sae", "pictures")
 FAULTS = {
     "private": Fault("/private/", status=401),
     "gated": Fault("/gated/", status=403, code="GatedRepo"),
@@ -53,6 +53,10 @@ def hub(tmp_path_factory):
     for owner in ("someone", *FAULTS):
         for kind, place in folders.items():
             hub.repos["datasets/" * (kind == "pictures") + f"{owner}/{kind}"] = files_of(place)
+        safe = hub.repos[f"{owner}/clip"]  # the same as a pickle, whose pull request of the hub's converter is open
+        hub.repos[f"{owner}/converted"] = {name: blob for name, blob in safe.items() if name != "model.safetensors"}
+        hub.repos[f"{owner}/converted"]["pytorch_model.bin"] = b"never read"
+        hub.repos[f"{owner}/converted@refs/pr/3"] = safe
     hub.faults = list(FAULTS.values())
     return hub
 

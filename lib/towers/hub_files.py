@@ -38,6 +38,9 @@ _TOWERS: dict[str, type[HuggingFaceTower]] = {
 }
 """By `model_type` of config.json."""
 
+_SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "bpe.txt.gz")
+_CONVERTER = "SFconvertbot"
+
 _NEVER_READ = ("mask_token",)
 """Weights that only training uses, and that a checkpoint may therefore lack."""
 
@@ -83,13 +86,32 @@ def download(name: str, weights: str = "model.safetensors") -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    def fetch(*patterns: str) -> Path:
-        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    def fetch(*patterns: str, revision: str | None = None) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
 
-    folder = fetch("*.json", "*.txt", "*.model", "*.jinja", "bpe.txt.gz")
+    folder = fetch(*_SETTINGS)
     index = folder / "model.safetensors.index.json"
     shards = read_json(index).get("weight_map") if index.is_file() else None
-    return fetch(*({str(shard) for shard in shards.values()} if isinstance(shards, dict) else {weights}))
+    folder = fetch(*({str(shard) for shard in shards.values()} if isinstance(shards, dict) else {weights}))
+    if any(folder.glob("*.safetensors")) or (converted := _converted(name)) is None:
+        return folder
+    return fetch(*_SETTINGS, weights, revision=converted)
+
+
+def _converted(name: str) -> str | None:
+    """The pull request by which the hub's own converter offers safetensors of a model that has none, in the cache or on
+    the hub: OpenAI's larger CLIPs have nothing else that may be read."""
+    from huggingface_hub import constants, errors, get_repo_discussions
+    from huggingface_hub.file_download import repo_folder_name
+
+    refs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", "refs", "pr")
+    if cached := sorted(refs.glob("*")):
+        return f"refs/pr/{cached[-1].name}"
+    try:
+        offered = [each for each in get_repo_discussions(name, discussion_type="pull_request", author=_CONVERTER)]
+    except errors.OfflineModeIsEnabled:
+        return None
+    return next((each.git_reference for each in offered if each.author == _CONVERTER), None)
 
 
 def _refuse(model_type: str) -> NoReturn:

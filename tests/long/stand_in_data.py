@@ -169,7 +169,7 @@ def typographic(root: Path, count: int) -> None:
         drawn(i % 6, i).save(file)
         name = f"IMG_{2900 + i}.JPG"
         _write(root / "disentangling" / "images" / name, jpeg(i % 6, i, size=(120, 90)))
-        about[name] = {"true object": thing, "typographic attack label": word if i % 4 else ""}
+        about[name] = {"true object": thing, "typographic attack label": word if i // 6 % 4 else ""}
     (root / "disentangling" / "annotations.json").write_text(json.dumps(about))
 
 
