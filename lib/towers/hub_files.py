@@ -101,16 +101,15 @@ def download(name: str, weights: str = "model.safetensors") -> Path:
 def _converted(name: str) -> str | None:
     """The pull request by which the hub's own converter offers safetensors of a model that has none, in the cache or on
     the hub: OpenAI's larger CLIPs have nothing else that may be read."""
-    from huggingface_hub import constants, errors, get_repo_discussions
+    from huggingface_hub import constants, get_repo_discussions
     from huggingface_hub.file_download import repo_folder_name
 
     refs = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", "refs", "pr")
     if cached := sorted(refs.glob("*")):
         return f"refs/pr/{cached[-1].name}"
-    try:
-        offered = [each for each in get_repo_discussions(name, discussion_type="pull_request", author=_CONVERTER)]
-    except errors.OfflineModeIsEnabled:
+    if constants.is_offline_mode():
         return None
+    offered = get_repo_discussions(name, discussion_type="pull_request", author=_CONVERTER)
     return next((each.git_reference for each in offered if each.author == _CONVERTER), None)
 
 

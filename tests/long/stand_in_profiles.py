@@ -11,7 +11,7 @@ import yaml
 SMALLER: dict[str, object] = {
     "alive_tokens": 200,
     "batch_size": 64,
-    "few": [20, 40],
+    "few": [50, 100],
     "features_on_pictures": 2,
     "k": 4,
     "levels": [1, 2, 4, 8, 32],
