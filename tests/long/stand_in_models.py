@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import lib  # noqa: F401  transformers' image processors need its torchvision schemas
 from tests.small_hub import files_of
@@ -156,6 +156,14 @@ def save_open_clip(model: torch.nn.Module, folder: Path) -> None:
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
     torch.save(weights, folder / "open_clip_pytorch_model.bin")
+
+
+def full_size(architecture: str) -> bytes:
+    """Weights of an architecture of open_clip at its own size, as safetensors in half precision."""
+    import open_clip
+
+    model = _random(open_clip.create_model(architecture)).half()
+    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
 MODELS: dict[str, Callable[[Path], None]] = {

@@ -5,6 +5,7 @@ in small (stand_in_profiles.py). A build is killed while it downloads and while 
 middle of a file, and the next build goes on.
 """
 
+import ast
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ import pytest
 import yaml
 
 from tests.long import stand_in_data as data
-from tests.long.stand_in_models import model_repositories
+from tests.long.stand_in_models import full_size, model_repositories
 from tests.long.stand_in_profiles import make_small
 from tests.small_hub import Fault, SmallHub, serving
 
@@ -158,6 +159,32 @@ def test_a_profile_is_built_from_nothing_whatever_breaks_off(checkout, profile, 
     for name in (profile, *checkout.originals[profile].get("also", [])):
         _check_chapters(checkout, name)
     _check_pages(checkout, profile)
+
+
+TAGS = {
+    "ViT-B-32/datacomp_xl_s13b_b90k": "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+    "ViT-B-32/openai": "timm/vit_base_patch32_clip_224.openai",
+}
+
+
+def test_the_tags_that_the_profiles_name_are_loaded_at_their_own_size(tmp_path):
+    hub = SmallHub()
+    weights = full_size("ViT-B-32")
+    hub.repos = {repository: {"open_clip_model.safetensors": weights} for repository in TAGS.values()}
+    code = "; ".join(
+        [
+            "from lib import load_encoder",
+            f"encoders = [load_encoder('open_clip:' + tag, device='cpu') for tag in {list(TAGS)}]",
+            "print([(e.n_layers, e.d_model, e.d_embed, e.n_tokens, e.fingerprint) for e in encoders])",
+        ]
+    )
+    with serving(hub) as address:
+        settings = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        ran = subprocess.run([sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    sizes = ast.literal_eval(ran.stdout.splitlines()[-1])
+    assert {size[:4] for size in sizes} == {(12, 768, 512, 50)}
+    assert len({size[4] for size in sizes}) == 1  # the same weights, whoever serves them
 
 
 def _check_chapters(checkout: Checkout, profile: str) -> None:
