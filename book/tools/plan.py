@@ -1,9 +1,12 @@
-"""What a build will take, computed from its profile before anything runs: `python -m book.tools.plan --profile paper`.
+"""What a build will take, computed before anything runs: `python -m book.tools.plan --profile paper`.
 
-Speeds are assumed, said, and can be given. Statistics, plots and rendering are not counted: minutes in all.
+Speeds are assumed, said, and can be given; where a build has been, its measured seconds correct them. For statistics
+and plots each notebook is given the same time, which was fitted to the default profile: its build took 27 minutes on
+two cores. Rendering is not counted.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -20,6 +23,8 @@ GPU_TFLOPS = 60  # sustained, in bfloat16: a guess, a fifth of an A100's peak
 GPU_FLOAT32 = 0.25  # share of that speed in float32, in which dictionaries are trained
 PHOTOGRAPHS_READ = 100  # a second and core: read, decoded and resized, of ImageNet's size
 PICTURES_DRAWN = 350  # a second and core, of the Menagerie (benchmarks/RESULTS.md)
+CHAPTER_SECONDS = 90  # of a core, for what is not counted: imports, statistics, plots
+MOST_CORRECTION = 4.0  # what a build's measured seconds may change, either way
 BASE_MEMORY = 1.5e9  # Python and its libraries
 COLUMNS = "  {:<24}{:>10}{:>10}{:>10}{:>10}{:>11}"
 SHORT_HOURS, SMALL_BYTES = 2.0, 50e9  # what a build may take without being confirmed
@@ -63,6 +68,15 @@ class NotebookPlan:
     name: str
     threads: int
     works: list[Work] | None
+    measured: float | None = None  # seconds that its last run took, where there was one
+
+    def hours(self, on: Machine) -> float:
+        """Of the notebook alone, whatever is there already."""
+        return on.hours(self.works or (), self.threads) + CHAPTER_SECONDS / 3600
+
+    def hours_left(self, on: Machine) -> float:
+        """Of what is left of it: nothing counts for what was not counted where it has run."""
+        return on.hours(self.left, self.threads) + (CHAPTER_SECONDS / 3600 if self.measured is None else 0.0)
 
     @property
     def left(self) -> list[Work]:
@@ -90,20 +104,47 @@ class Plan:
     def of(cls, profile: Profile) -> "Plan":
         planner = Planner(profile)
         notebooks = [
-            NotebookPlan(name, entry.threads, planner.of_notebook(name)) for name, entry in profile.entries.items()
+            NotebookPlan(name, entry.threads, planner.of_notebook(name), measured_seconds(profile.executed(name)))
+            for name, entry in profile.entries.items()
         ]
         return cls(profile.name, notebooks, list(planner.assumed), planner.data_sets)
 
     def hours(self, on: Machine) -> float:
-        """Of all notebooks, one after the other."""
-        return sum(on.hours(notebook.works or (), notebook.threads) for notebook in self.notebooks)
+        """Of all notebooks: side by side as the cores allow, or one after the other on a GPU."""
+        return _together(((one.hours(on), one.threads) for one in self.notebooks), on)
 
     def hours_left(self, on: Machine) -> float:
-        return sum(on.hours(notebook.left, notebook.threads) for notebook in self.notebooks)
+        """Of what is left, as the last build here has corrected it."""
+        return _together(((one.hours_left(on), one.threads) for one in self.notebooks), on) * self.correction(on)
+
+    def correction(self, on: Machine) -> float:
+        """How much longer the notebooks that were built took than was reckoned; 1 where none was."""
+        built = [one for one in self.notebooks if one.measured is not None]
+        if not built:
+            return 1.0
+        factor = sum(one.measured for one in built) / sum(3600 * one.hours(on) for one in built)
+        return min(max(factor, 1 / MOST_CORRECTION), MOST_CORRECTION)
 
     @property
     def disk_left(self) -> float:
         return sum(work.disk for notebook in self.notebooks for work in notebook.left)
+
+
+def _together(hours: Iterable[tuple[float, int]], on: Machine) -> float:
+    """Of notebooks with their threads: all core hours over the cores, but no less than the longest notebook."""
+    given = list(hours)
+    if on.gpu or not given:
+        return sum(time for time, _ in given)
+    shared = sum(time * min(threads, on.cores) for time, threads in given) / on.cores
+    return max(shared, max(time for time, _ in given))
+
+
+def measured_seconds(executed: Path) -> float | None:
+    """What the last run of a notebook took; None where it has not run, or its record cannot be read."""
+    try:
+        return float(json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def show(plans: list[Plan], here: Machine, root: Path) -> str:
@@ -119,9 +160,21 @@ def show(plans: list[Plan], here: Machine, root: Path) -> str:
             f"Assumed: {here.tflops:g} TFLOP/s a {unit} here (TFLOPS= changes it), {CPU_TFLOPS:g} a CPU core and "
             f"{GPU_TFLOPS:g} a GPU elsewhere, in float32 {GPU_FLOAT32:.0%} of that; a core reads {PHOTOGRAPHS_READ} "
             "photographs a second.",
-            "Not counted: statistics, plots, rendering. Notebooks marked - do not tell what they cost.",
+            *_corrections(plans, here),
+            f"Not counted: rendering. Statistics and plots: {CHAPTER_SECONDS} s of a core a notebook, more where "
+            "resamples and permutations are many; notebooks marked - do not tell what else they cost. Interventions "
+            "and answers are counted to a factor of about two.",
         ]
     )
+
+
+def _corrections(plans: list[Plan], here: Machine) -> Iterable[str]:
+    for plan in plans:
+        if built := sum(one.measured is not None for one in plan.notebooks):
+            yield (
+                f"Corrected by ×{plan.correction(here):.2g}: what the {built} notebooks of {plan.profile} that were "
+                "built took, against what was reckoned."
+            )
 
 
 def _table(plan: Plan, here: Machine, root: Path) -> Iterable[str]:
@@ -132,8 +185,8 @@ def _table(plan: Plan, here: Machine, root: Path) -> Iterable[str]:
         if notebook.works is None:
             yield COLUMNS.format(notebook.name, *"-----")
             continue
-        hours = [on.hours(notebook.works, notebook.threads) for on in (cpu, ANY_GPU)]
-        left = here.hours(notebook.left, notebook.threads)
+        hours = [notebook.hours(on) for on in (cpu, ANY_GPU)]
+        left = notebook.hours_left(here) * plan.correction(here)
         yield _row(notebook.name, notebook.disk, notebook.memory, *hours, left)
     disk = sum(notebook.disk for notebook in plan.notebooks)
     memory = max((notebook.memory for notebook in plan.notebooks), default=0.0)

@@ -1,7 +1,8 @@
 """What there is to compute in a profile, read from the parameters of its notebooks: the items of `make plan`.
 
 Counted are the forward passes of the encoders, the training of the dictionaries, their pass over the evaluation
-pictures, and what all of that leaves on the disk. What several notebooks share is counted where the first one makes it.
+pictures, interventions and answers (work_steering.py), and what all of that leaves on the disk. What several notebooks
+share is counted where the first one makes it.
 """
 
 from collections.abc import Iterable
@@ -12,18 +13,22 @@ from pathlib import Path
 from book.tools.profiles import Profile
 from book.tools.sizes import DATA_SETS, Pictures, VisionTransformer, encoder_size, pictures
 from book.tools.status import literal
+from book.tools.work_steering import answers_flops, passes_flops
 from lib.artifacts import folder_name, read_meta
 from lib.sae import SAEConfig
 from lib.sae_places import sae_folder
 from lib.stores import activations_folder
 
+LLAVA_EYES = {"tiny": "tiny"}  # the encoder that a LLaVA looks through
+ANY_LLAVA_EYE = "hf:openai/clip-vit-large-patch14-336"
 STEP_FLOPS = 4  # times B d F: the encoder's product is about half of a training step (benchmarks/RESULTS.md)
 STORE_BYTES, FLOAT_BYTES = 2, 4  # activations are stored in float16, dictionaries in float32
 
 
 @dataclass(frozen=True)
 class Work:
-    """One thing to compute. `place` tells equal work of two notebooks; it is done where `folders` are complete.
+    """One thing to compute. `place` tells equal work of two notebooks; it is done where `folders` are complete, or
+    where the files in `made` are there.
 
     `float32`: computed in full precision on a GPU too; `drawn`: pictures of the Menagerie; `disk`, `memory`: bytes.
     """
@@ -37,9 +42,12 @@ class Work:
     drawn: bool = False
     memory: float = 0.0
     folders: tuple[Path, ...] = ()
+    made: tuple[Path, ...] = ()
 
     @property
     def done(self) -> bool:
+        if self.made:
+            return all(file.is_file() for file in self.made)
         return bool(self.folders) and all(_complete(folder) for folder in self.folders)
 
 
@@ -61,8 +69,11 @@ class Planner:
         """What the notebook adds to those asked for before; None where its parameters do not tell."""
         values = {key: literal(declared.default) for key, declared in self.profile.declared[name].items()}
         values |= self.profile.parameters(name)
+        if "llava" in values:
+            values.setdefault("encoder", LLAVA_EYES.get(values["llava"], ANY_LLAVA_EYE))
+            values.setdefault("tokens", values.get("sae_tokens", "all"))
         try:
-            return list(self._new(self._work(values)))
+            return list(self._new([*self._work(values), *self._steering(name, values)]))
         except (KeyError, TypeError, ValueError):  # parameters that are missing here, or mean something of their own
             return None
 
@@ -90,6 +101,14 @@ class Planner:
         for judge in values.get("judges", []):
             if judge != "facts":
                 yield self._judgement(judge, self._pictures(values["eval_images"]))
+
+    def _steering(self, name: str, values: dict) -> Iterable[Work]:
+        """Interventions and answers: they leave nothing on the disk, and are made again whenever the notebook runs."""
+        done = (self.profile.executed(name),)
+        size = self._encoder(values["encoder"])
+        for what, flops in {"interventions": passes_flops(size, values), "answers": answers_flops(values)}.items():
+            if flops:
+                yield Work(what, (what, name), flops, made=done)
 
     def _exploration(self, encoder: str, size: VisionTransformer, values: dict) -> Iterable[Work]:
         """Chapter 2: all sites at all tokens for a few pictures, and two vectors at each layer for the others."""
