@@ -101,6 +101,18 @@ class TestWhatRunsAgain:
         assert self.ran(built) == ["index"]
 
 
+def test_a_checkout_may_lie_below_a_folder_of_any_name(tmp_path, root):
+    project = tmp_path / "a {profile} of Müller's 100 %"
+    project.mkdir()
+    lay_out(project, root)
+    for name in STUBS:
+        write_stub(project, name)
+    result = tool(project, "book.tools.build", "--cores", "1", "--html", "the {site} of o'brien")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (project / "the {site} of o'brien" / "index.html").is_file()
+    assert "index" in (project / "ran.txt").read_text()
+
+
 class TestWhatABuildDoesToTheFolderOfThePages:
     def test_a_folder_with_other_files_is_refused_before_anything_runs(self, project):
         (project / "site").mkdir()
@@ -155,6 +167,17 @@ class TestRunner:
         assert executed.cells[-1].outputs[0].text.strip() == "41"
         assert executed.metadata.papermill.parameters == {"n": 41, "profile_dir": "../build/tiny"}
         assert executed.metadata.monosemantic.environment.packages.torch
+
+    def test_a_kernel_reports_progress_seldom_and_no_weights_that_were_left_aside(self, project):
+        bars = "from tqdm import tqdm\nimport time\nfor i in tqdm(range(30)): time.sleep(0.05)"
+        asked = "import transformers\nprint(transformers.logging.get_verbosity() == transformers.logging.ERROR)"
+        nbformat.write(notebook(bars, asked), project / "notebooks" / "a.ipynb")
+        result = tool(project, "book.tools.run_notebook", "a")
+        assert result.returncode == 0, result.stderr
+        executed = nbformat.read(project / "build/tiny/notebooks/a.ipynb", as_version=4)
+        shown = "".join(output.text for output in executed.cells[-2].outputs)
+        assert len(shown.replace("\r", "\n").split("\n")) <= 5
+        assert executed.cells[-1].outputs[0].text == "True\n"
 
     def test_a_failing_cell_is_named_and_leaves_a_log_but_no_result(self, project):
         nbformat.write(notebook("print('fine')", "open('nowhere')"), project / "notebooks" / "a.ipynb")

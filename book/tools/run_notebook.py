@@ -31,6 +31,8 @@ SHOWN_PACKAGES = (
     "anywidget", "papermill", "jupyter-book", "snakemake",
 )  # fmt: skip
 WORTH_A_LINE = 1.0  # seconds; shorter cells finish without one
+QUIET = {"TQDM_MININTERVAL": "10", "TRANSFORMERS_VERBOSITY": "error"}
+"""For the kernel: progress every ten seconds, and no report of a checkpoint's weights beside its image tower."""
 HEARTBEAT = 20.0  # seconds of silence after which a running cell's last line is shown
 
 
@@ -157,6 +159,8 @@ def _execute(job: Job, progress: Progress) -> Path:
     papermill_engines.register("book", _engine(progress))
     progress.say("started")
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads)))
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     if job.data:
         os.environ.setdefault("MV_DATA", str(job.data))  # what is set on this machine comes first
     began = time.monotonic()
