@@ -96,6 +96,7 @@ def opened(browser: Browser, site: str) -> Callable[[str], AbstractContextManage
         )
         page.on("requestfailed", lambda request: visited.failed.append(f"{request.failure} {request.url}"))
         page.on("pageerror", lambda error: visited.errors.append(str(error)))
+        page.on("console", lambda said: "Content Security Policy" in said.text and visited.errors.append(said.text))
         page.goto(url, wait_until="load", timeout=PATIENCE)
         settle(page)
         yield visited
