@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from lib.activations import extract
-from lib.distributed import rank
+from lib.distributed import rank, world_size
 from lib.models import load_encoder
 from lib.sae import SAEConfig
 from lib.training import train_sae
@@ -54,4 +54,5 @@ def fail_on_the_second_rank(clip: str, out: str | Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    print(f"process {rank()} of {world_size()}")
     share(*sys.argv[1:])

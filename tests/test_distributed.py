@@ -57,9 +57,10 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_processes_of_a_shell_make_what_one_makes(clip, alone, tmp_path):
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    options = ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    run([*accelerate, *options, "-m", "tests.shared_work", clip, tmp_path])
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    said = run([*launcher, "-m", "tests.shared_work", clip, tmp_path])
+    assert "process 0 of 2" in said
+    assert "process 1 of 2" in said
     assert len(stored(tmp_path)) == 2 * 7 + 3
     assert stored(tmp_path) == stored(alone)
 
