@@ -60,6 +60,18 @@ def test_imports_stand_in_one_cell_and_heavy_libraries_come_through_lib(notebook
     assert not imported(importing[0]) & {"open_clip", "timm", "torchvision", "transformers"}
 
 
+def test_tables_with_a_style_escape_their_texts(notebook):
+    sources = [re.sub(r"^[%!].*", "", cell.source, flags=re.MULTILINE) for cell in code_cells(notebook)]
+    own = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    assert "style" not in {node.attr for node in own}, "a Styler escapes nothing: use lib.markup.styled or lib.tables"
+
+
+def test_html_is_left_to_the_library(notebook):
+    assert not [
+        cell.source for cell in code_cells(notebook) if re.search(r"\bHTML\(|\.to_html\(|own_html", cell.source)
+    ]
+
+
 def test_code_cells_are_short(notebook):
     free = [cell for cell in code_cells(notebook) if not is_parameters(cell) and not imported(cell)]
     assert [cell.source for cell in free if len(cell.source.splitlines()) > 15] == []

@@ -13,7 +13,7 @@ from PIL import Image
 from lib.steering import Intervention
 from lib.widgets import SteeringPanel
 from lib.widgets.packing import unpack
-from lib.widgets.steering_kernel import Answering
+from lib.widgets.steering_kernel import MOST_LETTERS, MOST_RUNS, MOST_SIDE, MOST_TOKENS, Answering
 from lib.widgets.steering_panel import steering_features, strength, write_page_files
 from tests.small_steering import GRID, PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
 
@@ -96,8 +96,8 @@ class Line:
     def say(self, *, buffers=(), **message):
         self.answering.receive(message, buffers)
 
-    def ask(self, request=1, picture=0, prompt=PROMPTS[0], edits=(None,), buffers=()):
-        asked = {"request": request, "picture": picture, "prompt": prompt, "edits": edits, "max_new_tokens": 9}
+    def ask(self, request=1, picture=0, prompt=PROMPTS[0], edits=(None,), buffers=(), tokens=9):
+        asked = {"request": request, "picture": picture, "prompt": prompt, "edits": edits, "max_new_tokens": tokens}
         self.say(kind="answer", buffers=buffers, **asked)
 
     def until(self, kind, request=None):
@@ -196,6 +196,18 @@ class TestWhatGoesWrong:
             ({"edits": [CLAMP | {"features": [[9, 1.0]]}]}, "no feature 9: the dictionary has features 0 to 5"),
             ({"edits": [CLAMP | {"mode": "melt"}]}, "The panel cannot 'melt' a feature"),
             ({"picture": None, "buffers": [b"12345"]}, "is not a square: choose or draw it again."),
+            ({"picture": None}, "is not a square: choose or draw it again."),
+            (
+                {"picture": None, "buffers": [bytes(4 * (MOST_SIDE + 1) ** 2)]},
+                "2,049 pixels wide: choose one of at most",
+            ),
+            ({"picture": -1}, "and no -1."),
+            ({"picture": 99}, "and no 99."),
+            ({"prompt": "?" * (MOST_LETTERS + 1)}, "requests of 1 to 4,000 letters, not 4,001."),
+            ({"tokens": MOST_TOKENS + 1}, "requests of 1 to 1,024 tokens, not 1,025."),
+            ({"tokens": 0}, "requests of 1 to 1,024 tokens, not 0."),
+            ({"edits": [None] * (MOST_RUNS + 1)}, "requests of 1 to 64 runs, not 65."),
+            ({"edits": []}, "requests of 1 to 64 runs, not 0."),
         ],
     )
     def test_is_told_in_one_sentence(self, asked, sentence):

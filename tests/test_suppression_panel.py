@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import math
 import re
 import threading
 
@@ -200,3 +201,23 @@ class TestLive:
         (told,) = self.heard(live, self.asked())
         assert told["kind"] == "error"
         assert re.search(sentence, told["text"])
+
+    @pytest.mark.parametrize(
+        ("asked", "sentence"),
+        [
+            ({"result": 3}, "The panel has results 0 to 2, and no 3."),
+            ({"result": -1}, "The panel has results 0 to 2, and no -1."),
+            ({"result": "x" * 10_000}, "The panel has results 0 to 2, and no 'xxx"),
+            ({"strengths": [(10, 1.0)] * 3}, "strengths of 2 features, not of 3"),
+            ({"strengths": [(11, 1.0)]}, "no feature 11 to suppress"),
+            ({"strengths": [(10, math.nan)]}, "by strengths of -100 to 100"),
+            ({"strengths": [(10, 1e30)]}, "by strengths of -100 to 100"),
+        ],
+    )
+    def test_what_a_panel_cannot_ask_for_is_refused_and_computes_nothing(self, asked, sentence):
+        calls = []
+        (told,) = self.heard(lambda *given: calls.append(given), self.asked(**asked))
+        assert told["kind"] == "error"
+        assert sentence in told["text"]
+        assert len(told["text"]) < 300
+        assert calls == []

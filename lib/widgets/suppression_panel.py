@@ -15,6 +15,7 @@ from PIL import Image
 
 from lib.devices import to_numpy
 from lib.disentanglement import SubsetResults
+from lib.files import quoted
 from lib.widgets.kernel_line import KernelLine
 from lib.widgets.packing import pack, sprite_sheets, unpack
 
@@ -25,6 +26,7 @@ SCRIPTS = (  # one module
 )  # fmt: skip
 THUMBNAIL, QUALITY = 96, 72  # of the examples, in pixels and WebP's scale
 PER_PICTURE = ("truth", "group")
+MOST_STRENGTH = 100  # that a page may ask a kernel for; its sliders end far below
 
 Live = Callable[[int, Mapping[int, float]], "Sequence[int] | tuple[Sequence[int], float]"]
 
@@ -96,16 +98,31 @@ class Suppressing(KernelLine):
 
     def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
         """Run the model once; what is no longer asked for is not sent."""
-        strengths = {int(feature): float(strength) for feature, strength in message["strengths"]}
-        answer = self._live(message["result"], strengths)
+        number, strengths = self._asked(message)
+        answer = self._live(number, strengths)
         predictions, ordinary = answer if isinstance(answer, tuple) else (answer, None)
-        predictions = _checked(to_numpy(predictions), self._results[message["result"]])
+        predictions = _checked(to_numpy(predictions), self._results[number])
         if stop.is_set():
             return False
         ordinary = None if ordinary is None else float(ordinary)
         told = {"predictions": predictions.tolist(), "ordinary": ordinary}
         self.send({"kind": "done", "request": message["request"]} | told)
         return True
+
+    def _asked(self, message: dict) -> tuple[int, dict[int, float]]:
+        """The result and the strengths that a page asks for. Raises ValueError where the panel has none such."""
+        number = message["result"]
+        if type(number) is not int or not 0 <= number < len(self._results):
+            raise ValueError(f"The panel has results 0 to {len(self._results) - 1}, and no {quoted(number)}.")
+        known = {int(feature["id"]) for feature in self._results[number].features}
+        if len(message["strengths"]) > len(known):
+            raise ValueError(f"The panel takes strengths of {len(known)} features, not of {len(message['strengths'])}.")
+        strengths = {int(feature): float(strength) for feature, strength in message["strengths"]}
+        if unknown := strengths.keys() - known:
+            raise ValueError(f"The panel has no feature {quoted(min(unknown))} to suppress there.")
+        if not all(abs(strength) <= MOST_STRENGTH for strength in strengths.values()):  # of NaN neither
+            raise ValueError(f"The panel suppresses by strengths of -{MOST_STRENGTH} to {MOST_STRENGTH}.")
+        return number, strengths
 
 
 def _checked(predictions: np.ndarray, result: SubsetResults) -> np.ndarray:
