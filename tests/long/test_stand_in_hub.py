@@ -39,26 +39,28 @@ class Checkout:
     folder: Path
     hub: SmallHub
     originals: dict[str, dict] = field(default_factory=dict)  # the profiles as the project has them
+    started: list[subprocess.Popen] = field(default_factory=list)
 
     def start(self, profile: str) -> subprocess.Popen:
         """A build as `make book PROFILE=... CONFIRM=1` starts it."""
-        command = [sys.executable, "-m", "book.tools.build", "--profile", profile, "--html", f"build/html-{profile}"]
+        options = ["--profile", profile, "--html", f"build/html-{profile}", "--confirm"]
+        return self.run(profile, "book.tools.build", *options, "--cores", str(os.cpu_count() or 2))
+
+    def run(self, profile: str, tool: str, *arguments: str) -> subprocess.Popen:
+        """A tool of the book, whose output goes to the profile's log."""
         home = self.folder.parent / "home"
         path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
         settings = {"PYTHONPATH": path, "HF_ENDPOINT": self.hub.address, "HF_HOME": str(home)}
         unset = {name: value for name, value in os.environ.items() if not name.startswith(("MV_", "HF_"))}
         log = (self.folder.parent / f"{profile}.log").open("a")
-        arguments = ["--cores", str(os.cpu_count() or 2), "--confirm"]
-        return subprocess.Popen(
-            command + arguments, cwd=self.folder, env=unset | settings, stdout=log, stderr=subprocess.STDOUT
-        )
+        command = [sys.executable, "-m", tool, *arguments]
+        process = subprocess.Popen(command, cwd=self.folder, env=unset | settings, stdout=log, stderr=subprocess.STDOUT)
+        self.started.append(process)
+        return process
 
     def finish(self, profile: str) -> None:
         build = self.start(profile)
-        try:
-            assert build.wait(PATIENCE) == 0, (self.folder.parent / f"{profile}.log").read_text()[-4000:]
-        finally:
-            _kill(build)
+        assert build.wait(PATIENCE) == 0, (self.folder.parent / f"{profile}.log").read_text()[-4000:]
 
     def finished(self, profile: str) -> set[Path]:
         return set((self.folder / "build" / profile / "notebooks").glob("*.ipynb"))
@@ -92,6 +94,8 @@ def checkout(root, tmp_path_factory):
     data.typographic(sets, 120)
     with serving(hub):
         yield made
+        for process in made.started:
+            _kill(process)
 
 
 def _kill(build: subprocess.Popen) -> None:
@@ -99,7 +103,7 @@ def _kill(build: subprocess.Popen) -> None:
     children = psutil.Process(build.pid).children(recursive=True) if build.poll() is None else []
     build.send_signal(signal.SIGKILL)
     build.wait()
-    _, left = psutil.wait_procs(children, timeout=60)
+    _, left = psutil.wait_procs(children, timeout=120)
     assert not left, f"still at work after the build was killed: {left}"
 
 
@@ -186,6 +190,14 @@ def test_the_tags_that_the_profiles_name_are_loaded_at_their_own_size(tmp_path):
     sizes = ast.literal_eval(ran.stdout.splitlines()[-1])
     assert {size[:4] for size in sizes} == {(12, 768, 512, 50)}
     assert len({size[4] for size in sizes}) == 1  # the same weights, whoever serves them
+
+
+def test_chapter_10_takes_the_other_set_of_words_on_objects(checkout):
+    parameters = {"word_images": "rta100"}
+    profile = {"extends": "paper", "notebooks": {"10_disentanglement": {"parameters": parameters}}}
+    (checkout.folder / "profiles" / "rta100.yaml").write_text(yaml.safe_dump(profile))
+    checkout.run("rta100", "book.tools.run_notebook", "10_disentanglement", "--profile", "rta100").wait(PATIENCE)
+    assert {path.stem for path in checkout.finished("rta100")} == {"10_disentanglement"}
 
 
 def _check_chapters(checkout: Checkout, profile: str) -> None:
