@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lib import artifacts
 from lib.columns import csr, sorted_columns, transposed_csr
 from lib.data import as_image_set
-from lib.devices import bring, to_cpu, to_numpy
+from lib.devices import bring, metric, to_cpu, to_numpy
 from lib.models import Encoder
 from lib.rows import Tokens, read_batches, unreadable_images
 from lib.sae import SAE
@@ -246,6 +246,7 @@ def _made(out: Path, head: dict, make: Callable[[], FeatureTable]) -> FeatureTab
     return table
 
 
+@metric()
 def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
     """Each feature's k most active images: indices (F, k), most active first and -1 for none, and values (F, k).
 

@@ -314,7 +314,8 @@ class TestSteering:
             pushes = clamps(fresh(sae, device), SITE, range(5), [30.0] * 5)
             return measure_steerability(encoder, encoder.pixels(list(IMAGES)[:3]), pushes, words, progress=False)
 
-        assert devices(same_on_both(measured, on_a_gpu=1e-4)) == {"cpu"}
+        # probabilities of logits, which are added up in another order where more pictures go through a block at a time
+        assert devices(same_on_both(measured, on_a_gpu=1e-4, emulated=1e-4)) == {"cpu"}
 
     def test_llava_answers_and_streams(self, sae):
         question, pictures = "What is shown in this image? Use exactly one word!", list(IMAGES)[:2]
