@@ -45,15 +45,19 @@ def own_html(text: str) -> "HTML":
 
 
 def styled(table: "pd.DataFrame") -> "Styler":
-    """`table.style` with every text of cells, index and columns escaped, whatever is formatted afterwards."""
+    """`table.style` with every text of cells, index and columns escaped, whatever is formatted afterwards.
 
-    def escaped(value: Any) -> Any:
-        return as_html(value) if isinstance(value, str) else value
-
+    Its columns are called by their escaped names: `escaped(name)`.
+    """
     safe = table.map(escaped)
     safe.index, safe.columns = table.index.map(_each(escaped)), table.columns.map(_each(escaped))
     safe.index.names, safe.columns.names = ([escaped(name) for name in axis.names] for axis in table.axes)
     return safe.style
+
+
+def escaped(value: Any) -> Any:
+    """A cell or a label of a table as `styled` writes it: texts escaped, all else as it is."""
+    return as_html(value) if isinstance(value, str) else value
 
 
 def _each(change):

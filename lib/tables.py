@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from lib.markup import styled
+from lib.markup import escaped, styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,4 +37,5 @@ def written(
     if table.empty:
         return Markdown(otherwise)
     table = table.replace([math.inf, -math.inf], math.nan)
-    return styled(table).format(dict(formats) if formats else None, precision=precision, na_rep=MISSING)
+    by_label = {escaped(name): form for name, form in (formats or {}).items()}
+    return styled(table).format(by_label or None, precision=precision, na_rep=MISSING)

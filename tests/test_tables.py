@@ -24,6 +24,11 @@ def test_a_table_writes_each_column_in_its_form_and_no_nan():
     assert "inf" not in html.lower()
 
 
+def test_a_column_whose_name_is_escaped_keeps_its_form():
+    html = written(pd.DataFrame({"J > 0": [0.25], "a & b": [16000]}), {"J > 0": "{:.1%}", "a & b": "{:,}"}).to_html()
+    assert all(text in html for text in ("25.0%", "16,000", "J &gt; 0"))
+
+
 def test_a_table_without_rows_says_what_it_cannot_show():
     shown = written(pd.DataFrame({"share": []}), otherwise="No feature is alive.")
     assert isinstance(shown, Markdown)
