@@ -50,7 +50,7 @@ def styled(table: "pd.DataFrame") -> "Styler":
     Its columns are called by their escaped names: `escaped(name)`.
     """
     safe = table.map(escaped)
-    safe.index, safe.columns = table.index.map(_each(escaped)), table.columns.map(_each(escaped))
+    safe.index, safe.columns = (axis.map(_each(escaped)) if len(axis) else axis.copy() for axis in table.axes)
     safe.index.names, safe.columns.names = ([escaped(name) for name in axis.names] for axis in table.axes)
     return safe.style
 
