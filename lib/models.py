@@ -21,19 +21,16 @@ from lib.devices import bring, choose_device
 from lib.image_sources.given import Picture, as_picture, is_one_picture
 from lib.towers import Tower, load_tower
 from lib.towers.base import KINDS
+from lib.towers.described import what_it_makes
 from lib.towers.own_module import Layout, ModuleTower
-from lib.towers.places import Place
-from lib.towers.sites import Site
+from lib.towers.places import AllRead, Place, reading
+from lib.towers.sites import Site, as_sites
 from lib.towers.weights import WeightsHash
 
 if TYPE_CHECKING:
     from lib.steering import Intervention
 
 _EMBEDDED_AT_ONCE = 64  # pictures
-
-
-class _AllRead(Exception):
-    """Raised inside the forward pass once every wanted site was read, so that nothing after it runs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +75,7 @@ class Encoder(nn.Module):
         inner = tower.inner_sites
         self.n_layers = 1 + max(layer for layer, _ in inner)
         self.sites = [f"{layer}.{kind}" for layer, kind in inner] + ["proj"]
-        self.logit_scale = tower.logit_scale
-        self._weights_hash = WeightsHash(self.model)
+        self._weights_hash = WeightsHash(self.model, tower.beside)
 
     def __repr__(self) -> str:
         size = f"{self.n_layers} blocks, d_model {self.d_model}, {self.n_tokens} tokens, d_embed {self.d_embed}"
@@ -94,15 +90,25 @@ class Encoder(nn.Module):
         """
         if self.steering:
             raise ValueError("a steered encoder is not stored: leave `with encoder.steered(...)` before extracting")
-        return self._weights_hash(self._about())
+        return self._weights_hash(self._about(self.dtype))
+
+    def unsteered_fingerprint(self, precision: str = "") -> str:
+        """The same whatever is in force, and cheap to ask for again and again; `weight.data` may not be changed.
+
+        precision: the one of a pass in this precision, such as "torch.bfloat16"; "" is the encoder's own.
+        """
+        return self._weights_hash(self._about(precision or self.dtype), thorough=False)
+
+    def _about(self, precision: str | torch.dtype) -> str:
+        transform = sorted(self.tower.transform_spec.items(), key=str)
+        if self.transform is not self.tower.transform:  # set by hand
+            transform.append(("transform", what_it_makes(self.transform)))
+        return f"{transform} {precision}"
 
     @property
-    def unsteered_fingerprint(self) -> str:
-        """The same whatever is in force, and cheap to ask for again and again; `weight.data` may not be changed."""
-        return self._weights_hash(self._about(), thorough=False)
-
-    def _about(self) -> str:
-        return f"{sorted(self.tower.transform_spec.items(), key=str)} {self.dtype}"
+    def logit_scale(self) -> float:
+        """What cosine similarities are multiplied with before the softmax; 1 for a model that has no such number."""
+        return self.tower.logit_scale
 
     @property
     def has_texts(self) -> bool:
@@ -164,14 +170,14 @@ class Encoder(nn.Module):
         float32. No graph is built unless the pixels ask for gradients; then the values lie on it, in any precision.
         Raises ValueError for a site this encoder does not have.
         """
-        wanted = dict.fromkeys(str(self.site(s)) for s in ([sites] if isinstance(sites, str | Site) else sites))
+        wanted = dict.fromkeys(str(self.site(site)) for site in as_sites(sites))
         pixels, values = self.pixels(pixels), {}
         inner = {site: self.place(site) for site in wanted if site != "proj"}
-        done = _AllRead() if "proj" not in wanted else None
-        with _reading(inner, values, done), self.precision():
+        done = AllRead() if "proj" not in wanted else None
+        with reading(inner, values, done), self.precision():
             try:
                 embedding = self.tower.embed_images(pixels) if wanted else None
-            except _AllRead as stop:
+            except AllRead as stop:
                 if stop is not done:
                     raise
         if "proj" in wanted:
@@ -256,31 +262,6 @@ class Encoder(nn.Module):
         return torch.autocast(self.device.type, self.dtype) if lower else nullcontext()
 
 
-@contextmanager
-def _reading(places: Mapping[str, Place], values: dict[str, Tensor], done: _AllRead | None) -> Iterator[None]:
-    """Fill `values` (float32) from the places; when all are there, leave the forward pass by `done`, if there is one.
-
-    Where a graph is built, the pass goes on from what was read, so that gradients reach it.
-    """
-
-    def reader(name: str, place: Place):
-        def read(value: Tensor) -> Tensor | None:
-            kept = value.float()
-            values[name] = kept = kept.clone() if place.changes and kept.dtype == value.dtype else kept
-            if done is not None and len(values) == len(places):
-                raise done
-            return kept.to(value.dtype, copy=place.changes) if kept.requires_grad else None
-
-        return read
-
-    handles = [place.watch(reader(name, place)) for name, place in places.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def load_encoder(
     spec: str, device: str | torch.device = "auto", dtype: str | torch.dtype | None = None, weights: str | None = None
 ) -> Encoder:
@@ -325,7 +306,7 @@ def from_module(
     The model is used as it is: it is moved to the device, set to evaluation, and its weights ask for no gradients.
     Raises ValueError for modules that the model lacks, that run more than once in a pass or give other shapes.
     """
-    if not sites:
+    if not sites or not isinstance(sites, Mapping):
         raise ValueError("an encoder needs a site: write {'4.resid_post': 'blocks.4'}")
     parsed = {Site.parse(site): name for site, name in sites.items()}
     if any(site.layer is None for site in parsed):

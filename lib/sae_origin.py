@@ -52,7 +52,7 @@ class Origin:
     def check(self, encoder: Encoder, site: str | Site) -> None:
         """Raise ValueError where this is known to be another site, or another encoder.
 
-        An encoder of the same spec in another precision counts as the same, for its weights do. Of LLaVA's image tower,
+        The same weights in another precision count as the same encoder. Of LLaVA's image tower,
         whose weights go by other names, the site alone is compared.
         """
         rest = "train one on this, or pass check=False if it is meant"
@@ -60,10 +60,7 @@ class Origin:
             raise ValueError(f"This SAE was trained at {self.site}, not at {site}: {rest}.")
         if self.fingerprint is None or encoder.is_part:
             return
-        other_precision = self.precision is not None and self.precision != str(encoder.dtype)
-        if self.encoder == encoder.spec and other_precision:
-            return
-        if self.fingerprint != encoder.unsteered_fingerprint:
+        if self.fingerprint != encoder.unsteered_fingerprint(self.precision or ""):
             name = "other weights or preprocessing of" * (self.encoder == encoder.spec)
             trained_on = f"{name} {self.encoder or 'another encoder'}".strip()
             raise ValueError(f"This SAE was trained on {trained_on}, not on this {encoder.spec}: {rest}.")

@@ -148,6 +148,10 @@ def test_one_text_in_place_of_a_list_is_an_error(encoder):
 
 def test_the_logit_scale_is_the_models(encoder):
     assert encoder.logit_scale == pytest.approx(1 / 0.07, rel=1e-3)
+    before = encoder.model.logit_scale.data
+    encoder.model.logit_scale.data = before + 1  # as where weights are loaded later
+    assert encoder.logit_scale == pytest.approx(torch.e / 0.07, rel=1e-3)
+    encoder.model.logit_scale.data = before
 
 
 def test_gradients_reach_the_pixels(encoder, pixels):

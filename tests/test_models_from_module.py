@@ -177,17 +177,64 @@ def test_its_activations_are_stored_and_its_features_tabled(encoder, pictures, t
     assert torch.allclose(table.max, codes.amax((0, 1)), atol=1e-5)
 
 
+class Scaled(ConvNet):
+    """Its scale is in no state_dict."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale), persistent=False)
+
+
+TO_TENSOR = partial(to_tensor, size=(24, 32))
+
+
+def fingerprint(embed=None, sites=SITES, model=None, transform=TO_TENSOR) -> str:
+    torch.manual_seed(0)
+    return from_module(model or ConvNet(), sites, transform, embed, device="cpu").fingerprint
+
+
 def test_the_fingerprint_tells_models_sites_transforms_and_embeddings_apart():
-    model, transform = ConvNet(), partial(to_tensor, size=(24, 32))
-    same = [from_module(model, SITES, transform, device="cpu").fingerprint for _ in range(2)]
-    others = [
-        from_module(model, CONV_SITES, transform, device="cpu"),
-        from_module(model, SITES, lambda image: 2 * transform(image), device="cpu"),
-        from_module(model, SITES, transform, lambda x: model(x)[:, :2], device="cpu"),
-        from_module(model, SITES, transform, lambda x: model(x)[:, 2:], device="cpu"),
+    torch.manual_seed(0)
+    model, heads = ConvNet(), [nn.Linear(5, 5) for _ in range(6)]
+    at = partial(fingerprint, model=model)
+    assert at() == at() == fingerprint()  # the same weights, made twice
+    found = [
+        *(at(), at(sites=CONV_SITES), at(transform=lambda image: 2 * TO_TENSOR(image))),
+        *(at(lambda x: model(x)[:, :2]), at(lambda x: model(x)[:, :3])),
+        *(at(partial(lambda x, n: model(x)[:, :n], n=n)) for n in (2, 3)),
+        *(at(nn.Sequential(model, head)) for head in heads[:2]),
+        *(at(lambda x, head=head: head(model(x))) for head in heads[2:4]),
+        *(at(nn.Sequential(model, head).forward) for head in heads[4:]),
+        *(fingerprint(model=Scaled(scale)) for scale in (1.0, 2.0)),
     ]
-    assert same[0] == same[1]
-    assert len({same[0], *(other.fingerprint for other in others)}) == 5
+    assert len(set(found)) == len(found)
+
+
+def test_the_fingerprint_follows_a_head_beside_the_model_exchanged_weights_and_another_transform():
+    torch.manual_seed(0)
+    model, head = ConvNet(), nn.Linear(5, 5)
+    encoder = from_module(model, SITES, TO_TENSOR, lambda x: head(model(x)), device="cpu")
+    found = [encoder.fingerprint]
+    with torch.no_grad():
+        head.bias.add_(1)
+    found.append(encoder.fingerprint)
+    model.head.weight.data = model.head.weight.data.flip(0)  # the same address may be used again
+    found.append(encoder.fingerprint)
+    model.head.weight.data[:] = model.head.weight.data.flip(1)
+    found.append(encoder.fingerprint)
+    encoder.transform = lambda image: 2 * TO_TENSOR(image)
+    found.append(encoder.fingerprint)
+    assert len(set(found)) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_of_another_type_take_the_pixels_in_theirs(dtype, pictures):
+    encoder = from_module(ConvNet().to(dtype), SITES, TO_TENSOR, device="cpu")
+    pixels = encoder.pixels(pictures[:2]).requires_grad_()
+    values = encoder.run(pixels, encoder.sites)
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    assert torch.equal(values["proj"], encoder.model(pixels.to(dtype)).float())
+    assert torch.autograd.grad(values["proj"].sum(), pixels)[0].abs().sum() > 0
 
 
 class Odd(ConvNet):
@@ -199,6 +246,7 @@ class Odd(ConvNet):
     ("changed", "sentence"),
     [
         ({"sites": {}}, "needs a site"),
+        ({"sites": ["blocks.0"]}, "needs a site: write {"),
         ({"sites": {"0.resid_post": "blocks.9"}}, r"no module 'blocks\.9'; it has stem, blocks"),
         ({"sites": {"0.resid_post": 3}}, "no module 3"),
         ({"sites": {"proj": "head"}}, "proj is what embed= gives"),
@@ -221,6 +269,30 @@ def test_what_is_no_encoder_is_one_sentence(changed, sentence):
     given = {"sites": SITES, "transform": transform, "embed": embed, **changed}
     with pytest.raises(ValueError, match=sentence):
         from_module(model, device="cpu", **given)
+
+
+class ChannelsLast(ConvNet):
+    """Its first map is (B, h, w, d), as in Swin."""
+
+    def __init__(self):
+        super().__init__()
+        self.turned = nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + self.turned(self.stem(x).permute(0, 2, 3, 1)).mean())
+
+
+@pytest.mark.parametrize("layout", [None, Layout(channels_last=True)])
+def test_maps_whose_channels_come_last_are_told_by_their_squares(layout, pictures):
+    model = ChannelsLast()
+    encoder = from_module(
+        model, {"0.resid_post": "turned"}, partial(to_tensor, size=(32, 32)), layout=layout, device="cpu"
+    )
+    assert (encoder.grid, encoder.width("0.resid_post")) == ((4, 4), 8)
+    pixels = encoder.pixels(pictures)
+    with torch.no_grad():
+        expected = model.stem(pixels).flatten(2).transpose(1, 2)
+    assert torch.equal(encoder.run(pixels, "0.resid_post")["0.resid_post"], expected)
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,17 @@ def test_another_site_or_encoder_is_refused_in_one_sentence(sae, encoder):
         replace(sae.origin, fingerprint="0" * 16).check(encoder, SITE)
 
 
-def test_another_precision_of_the_same_encoder_is_the_same_and_what_is_unknown_is_not_checked(sae, encoder):
-    replace(sae.origin, fingerprint="0" * 16, precision="torch.bfloat16").check(encoder, SITE)
+def test_another_precision_of_the_same_encoder_is_the_same_and_of_another_is_another(sae, encoder):
+    half = load_encoder(encoder.spec, device="cpu", dtype="bfloat16")
+    assert half.fingerprint != encoder.fingerprint
+    sae.origin.check(half, SITE)
+    with torch.no_grad():
+        next(half.model.parameters()).add_(1)
+    with pytest.raises(ValueError, match="trained on other weights"):
+        sae.origin.check(half, SITE)
+
+
+def test_what_is_unknown_is_not_checked(sae, encoder):
     replace(sae.origin, fingerprint=None).check(encoder, SITE)
     Origin().check(encoder, SITE)
 

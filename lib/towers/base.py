@@ -95,6 +95,11 @@ class Tower(ABC):
         raise ValueError("this encoder sees images only: it has no text tower; take a CLIP-like one to embed texts")
 
     @property
+    def beside(self) -> list[nn.Module]:
+        """Modules beside `model` that take part in `embed_images`."""
+        return []
+
+    @property
     def logit_scale(self) -> float:
         """What cosine similarities are multiplied with before the softmax; 1 where the model has no such number."""
         scale = getattr(self.model, "logit_scale", None)

@@ -1,17 +1,17 @@
 """Any `nn.Module` as a tower: its sites are modules by name, found out by one pass over a blank picture."""
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lib.devices import bring, to_cpu
+from lib.devices import bring
 from lib.files import quoted
 from lib.towers.base import KINDS, Tower
+from lib.towers.described import described, modules_in, what_it_makes
 from lib.towers.places import Place
 
 TOKENS = ("cls", "register")  # kinds before the patches
@@ -22,12 +22,20 @@ class Layout:
     """How a model's tokens lie: `prefix` their kinds before the patches, "cls" first, then "register"; `grid` (h, w).
 
     None: found out from their number, which is a square, or one more than a square where the first is CLS. Positions of
-    maps are tokens of the kind "spatial". channels_last: maps are (B, h, w, d) in place of (B, d, h, w).
+    maps are tokens of the kind "spatial". channels_last: maps are (B, h, w, d) in place of (B, d, h, w); None: where
+    that makes them squares, and the other does not.
     """
 
     prefix: Sequence[str] | None = None
     grid: tuple[int, int] | None = None
-    channels_last: bool = False
+    channels_last: bool | None = None
+
+    def of(self, shapes: Iterable[tuple[int, ...]]) -> "Layout":
+        """This layout, with the order of maps of these shapes found out."""
+        if self.channels_last is not None:
+            return self
+        squares = [shape[1] == shape[2] != shape[3] for shape in shapes if len(shape) == 4]
+        return replace(self, channels_last=bool(squares) and all(squares))
 
 
 class ModuleTower(Tower):
@@ -48,6 +56,7 @@ class ModuleTower(Tower):
         modules = {site: _submodule(model, name) for site, name in sites.items()}
         given, embedding = _one_pass(self.embed_images, pixels, modules)
         shapes = {site: _shape(f"{sites[site]} ({site[0]}.{site[1]})", outputs) for site, outputs in given.items()}
+        layout = layout.of(shapes.values())
         maps = "maps, channels last" if layout.channels_last else "maps"
         self._places = {
             site: Place(modules[site], layout=maps if len(shape) == 4 else "tokens", changes=True)
@@ -76,15 +85,18 @@ class ModuleTower(Tower):
         return self._widths[layer, kind]
 
     def embed_images(self, pixels: Tensor) -> Tensor:
-        return self._embed(pixels)
+        return self._embed(bring(pixels, pixels, self._weight(pixels).dtype))
+
+    def _weight(self, otherwise: Tensor) -> Tensor:
+        """One of the model's weights, whose type pixels must have; `otherwise` where it has none."""
+        return next(self.model.parameters(), otherwise)
 
     def _blank_picture(self) -> Tensor:
         """(1, 3, H, W), where the model is."""
         blank = self.transform(Image.new("RGB", (96, 64), (90, 120, 150)))
         if not isinstance(blank, Tensor) or blank.ndim != 3 or not blank.is_floating_point():
             raise ValueError("transform= turns a PIL picture into a tensor (3, H, W) of floats: add ToTensor to it")
-        weight = next(self.model.parameters(), blank)
-        return bring(blank[None], weight, weight.dtype)
+        return bring(blank[None], self._weight(blank))
 
     def _find_tokens(self, shapes: Mapping[tuple[int, str], tuple[int, ...]], layout: Layout) -> None:
         """Set `grid`, `n_prefix` and `has_cls`: one arrangement for all sites."""
@@ -95,23 +107,17 @@ class ModuleTower(Tower):
         prefix, self.grid = next(iter(found.values()))
         self.n_prefix, self.has_cls = len(prefix), prefix[:1] == ("cls",)
 
+    @property
+    def beside(self) -> list[nn.Module]:
+        inside = set(self.model.modules())
+        return [module for module in modules_in(self._embed) if module not in inside]
+
     @torch.no_grad()
     def _described(self, sites: Mapping[tuple[int, str], str]) -> dict:
         """What the numbers depend on beside the weights; the transform by what it makes of a picture."""
-        first, second = (self.transform(_test_picture()) for _ in range(2))
-        if not torch.equal(first, second):
-            raise ValueError("transform= is random: give the preprocessing of evaluation, which is always the same")
-        digest = hashlib.sha256(to_cpu(first.float()).contiguous().numpy().tobytes()).hexdigest()
-        code = getattr(self._embed, "__code__", None)
-        embed = type(self._embed).__qualname__ if code is None else f"{code.co_code.hex()} {code.co_names}"
         named = sorted((f"{layer}.{kind}", name) for (layer, kind), name in sites.items())
-        return {"transform": digest, "sites": str(named), "model": str(self.model), "embed": embed}
-
-
-def _test_picture() -> Image.Image:
-    """Colours that run across the picture, so that resizing, cropping and normalising all show."""
-    bands = [Image.linear_gradient("L"), Image.linear_gradient("L").rotate(90), Image.radial_gradient("L")]
-    return Image.merge("RGB", bands).resize((120, 90))
+        made, embed = what_it_makes(self.transform), described(self._embed)
+        return {"transform": made, "sites": str(named), "model": str(self.model), "embed": embed}
 
 
 def _submodule(model: nn.Module, name: object) -> nn.Module:

@@ -5,7 +5,7 @@ replaced, and a hook leaves the passes of other threads alone.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +21,10 @@ def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     """The hook, which does nothing in the passes of other threads than the one that asks."""
     thread = threading.get_ident()
     return lambda *args, **options: hook(*args, **options) if threading.get_ident() == thread else None
+
+
+class AllRead(Exception):
+    """Raised inside the forward pass once every wanted site was read, so that nothing after it runs."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,28 @@ class Place:
         if self.layout == "maps":
             return values.transpose(1, 2).reshape(len(values), -1, *value.shape[2:])
         return values.reshape(len(values), *value.shape[1:3], -1)
+
+
+@contextmanager
+def reading(places: Mapping[str, Place], values: dict[str, Tensor], done: AllRead | None) -> Iterator[None]:
+    """Fill `values` (float32) from the places; when all are there, leave the forward pass by `done`, if there is one.
+
+    Where a graph is built, the pass goes on from what was read, so that gradients reach it.
+    """
+
+    def reader(name: str, place: Place):
+        def read(value: Tensor) -> Tensor | None:
+            kept = value.float()
+            values[name] = kept = kept.clone() if place.changes and kept.dtype == value.dtype else kept
+            if done is not None and len(values) == len(places):
+                raise done
+            return kept.to(value.dtype, copy=place.changes) if kept.requires_grad else None
+
+        return read
+
+    handles = [place.watch(reader(name, place)) for name, place in places.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,6 +1,7 @@
 """Names of the places in an encoder whose values are read and steered."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lib.files import quoted
@@ -26,7 +27,7 @@ class Site:
             return text
         if text == "proj":
             return cls("proj")
-        match = re.fullmatch(r"(\d+)\.(\w+)", text)
+        match = re.fullmatch(r"(\d+)\.(\w+)", text) if isinstance(text, str) else None
         if match is None or match[2] not in KINDS:
             raise ValueError(
                 f"unknown site {quoted(text)}: write 'proj' or LAYER.KIND with KIND one of {', '.join(KINDS)}"
@@ -35,3 +36,9 @@ class Site:
 
     def __str__(self) -> str:
         return self.kind if self.layer is None else f"{self.layer}.{self.kind}"
+
+
+def as_sites(sites: object) -> list:
+    """One site, or several, as a list; what is neither stands in it for `Site.parse` to refuse."""
+    several = isinstance(sites, Iterable) and not isinstance(sites, str | bytes)
+    return list(sites) if several else [sites]

@@ -1,6 +1,7 @@
 """A hash of a model's weights that notices when they change."""
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -8,33 +9,55 @@ from torch import Tensor, nn
 from lib.devices import to_cpu
 
 _AS_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by size in bytes
+_AT_ONCE = 1 << 22  # weights
 
 
 class WeightsHash:
-    """16 hex digits of a model's `state_dict`, computed anew when a weight was changed, replaced or loaded."""
+    """16 hex digits of a model's parameters and buffers, computed anew when one was changed, replaced or loaded.
 
-    def __init__(self, model: nn.Module):
-        self.model = model
+    others: modules beside the model whose weights count, too.
+    """
+
+    def __init__(self, model: nn.Module, others: Sequence[nn.Module] = ()):
+        self.model, self.others = model, others
         self._versions: list[tuple] = []
         self._sums: list[int] = []
-        self._digits = ""
+        self._digits: dict[str, str] = {}  # by what else went into them
 
     def __call__(self, about: str, thorough: bool = True) -> str:
         """The digits; `about`: what else goes into them. thorough: see changes of `weight.data`, by reading all."""
-        weights = sorted(self.model.state_dict().items())
-        versions = [(about,), *((name, weight.data_ptr(), weight._version) for name, weight in weights)]
-        if versions == self._versions and not thorough:
-            return self._digits
-        sums = [_checksum(weight) for _, weight in weights]
-        if (versions, sums) != (self._versions, self._sums):
+        weights = self._weights()
+        versions = [(name, weight.data_ptr(), weight._version) for name, weight in weights]
+        if versions != self._versions or thorough:
+            sums = [_checksum(weight) for _, weight in weights]
+            if (versions, sums) != (self._versions, self._sums):
+                self._versions, self._sums, self._digits = versions, sums, {}
+        if about not in self._digits:
             digest = hashlib.sha256(about.encode())
             for name, tensor in weights:
                 digest.update(f"{name} {tuple(tensor.shape)}".encode())
                 digest.update(to_cpu(tensor).contiguous().reshape(-1).view(torch.uint8).numpy())
-            self._versions, self._sums, self._digits = versions, sums, digest.hexdigest()[:16]
-        return self._digits
+            self._digits[about] = digest.hexdigest()[:16]
+        return self._digits[about]
+
+    def _weights(self) -> list[tuple[str, Tensor]]:
+        """By name; buffers that no state_dict holds are among them."""
+        modules = {"": self.model, **{f"{i}.": module for i, module in enumerate(self.others)}}
+        return sorted(
+            (
+                (prefix + name, weight)
+                for prefix, module in modules.items()
+                for some in (module.named_parameters, module.named_buffers)
+                for name, weight in some(remove_duplicate=False)
+            ),
+            key=lambda named: named[0],
+        )
 
 
 def _checksum(tensor: Tensor) -> int:
-    """Sum of the bits as integers."""
-    return int(tensor.detach().contiguous().view(_AS_INTEGERS[tensor.itemsize]).sum(dtype=torch.int64))
+    """Sum of the bits as integers, each times its place, so that it notices exchanged weights, too."""
+    total, bits = 0, tensor.detach().contiguous().reshape(-1).view(_AS_INTEGERS[tensor.itemsize])
+    for i, part in enumerate(bits.split(_AT_ONCE)):
+        places = torch.arange(1, len(part) + 1, device=part.device)
+        total += (i + 1) * int((part * places).sum())
+    return total
