@@ -162,7 +162,7 @@ class FeatureTable:
             found.append(cosine.topk(min(k, len(unit) - 1), dim=1))
         return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
 
-    @torch.no_grad()
+    @metric()
     def names(
         self,
         vocabulary: Sequence[str],
@@ -177,6 +177,8 @@ class FeatureTable:
         text embedding (mean over the templates) and the feature's mean image embedding, weighted by its codes; images
         and words are each centred first, so that what all pictures, or all words, share names nothing.
         """
+        if isinstance(vocabulary, str):
+            raise ValueError(f"vocabulary is a list of words: write [{vocabulary!r}]")
         if len(image_embeddings) != self.codes.shape[0]:
             raise ValueError(f"image_embeddings must have a row for each of the {self.codes.shape[0]} images.")
         unit = F.normalize(to_cpu(image_embeddings).float(), dim=1)

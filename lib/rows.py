@@ -28,7 +28,7 @@ class Tokens:
     """
 
     def __init__(self, name: str, encoder: Encoder, seed: int = 0):
-        kind, _, k = name.partition(":")
+        kind, _, k = str(name).partition(":")
         self.name, self.seed, self.n_tokens = name, seed, encoder.n_tokens
         self._fixed: Tensor | None = None
         if kind == "random" and k.isdecimal() and 1 <= int(k) <= encoder.n_tokens:

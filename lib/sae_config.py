@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -186,6 +185,8 @@ class SAEConfig:
             raise ValueError(f"{foreign[0]} is a setting of {kinds}, and {self.kind} has no use for it: leave it out.")
         if self.kind == "matryoshka" and abs(sum(self.group_fractions) - 1) > 1e-3:
             raise ValueError(f"group_fractions must sum to 1, not {sum(self.group_fractions):g}.")
+        if min(self.group_fractions, default=1) <= 0:
+            raise ValueError(f"group_fractions must be above 0, not {min(self.group_fractions):g}.")
 
     def foreign(self) -> list[str]:
         """Fields of other kinds that are set to something else than their default."""
@@ -231,6 +232,14 @@ class SAEConfig:
         return cls(**{name: value for name, value in values.items() if name not in useless})
 
 
+def as_configs(config: object) -> list[SAEConfig]:
+    """One config, or several, as a list. Raises TypeError for what is neither."""
+    configs = list(config) if isinstance(config, Iterable) and not isinstance(config, str) else [config]
+    if wrong := [one for one in configs if not isinstance(one, SAEConfig)]:
+        raise TypeError(f"An SAE is configured by an SAEConfig, or a list of them, not by {quoted(wrong[0])}.")
+    return configs
+
+
 def _of_its_type(name: str, annotation: str, value: object) -> object:
     """The value as an int, float, bool, str or tuple of floats, as the field says; whole floats are integers too."""
     if value is None and annotation.endswith("| None"):
@@ -239,9 +248,10 @@ def _of_its_type(name: str, annotation: str, value: object) -> object:
     if wanted.startswith("tuple") and isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return tuple(_of_its_type(name, "float", item) for item in value)
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    number = number and abs(value) < 2**63  # neither NaN nor infinity is
     if wanted == "int" and number and float(value).is_integer():
         return int(value)
-    if wanted == "float" and number and math.isfinite(value):
+    if wanted == "float" and number:
         return float(value)
     if (wanted, type(value)) in (("bool", bool), ("str", str)):
         return value

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.devices import bring, home_of, metric, to_cpu
+from lib.devices import check_finite as check_figures
 from lib.files import quoted
 from lib.models import Site
 from lib.sae import input_scale
@@ -156,8 +157,10 @@ def top_pictures(dictionary: Dictionary, store: "ActivationStore", k: int = 16) 
 
 
 def _codes(dictionary: Dictionary, rows: Tensor) -> Tensor:
-    """Codes (n, F) of rows (n, d), on the CPU."""
-    return to_cpu(dictionary.encode(bring(rows, _home(dictionary, rows))))
+    """Codes (n, F) of rows (n, d), on the CPU. Raises ValueError where one is not finite."""
+    codes = to_cpu(dictionary.encode(bring(rows, _home(dictionary, rows))))
+    check_figures(codes, "the matrix of codes")
+    return codes
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from lib.metrics.reconstruction import Reconstruction
 from lib.metrics.sparsity import Sparsity
 from lib.objectives import OBJECTIVES
 from lib.sae import SAE, SAEConfig
+from lib.sae_config import as_configs
 from lib.training_data import Activations, Setup, as_activations, batches, require_finite
 from lib.training_log import METRICS, TrainingLog
 
@@ -56,7 +57,7 @@ def train_sae(
     Raises ValueError for configs that do not fit the store or each other, and for activations that are not finite.
     """
     store, validation = as_activations(store), None if validation is None else as_activations(validation)
-    configs = [config] if isinstance(config, SAEConfig) else list(config)
+    configs = as_configs(config)
     folders = _folders(out, configs)
     _check(store, configs, validation)
     jobs = [Job(one, folder, _spec(store, one) if folder else {}) for one, folder in zip(configs, folders, strict=True)]

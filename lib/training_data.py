@@ -38,14 +38,14 @@ def as_activations(data: object) -> Activations:
     """Activations to train on, from whatever holds them.
 
     A store, a stream or another object with `d`, `meta`, `batches` and a length is returned as it is; a folder is
-    opened as a store. A tensor or array (rows, d), a list of rows, and a list or DataLoader of batches (rows, d) become
-    a store in memory, whose hash is that of their content. Raises ValueError or TypeError in one sentence.
+    opened as a store. A tensor, array or table (rows, d), a list of rows, and a list or DataLoader of batches (rows, d)
+    become a store in memory, whose hash is that of their content. Raises ValueError or TypeError in one sentence.
     """
     if all(hasattr(data, name) for name in ("d", "meta", "batches", "__len__")):
         return data
     if isinstance(data, str | os.PathLike):
         return ActivationStore.open(Path(data).expanduser())
-    if isinstance(data, Tensor | np.ndarray):
+    if isinstance(data, Tensor) or hasattr(data, "__array__"):
         return _in_memory(data)
     if not isinstance(data, Sized) or not hasattr(data, "__iter__") or isinstance(data, dict | set | bytes):
         raise TypeError(
@@ -62,7 +62,11 @@ def as_activations(data: object) -> Activations:
         raise ValueError(f"The activations in this {type(data).__name__} do not make one matrix (rows, d).") from error
 
 
-def _in_memory(x: Tensor | np.ndarray) -> ActivationStore:
+def _in_memory(x: object) -> ActivationStore:
+    x = x if isinstance(x, Tensor) else np.asarray(x)
+    kind = str(x.dtype).removeprefix("torch.")
+    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")):
+        raise ValueError(f"Activations to train on are real numbers, and these are of type {kind}.")
     x = to_cpu(x)
     if x.ndim != 2:
         raise ValueError(f"Activations to train on are (rows, d), and these are {tuple(x.shape)}: flatten the tokens.")

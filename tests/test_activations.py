@@ -337,7 +337,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(run, tmp
     assert run()["1.resid_post"].shape == (23, 24)
 
 
-@pytest.mark.parametrize("tokens", ["", "patches", "random", "random:0", "random:18", "random:x"])
+@pytest.mark.parametrize("tokens", [None, 5, "", "patches", "random", "random:0", "random:18", "random:x"])
 def test_unknown_tokens_are_an_error(run, tokens):
     with pytest.raises(ValueError, match=r"unknown tokens.*random:K with K from 1 to 17"):
         run(tokens=tokens)
@@ -349,9 +349,17 @@ def test_the_cls_token_of_an_encoder_without_one_is_an_error(run, encoder, monke
         run(tokens="cls")
 
 
-@pytest.mark.parametrize("options", [{"dtype": "int8"}, {"on_error": "ignore"}, {"sites": ["9.resid_post"]}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"dtype": "int8"}, {"on_error": "ignore"}, {"sites": ["9.resid_post"]}),
+        *({"sites": sites} for sites in (None, 2, [2], b"proj")),
+        *({"batch_size": size} for size in (0, -1, 2.5, "8")),
+        {"shard_images": -3},
+    ],
+)
 def test_wrong_arguments_are_errors_before_anything_is_written(run, tmp_path, options):
-    with pytest.raises(ValueError, match=r"dtype|on_error|layers 0 to 3"):
+    with pytest.raises(ValueError, match=r"dtype|on_error|layers 0 to 3|unknown site|is a number of pictures"):
         run(**options)
     assert not (tmp_path / "out").exists()
 

@@ -234,6 +234,13 @@ def test_names_need_an_embedding_for_each_image(table, encoder):
         table.names(["fox"], encoder, torch.zeros(4, E))
 
 
+def test_names_are_not_made_of_nan_or_of_the_letters_of_a_word(table, encoder):
+    with pytest.raises(ValueError, match="image_embeddings holds NaN"):
+        table.names(["fox"], encoder, torch.full((23, E), torch.nan))
+    with pytest.raises(ValueError, match=r"list of words: write \['fox'\]"):
+        table.names("fox", encoder, torch.ones(23, E))
+
+
 @pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr])
 def test_top_images_of_given_codes(layout):
     codes = torch.tensor([[0.0, 1, -1], [2, 1, -2], [3, 0, 0], [2, 5, 0]])

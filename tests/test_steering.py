@@ -399,6 +399,14 @@ def test_the_largest_codes_are_those_of_all_rows_at_once(store, some, few_codes_
     assert torch.allclose(largest_codes(some, store), some.encode(store[:]).amax(0))
 
 
+@pytest.mark.parametrize("search", [largest_codes, top_pictures])
+def test_codes_that_are_not_finite_are_refused(search):
+    rows = torch.ones(3, 4)
+    rows[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="the matrix of codes holds NaN or infinity"):
+        search(Neurons(4), ActivationStore.from_tensor(rows))
+
+
 @pytest.mark.parametrize("some", [Neurons(24), Directions(-torch.eye(3, 24))])
 def test_top_pictures_have_the_largest_codes_on_any_of_their_rows(store, some, few_codes_at_a_time):
     codes = {int(i): some.encode(store[store.image_index == i]).amax(0) for i in store.image_index.unique()}

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -38,8 +39,21 @@ def train(data, config=CONFIG, **options):
         list(ROWS.split(50)),
         [part.numpy() for part in ROWS.split(50)],
         DataLoader(ROWS, batch_size=40),
+        pd.DataFrame(ROWS.numpy()),
     ],
-    ids=["tensor", "double", "with gradient", "array", "reversed", "lists", "rows", "batches", "arrays", "loader"],
+    ids=[
+        "tensor",
+        "double",
+        "with gradient",
+        "array",
+        "reversed",
+        "lists",
+        "rows",
+        "batches",
+        "arrays",
+        "loader",
+        "table",
+    ],
 )
 def test_whatever_holds_the_rows_trains_the_sae_of_their_store(data):
     expected = train(ActivationStore.from_tensor(ROWS))
@@ -81,12 +95,20 @@ def test_a_folder_of_activations_and_a_stream_are_taken(tmp_path):
         (None, TypeError, "not on NoneType"),
         ("nowhere", FileNotFoundError, "no activations in nowhere"),
         (ROWS[:0], ValueError, "store is empty"),
+        (ROWS.to(torch.complex64), ValueError, "are real numbers, and these are of type complex64"),
+        (pd.DataFrame([["a", "b"]]), ValueError, "are real numbers"),
         (ROWS * torch.nan, ValueError, "contain NaN or infinity"),
     ],
 )
 def test_what_holds_no_rows_is_refused_in_one_sentence(data, error, message):
     with pytest.raises(error, match=message):
         train(data)
+
+
+@pytest.mark.parametrize("config", [{"k": 4}, [CONFIG, "topk"], "topk", None])
+def test_what_is_no_config_is_refused_in_one_sentence(config):
+    with pytest.raises(TypeError, match="is configured by an SAEConfig, or a list of them, not by"):
+        train(ROWS, config)
 
 
 def test_validation_of_another_width_is_refused_before_training():
