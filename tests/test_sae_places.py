@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib.sae import SAEConfig
+from lib.sae_config import OWN_FIELDS
 from lib.sae_places import sae_folder
 
 OTHER = {
@@ -34,8 +35,10 @@ def test_a_width_takes_the_expansions_place():
 
 
 def test_every_setting_that_changes_the_dictionary_changes_the_folder():
-    found = [folder()] + [folder(**{name: value}) for name, value in OTHER.items()]
-    assert len(set(found)) == len(found)
+    kinds = {name: OWN_FIELDS.get(name, ("batchtopk",))[0] for name in OTHER}  # one that has the setting
+    usual = {kind: folder(kind=kind) for kind in kinds.values()}
+    changed = [folder(**{"kind": kinds[name], name: value}) for name, value in OTHER.items()]
+    assert len({*usual.values(), *changed}) == len(usual) + len(changed) - 1  # the kind matryoshka is in both
     assert {field.name for field in fields(SAEConfig)} <= {*OTHER, *CHANGES_NOTHING}, "a new setting: say it above"
 
 

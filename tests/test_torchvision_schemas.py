@@ -32,6 +32,8 @@ def torchvision(folder: Path, version: str, torch_version: str, package: str = H
 
 
 def python(code: str, *path: Path) -> subprocess.CompletedProcess:
+    """Run it as in an environment whose installation had nothing to mend (book/tools/torchvision_first.py)."""
+    code = f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'LibFirst' not in repr(f)]\n{code}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 

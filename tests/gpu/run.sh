@@ -29,7 +29,7 @@ install() {  # install MODULE REQUIREMENT: only where the module is missing
 for pair in open_clip:open_clip_torch timm:timm ftfy:ftfy wcwidth:wcwidth regex:regex transformers:transformers \
     safetensors:safetensors filelock:filelock PIL:pillow pandas:pandas plotly:plotly narwhals:narwhals anywidget:anywidget \
     psygnal:psygnal traitlets:traitlets ipywidgets:ipywidgets comm:comm sklearn:scikit-learn matplotlib:matplotlib \
-    tqdm:tqdm pytest:pytest nbformat:nbformat concept_erasure:concept-erasure \
+    tqdm:tqdm pytest:pytest xdist:pytest-xdist execnet:execnet nbformat:nbformat concept_erasure:concept-erasure \
     dictionary_learning:dictionary-learning sparsify:eai-sparsify einops:einops simple_parsing:simple-parsing \
     docstring_parser:docstring_parser schedulefree:schedulefree; do
     install "${pair%%:*}" "${pair#*:}"
@@ -44,10 +44,10 @@ step() {  # step NAME SECONDS COMMAND...: its exit status and time go into the r
 }
 
 if [[ $device == cuda ]]; then
-    step cuda_tests 110 "$python" -m pytest -q -x --import-mode=importlib tests/cuda
-    step extraction_b32 70 "$python" benchmarks/extraction.py --encoder open_clip:ViT-B-32/none --images 4096 --batch 256 \
+    step cuda_tests 130 "$python" -m pytest -q -n 8 --dist load tests/cuda
+    step extraction_b32 60 "$python" benchmarks/extraction.py --encoder open_clip:ViT-B-32/none --images 4096 --batch 256 \
         --workers 12 --rounds 2 --rows 0 --json "$work/extraction_b32.json"
-    step extraction_l14 100 "$python" benchmarks/extraction.py --encoder open_clip:ViT-L-14-336/none --images 1024 \
+    step extraction_l14 90 "$python" benchmarks/extraction.py --encoder open_clip:ViT-L-14-336/none --images 1024 \
         --batch 128 --workers 12 --rounds 2 --rows 0 --json "$work/extraction_l14.json"
     step sae_training 90 "$python" benchmarks/sae_training.py --device cuda --d 1024 --width 65536 --k 32 --rounds 5 \
         --kinds batchtopk topk --json "$work/sae_training.json"
@@ -56,7 +56,7 @@ if [[ $device == cuda ]]; then
     step score 30 "$python" benchmarks/monosemanticity.py --device cuda --images 50000 --features 8192 --every 2000 \
         --json "$work/score.json"
 else
-    step cuda_tests 300 "$python" -m pytest -q -x --import-mode=importlib tests/cuda
+    step cuda_tests 600 "$python" -m pytest -q -n 2 --dist loadfile tests/cuda
     step extraction 200 "$python" benchmarks/extraction.py --encoder tiny --images 64 --batch 32 --workers 1 --rounds 1 \
         --rows 16384 --json "$work/extraction.json"
     step sae_training 200 "$python" benchmarks/sae_training.py --d 64 --width 512 --k 8 --batch 512 --rounds 2 \
