@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda.both import cuda_device
+from tests.cuda.both import EMULATED, cuda_device
 from tests.notebook_cells import NOTEBOOKS, run_cells
 
 SAES = {"train_images": "menagerie:train[:200]", "k": 4, "steps": 10, "batch_size": 64}
@@ -37,7 +37,7 @@ SMALLEST = {
     },
     "07_steering_scores": LLAVA | {
         "answer_tokens": 2, "open_tokens": 3, "strengths": [4], "weak_strengths": [0.5], "n_features": 2,
-        "n_selection": 1, "n_per_level": 1, "n_pictures": 1, "features_on_pictures": 1, "n_concepts": 1,
+        "n_selection": 1, "n_per_level": 2, "n_pictures": 2, "features_on_pictures": 2, "n_concepts": 1,
         "n_selection_concepts": 1, "text_set": 4, "n_bootstrap": 5, "min_f1": 0.1, "concept_columns": ["habitat"],
     },
     "08_sparsity": ALL_TOKENS | {
@@ -56,7 +56,7 @@ SMALLEST = {
     },
     "11_variants": SAES | VAL | {
         "train_images": "menagerie:train[:60]", "expansion": 0.25, "relu_prices": [0.1, 0.3], "steps": 3,
-        "kinds": ["relu", "jumprelu", "gated", "topk", "vsae", "archetypal"], "gated_prices": [0.1],
+        "kinds": ["relu", "jumprelu", "gated", "topk", "vsae", "archetypal"], "gated_prices": [0.1], "archetypes": 12,
         "jumprelu_prices": [0.003], "kl_sweep": [], "relaxation_sweep": [], "n_spliced": 6, "min_pictures": 2,
     },
     "12_probing": ALL_TOKENS | {
@@ -67,10 +67,10 @@ SMALLEST = {
     "90_scoreboard": {},
     "A1_train_tiny_clip": TRAINING,
     "A2_train_tiny_llava": TRAINING | {"questions": 1},
-    "A3_train_tiny_eye": TRAINING,
+    "A3_train_tiny_eye": TRAINING | {"exam_pictures": 60},  # of fewer, some questions concern none
     "A4_choices": VAL | {
         "train_images": "menagerie:train[:200]", "token_images": "menagerie:train[:10]", "expansion": 0.5, "k": 4,
-        "steps": 3, "batch_size": 64, "k_values": [1], "sweep_expansions": [0.5, 1],
+        "steps": 40, "batch_size": 64, "k_values": [1], "sweep_expansions": [0.5, 1],
     },
     "A5_train_topk_clip": TRAINING,
 }  # fmt: skip
@@ -79,6 +79,9 @@ SMALLEST = {
 QUICK = ("01_menagerie", "02_activations", "03_train_saes", "04_monosemanticity", "04a_uniqueness", "04b_hierarchy",
          "04c_stability", "05_features", "06a_steering_panel")  # fmt: skip
 """What `make test` has time for; `make test-long` runs the others."""
+
+
+NOT_EMULATED = {"A2_train_tiny_llava": "transformers saves by addresses of numbers, which the emulated device lacks"}
 
 
 @pytest.fixture(scope="module")
@@ -95,5 +98,7 @@ def test_every_notebook_is_here():
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SMALLEST]
 )
 def test_runs_on_cuda(name, profile_dir):
+    if EMULATED and name in NOT_EMULATED:
+        pytest.skip(NOT_EMULATED[name])
     with cuda_device():
         run_cells(name, profile_dir=str(profile_dir), **SMALLEST[name])
