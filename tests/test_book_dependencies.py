@@ -69,7 +69,8 @@ def test_magics_are_not_python_and_are_passed_over(project):
 
 
 def test_every_data_file_of_the_package_belongs_to_some_module(root):
-    claimed = {file for name in NOTEBOOKS for file in Graph(root).of_notebook(root / "notebooks" / f"{name}.ipynb")}
+    graph = Graph(root)
+    claimed = {file for name in NOTEBOOKS for file in graph.of_notebook(root / "notebooks" / f"{name}.ipynb")}
     data = [path for folder in ("lib", "assets/tiny") for path in (root / folder).rglob("*") if path.is_file()]
     shipped = {str(path.relative_to(root)) for path in data if path.suffix not in {".py", ".pyc", ".md"}}
     assert shipped <= claimed

@@ -7,7 +7,7 @@ used. Nothing is imported or run, so the whole graph is read in a fraction of a 
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,12 +26,15 @@ class Graph:
 
     def __init__(self, root: Path = Path()):
         self.root = Path(root)
-        self._imports = cache(self._read_imports)
+        # a file is read once
+        self._imports, self._lazy_exports = cache(self._read_imports), cache(self._read_lazy_exports)
+        self._file, self._files = cache(self._find_file), cache(self._read_files)
+        self._nodes = cache(lambda file: list(ast.walk(ast.parse(file.read_text()))))
 
     def of_notebook(self, notebook: Path) -> list[str]:
         """Files, relative to the root and sorted, that a change of the notebook's numbers can come from."""
         modules: set[str] = set()
-        waiting = set(self._names(ast.parse(_code(notebook)), package=""))
+        waiting = set(self._names(ast.walk(ast.parse(_code(notebook))), package=""))
         while waiting:
             module = waiting.pop()
             if module not in modules:
@@ -43,11 +46,11 @@ class Graph:
     def _read_imports(self, module: str) -> set[str]:
         file = self._file(module)
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-        return set(self._names(ast.parse(file.read_text()), package))
+        return set(self._names(self._nodes(file), package))
 
-    def _names(self, tree: ast.AST, package: str) -> Iterator[str]:
-        """Modules of `lib` that a syntax tree imports; `package` is what its relative imports start from."""
-        for node in ast.walk(tree):
+    def _names(self, nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
+        """Modules of `lib` that a syntax tree's nodes import; `package` is what its relative imports start from."""
+        for node in nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     yield from self._with_parents(alias.name)
@@ -66,12 +69,12 @@ class Graph:
             return f"{base}.{name}"
         return self._lazy_exports(base).get(name, base)
 
-    def _lazy_exports(self, module: str) -> dict[str, str]:
+    def _read_lazy_exports(self, module: str) -> dict[str, str]:
         """The tables `{name: "lib.home"}` with which a package's `__getattr__` loads public names."""
         file = self._file(module)
         if file is None:
             return {}
-        tables = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Dict)]
+        tables = [node for node in self._nodes(file) if isinstance(node, ast.Dict)]
         pairs = [pair for table in tables for pair in zip(table.keys, table.values, strict=True)]
         constants = [
             (k.value, v.value) for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Constant)
@@ -85,23 +88,22 @@ class Graph:
             if self._file(name):
                 yield name
 
-    def _file(self, module: str) -> Path | None:
+    def _find_file(self, module: str) -> Path | None:
         if not re.fullmatch(rf"{PACKAGE}(\.\w+)*", module):
             return None
         stem = self.root.joinpath(*module.split("."))
         return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
-    def _files(self, module: str) -> Iterator[Path]:
+    def _read_files(self, module: str) -> list[Path]:
         """The module, the files beside it that share its name or that it names, and what ASSETS says."""
         file = self._file(module)
-        yield file
-        nodes = ast.walk(ast.parse(file.read_text()))
-        named = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-        data = [beside for beside in file.parent.iterdir() if beside.is_file() and beside.suffix not in {".py", ".pyc"}]
-        yield from (beside for beside in data if beside.name in named or beside.stem == file.stem)
+        strings = (node.value for node in self._nodes(file) if isinstance(node, ast.Constant))
+        named = {value for value in strings if isinstance(value, str)}
+        data = [beside for beside in file.parent.iterdir() if beside.suffix not in {".py", ".pyc"} and beside.is_file()]
+        found = [file, *(beside for beside in data if beside.name in named or beside.stem == file.stem)]
         for asset in (self.root / name for name in ASSETS.get(module, ())):
-            found = asset.rglob("*") if asset.is_dir() else [asset]
-            yield from (item for item in found if item.is_file() and item.suffix != ".md")
+            found += asset.rglob("*") if asset.is_dir() else [asset]
+        return [item for item in found if item.is_file() and item.suffix != ".md"]
 
 
 def _code(notebook: Path) -> str:
