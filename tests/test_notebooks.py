@@ -1,12 +1,7 @@
 """What every notebook of the book has in common, checked on the sources; nbval and the browser tests run them."""
 
 import ast
-import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -115,28 +110,3 @@ def test_every_figure_has_a_name_a_caption_and_an_alternative_text(notebook):
 def test_papermill_reads_its_parameters():
     for path in NOTEBOOKS:
         assert "profile_dir" in papermill.inspect_notebook(str(path))
-
-
-def test_two_runs_give_the_same_numbers(tmp_path, root):
-    """Extraction, training and scoring from scratch, twice, each with artifacts of its own."""
-    name = "04_monosemanticity"
-    few = {"train_images": "menagerie:train[:300]", "eval_images": "menagerie:val[:200]", "sites": ["7.resid_post"]}
-    few |= {"expansions": [1], "shown_expansion": 1, "sweep": [4], "steps": 40, "batch_size": 128, "n_bootstrap": 20}
-    shutil.copytree(root / "notebooks", tmp_path / "notebooks")
-    (tmp_path / "profiles").mkdir()
-    results = []
-    for profile in ("first", "second"):
-        (tmp_path / "profiles" / f"{profile}.yaml").write_text(json.dumps({"notebooks": {name: {"parameters": few}}}))
-        command = [sys.executable, "-m", "book.tools.run_notebook", name, "--profile", profile, "--threads", "2"]
-        subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, check=True)
-        results.append(json.loads((tmp_path / "build" / profile / "results" / f"{name}.json").read_text()))
-    first, second = map(without_times, results)
-    assert first
-    assert first == second
-
-
-def without_times(result):
-    """A result without what a clock measured."""
-    if isinstance(result, dict):
-        return {key: without_times(value) for key, value in result.items() if "seconds" not in key}
-    return [without_times(value) for value in result] if isinstance(result, list) else result

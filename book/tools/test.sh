@@ -16,7 +16,7 @@ ruff format --check --quiet .
 
 step 'Unit tests'
 export OMP_NUM_THREADS=1 # as many processes as cores
-python -m pytest -q --ignore tests/browser --ignore tests/cuda -n "${CORES:-2}" --dist loadfile
+python -m pytest -q --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
 
 step 'The library and the notebooks on CUDA, emulated where there is none'
 python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
@@ -28,6 +28,9 @@ unset OMP_NUM_THREADS
 step 'The book, every chapter with its defaults'
 export HTML=build/check/html # the reader's own book in build/html stays
 make --no-print-directory book PROFILE=check
+
+step 'Both runs of the notebooks gave the same numbers'
+python -m pytest -q tests/two_runs
 
 step 'The rendered book in a browser'
 python -m pytest -q tests/browser -n "${CORES:-2}" --dist loadfile
