@@ -1,74 +1,167 @@
-"""Kill a build, or the run of one notebook, and see what it leaves."""
+"""Kill a build, or the run of one notebook, and see what it leaves. Their notebooks make real artifacts."""
 
+import fcntl
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 import psutil
 
-from tests.small_book import tool
+from tests.made import numbers
+from tests.small_book import lay_out, notebook, write_profile, write_stub
+from tests.small_images import Pictures
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+PATIENCE = (
+    120.0  # seconds until what was killed has to be gone; a kernel looks every second whether its parent is there
+)
+EXTRACT = """
+from pathlib import Path
+import numpy as np
+import torch
+from lib.activations import extract
+from lib.models import from_module
+torch.manual_seed(0)
+layers = torch.nn.Conv2d(3, 24, 8, stride=8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+to_tensor = lambda image: torch.from_numpy(np.asarray(image.resize((32, 32)), np.float32) / 255).permute(2, 0, 1)
+encoder = from_module(torch.nn.Sequential(*layers), {"0.resid_post": "0"}, to_tensor)
+out, options = Path(profile_dir, "artifacts"), {"workers": 0, "progress": False, "batch_size": 4}
+site = "0.resid_post"
+store = extract(encoder, "folder:../pictures", site, "all", out, shard_images=4, **options)[site]
+print(float(store[:].double().sum()))
+"""
+TRAIN = """
+from lib.sae import SAEConfig
+from lib.training import train_sae
+config = SAEConfig(expansion=4, k=n, steps=60, batch_size=64, log_every=7, checkpoint_every=5)
+sae = train_sae(store, config, out=out / f"sae {n}", device="cpu", progress=False).requires_grad_(False)
+print(float(sae.W_dec.double().sum()))
+"""
+TABLE = """
+from lib.features import FeatureTable
+from lib.results import write_results
+table = FeatureTable.compute(encoder, sae, "folder:../pictures", site, "all", out=out / "table", **options)
+print(write_results(profile_dir, "b", {"value": float(table.top_values.double().sum())}).read_text())
+"""
+NOTEBOOKS = {"a": (EXTRACT, TRAIN), "b": (EXTRACT, TRAIN.replace("n}", "n + 1}").replace("k=n", "k=n + 1"), TABLE)}
 
 
-def killed_and_finished(project: Path, number: signal.Signals, after: float) -> bool:
-    """Build, send the signal `after` seconds behind the first notebook's start, build again; whether it came in time.
+@dataclass
+class Book:
+    """A small project: `a` and `b` at once extract the same activations and train, then `b` makes a table of features.
 
-    Asserts that once the lock is free nothing of the first build is at work, and that the second one ends whole.
+    `command` makes it; `whole`: what was made without a kill; `seconds`: how long that took.
     """
-    before = beside(project)
-    (project / "build").mkdir(exist_ok=True)
-    first = started(project, "book.tools.build", "--cores", "2")
-    while first.poll() is None and not list(project.glob("build/tiny/logs/*.log")):
-        time.sleep(0.1)  # the first notebook begins
-    in_time = killed(first, number, after)
-    wait_for_lock(project)
-    assert beside(project) == before
-    second = tool(project, "book.tools.build", "--cores", "2")
-    assert second.returncode == 0, second.stdout + second.stderr
-    for name in "abc":
-        assert not nbformat.read(
-            project / f"build/tiny/notebooks/{name}.ipynb", as_version=4
-        ).metadata.papermill.exception
-    assert (project / "build" / "html" / "index.html").is_file()
-    return in_time
 
+    folder: Path
+    command: tuple[str, ...]
+    whole: dict[str, bytes] = field(default_factory=dict)
+    seconds: float = 0.0
 
-def started(project: Path, *command: str) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(project)}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", *command], cwd=project, env=environment, **quiet)
+    @classmethod
+    def laid_out(cls, folder: Path, root: Path, *command: str) -> "Book":
+        lay_out(folder, root)
+        shutil.rmtree(folder / "lib")
+        (folder / "lib").symlink_to(root / "lib")
+        for name in ("cover", "vendor", "render"):
+            write_stub(folder, name)
+        for name in ("a", "b", "c"):
+            (folder / "notebooks" / f"{name}.ipynb").unlink()
+        for name, cells in NOTEBOOKS.items():
+            nbformat.write(notebook(*cells), folder / "notebooks" / f"{name}.ipynb")
+        write_profile(folder, {name: {} for name in NOTEBOOKS})
+        (folder / "pictures").mkdir()
+        for i in range(40):
+            Pictures()[i].save(folder / "pictures" / f"{i}.png")
+        book = cls(folder, command)
+        started = time.monotonic()
+        book.finish()
+        book.seconds, book.whole = time.monotonic() - started, book.made()
+        return book
 
+    def made(self) -> dict[str, bytes]:
+        """Everything below build/, byte for byte, but for logs, what says when it was made, and Snakemake's notes."""
+        build = self.folder / "build"
+        found = {name: content for name, content in numbers(build).items() if not name.startswith("tiny/notebooks")}
+        found |= self._executed()
+        passing = ("tiny/logs/", "tiny/rendered", "html/.monosemantic", "snakemake", ".running/queue")
+        return {name: content for name, content in found.items() if not name.startswith(passing)}
 
-def killed(process: subprocess.Popen, number: signal.Signals, after: float) -> bool:
-    """Whether the signal came before the process ended by itself."""
-    try:
-        process.wait(timeout=after)
-        return False
-    except subprocess.TimeoutExpired:
-        process.send_signal(number)
-        process.wait()
-        return True
+    def finish(self) -> None:
+        """Run it to the end."""
+        command = [sys.executable, "-m", *self.command]
+        ended = subprocess.run(command, cwd=self.folder, env=self._environment(), capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
 
+    def start_again(self) -> None:
+        """As if nothing had been made."""
+        for name in ("build", ".snakemake"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
-def wait_for_lock(project: Path, patience: float = 120) -> None:
-    """Until the build's lock can be taken."""
-    taking = "import fcntl; fcntl.flock(open('build/.lock', 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    end = time.monotonic() + patience
-    while subprocess.run([sys.executable, "-c", taking], cwd=project, stderr=subprocess.DEVNULL).returncode:
-        assert time.monotonic() < end, "the lock of a killed build stays taken"
-        time.sleep(0.1)
+    def kill(self, draw: random.Random) -> str:
+        """Start it, kill it at some moment, and see that nothing of it stays; says what was killed, "" for nothing.
 
+        Mostly the process that a reader started ("top"); else one of those that came of it ("below").
+        """
+        (self.folder / "build").mkdir(exist_ok=True)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        top = subprocess.Popen([sys.executable, "-m", *self.command], cwd=self.folder, env=self._environment(), **quiet)
+        time.sleep(draw.uniform(0.2, self.seconds))
+        below = psutil.Process(top.pid).children(recursive=True) if top.poll() is None else []
+        killed = "below" if below and draw.random() < 0.25 else "top" if top.poll() is None else ""
+        with suppress(psutil.NoSuchProcess):
+            (draw.choice(below) if killed == "below" else psutil.Process(top.pid)).send_signal(draw.choice(SIGNALS))
+        top.wait(PATIENCE)
+        end = time.monotonic() + PATIENCE
+        while self.at_work():
+            assert time.monotonic() < end, "a process outlives the one that was killed"
+            time.sleep(0.1)
+        self._see_what_stands()
+        return killed
 
-def beside(project: Path) -> set[int]:
-    """Processes that work in the project's folder."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(project):
-                found.add(process.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found
+    def at_work(self) -> list[psutil.Process]:
+        """Processes that work in the project's folder."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(self.folder):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def _executed(self) -> dict[str, bytes]:
+        """What the executed notebooks say."""
+        said = {}
+        for path in self.folder.glob("build/tiny/notebooks/*.ipynb"):
+            cells = nbformat.read(path, as_version=4).cells
+            outputs = [output for cell in cells for output in cell.get("outputs", ())]
+            said[path.name] = repr(
+                [output.get("text") for output in outputs if output.get("name") != "stderr"]
+            ).encode()
+        return said
+
+    def _see_what_stands(self) -> None:
+        """Asserts that every lock can be taken, and that notebooks and pages are whole or not there."""
+        for lock in self.folder.rglob(".*lock"):
+            with lock.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert self._executed().items() <= self.whole.items()
+        html = self.folder / "build" / "html"
+        assert not html.exists() or (html / "index.html").is_file()
+
+    def _environment(self) -> dict[str, str]:
+        quick = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(self.folder / "code"),
+        }
+        return os.environ | {"PYTHONPATH": str(self.folder)} | quick

@@ -193,6 +193,37 @@ def test_a_damaged_shard_is_named_and_extracted_again_alone(run, tmp_path, damag
     assert first.stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize("change", [{"batch_size": 2}, {"shard_images": 5}, {"batch_size": 16, "shard_images": 16}])
+@pytest.mark.parametrize("finished", [True, False])
+def test_shards_stay_where_a_rerun_has_other_sizes_of_batches_and_shards(run, tmp_path, change, finished):
+    if finished:
+        run()
+        (tmp_path / "out/1.resid_post/shard-00001.safetensors").unlink()
+    else:
+        with pytest.raises(ValueError, match="picture-17"):
+            run(Pictures(broken=(17,)))
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("out/*/shard-*")}
+    store = run(**change)["1.resid_post"]
+    assert written
+    assert all(file.stat().st_mtime_ns == time for file, time in written.items())
+    assert torch.allclose(store[:], run(out=tmp_path / "other")["1.resid_post"][:], atol=1e-3)
+    assert store.image_index.tolist() == list(range(23))
+
+
+def test_unfinished_sites_with_shards_of_other_sizes_are_finished_by_one_call(run, tmp_path):
+    sizes = {"1.resid_post": 8, "proj": 4, "2.mlp_out": 8}
+    for site, size in sizes.items():
+        with pytest.raises(ValueError, match="picture-17"):
+            run(Pictures(broken=(17,)), sites=[site], shard_images=size)
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.glob("out/*/shard-*")}
+    stores = run(sites=list(sizes), shard_images=23)
+    assert len(written) == 8
+    assert all(file.stat().st_mtime_ns == time for file, time in written.items())
+    for site, store in run(sites=list(sizes), out=tmp_path / "other").items():
+        assert torch.allclose(stores[site][:], store[:], atol=1e-3)
+        assert [shard["rows"] for shard in stores[site].meta["shards"]][:2] == [sizes[site]] * 2
+
+
 def test_two_extractions_into_one_folder_do_the_work_once(run, encoder, monkeypatch):
     runs, run_encoder = [], encoder.run
     monkeypatch.setattr(encoder, "run", lambda *a: runs.append(1) or time.sleep(0.01) or run_encoder(*a))

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import nbformat
@@ -11,7 +10,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book.tools.pages import prepare_notebook
-from tests.killed_builds import killed_and_finished
 from tests.small_book import STUBS, lay_out, notebook, tool, write_profile, write_stub
 
 
@@ -142,11 +140,6 @@ def test_notebooks_that_wait_for_one_do_not_run_at_once_on_one_core(project):
     result = tool(project, "book.tools.build", "--cores", "1")
     assert result.returncode == 0, result.stderr
     assert (project / "ran.txt").read_text().replace("cover\n", "").replace("plotly.min\n", "")[:6] == "+-+-+-"
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_build_that_is_killed_leaves_nothing_at_work_and_is_finished_by_the_next(project, number):
-    assert killed_and_finished(project, number, after=1)
 
 
 class TestRunner:

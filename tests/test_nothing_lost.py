@@ -24,6 +24,7 @@ from lib.models import load_encoder
 from lib.results import read_results, write_results
 from lib.sae import SAE, SAEConfig
 from lib.training import train_sae
+from tests.made import numbers
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 from tests.sparse_world import sparse_world
@@ -57,25 +58,6 @@ def works(encoder) -> dict[str, Callable[[Path], object]]:
         return FeatureTable.compute(encoder, sae, Pictures(40), SITES[0], **options)
 
     return {"extraction": extraction, "training": training, "feature table": table}
-
-
-def numbers(root: Path) -> dict[str, bytes]:
-    """What the artifacts below a folder say, byte for byte; without the times of the run and TensorBoard's events."""
-    found = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        name = str(path.relative_to(root))
-        if path.suffix == ".safetensors" or path.name == "config.json":
-            found[name] = path.read_bytes()
-        elif path.name == "meta.json":
-            meta = json.loads(path.read_text())
-            left_out = ("seconds", "log", "digest")
-            found[name] = json.dumps({key: value for key, value in meta.items() if key not in left_out}).encode()
-        elif path.name == "metrics.jsonl":
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-            found[name] = json.dumps([{**row, "seconds": 0} for row in rows]).encode()
-        elif "tensorboard" not in path.parts and not path.name.endswith(".lock"):
-            found[name] = b"left over"
-    return found
 
 
 def in_a_fork(work: Callable[[Path], object], root: Path) -> int:

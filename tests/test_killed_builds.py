@@ -1,0 +1,35 @@
+"""A build or notebook that is killed leaves nothing at work and nothing half-made; a rerun ends with the same bytes."""
+
+import random
+
+import pytest
+
+from tests.killed_builds import Book
+
+COMMANDS = {
+    "build": ("book.tools.build", "--cores", "2"),
+    "notebook": ("book.tools.run_notebook", "b", "--threads", "1"),
+}
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_random_moments_a_rerun_ends_with_the_same_bytes(name, kills, tmp_path, root, record_property):
+    """Each round kills, once or several times in a row, and then runs to the end."""
+    book, draw, done, below, early = (
+        Book.laid_out(tmp_path / "book", root, *COMMANDS[name]),
+        random.Random(name),
+        0,
+        0,
+        0,
+    )
+    while done < kills:
+        killed = book.kill(draw)
+        done, below, early = done + (killed == "top"), below + (killed == "below"), early + (not killed)
+        if not killed or draw.random() < 0.25 or done == kills:
+            book.finish()
+            assert book.made() == book.whole
+            book.start_again()
+        assert early < 2 * kills + 10, "it ends before it can be killed"
+    record_property(f"kills of the {name}", done)
+    record_property(f"kills of a process below the {name}", below)
