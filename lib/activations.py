@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ def extract(
     workers: processes that read images; None for one a core, and none for a few images.
 
     What is there is kept: a complete store of the same spec is opened, an unfinished one goes on at its first missing
-    or damaged shard; a store of another spec that lies there is kept beside it (see `lib.artifacts.places`).
+    or damaged shard, in shards of the size that it has; a store of another spec that lies there is kept beside it (see
+    `lib.artifacts.places`).
     Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
     finished shards stay and the next call goes on behind them.
     """
@@ -83,8 +85,9 @@ def extract(
     if (stores := _opened(folders)) is not None:
         return stores
     with alone([folder.out for folder in folders.values()] if rank() == 0 else (), "extract activations"):
-        missing = my_share(_prepare(folders, -(-len(images) // shard_images)))
-        on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, geometry, workers, on_error, progress))
+        missing = my_share(_prepare(folders))
+        options = (batch_size, workers, on_error, progress)
+        on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, *options))
         on_first_rank(lambda: _finish(folders))
         return {name: ActivationStore.open(folder.out) for name, folder in folders.items()}
 
@@ -149,36 +152,46 @@ def _shard_images(encoder: Encoder, tokens: Tokens, batch_size: int, dtype: str)
     return max(1, fitting // batch_size) * batch_size
 
 
-def _prepare(folders: dict[str, SiteFolder], n_shards: int) -> list[tuple[int, list[str]]]:
+class _Missing(NamedTuple):
+    """A shard to be filled: its number, its images, and the sites that lack it."""
+
+    shard: int
+    images: range
+    sites: tuple[str, ...]
+
+
+def _prepare(folders: dict[str, SiteFolder]) -> list[_Missing]:
     """Make the folders ready, and say which shards are to be filled, each with the sites that lack it."""
     places = on_first_rank(lambda: {name: folder.prepare() for name, folder in folders.items()})
     for name, folder in folders.items():
         folder.place = places[name]
-    sites = [[name for name, folder in folders.items() if not folder.has(i)] for i in range(n_shards)]
-    return on_first_rank(lambda: [(i, missing) for i, missing in enumerate(sites) if missing])
+    lacking: dict[tuple[int, range], list[str]] = {}  # the sites of unfinished stores may be cut differently
+    for name, folder in folders.items():
+        for shard, images in enumerate(folder.images_of_shards()):
+            if not folder.has(shard):
+                lacking.setdefault((shard, images), []).append(name)
+    found = [_Missing(shard, images, tuple(sites)) for (shard, images), sites in lacking.items()]
+    return on_first_rank(lambda: sorted(found, key=lambda missing: missing.images.start))
 
 
-def _fill(encoder, images, tokens, folders, missing, geometry, workers, on_error, progress) -> None:
+def _fill(encoder, images, tokens, folders, missing, batch_size, workers, on_error, progress) -> None:
     """Run the encoder over the missing shards' images, batch after batch, and write each shard once it is full."""
     if not missing:
         return
     plan = [
-        (shard, range(start, min(start + geometry["batch_size"], stop)))
-        for shard, _ in missing
-        for stop in [min((shard + 1) * geometry["shard_images"], len(images))]
-        for start in range(shard * geometry["shard_images"], stop, geometry["batch_size"])
+        (one, range(start, min(start + batch_size, one.images.stop)))
+        for one in missing
+        for start in range(one.images.start, one.images.stop, batch_size)
     ]
-    wanted = dict(missing)
-    last = dict(plan)  # each shard's last batch
     reader = closing(read_batches(encoder, images, [batch for _, batch in plan], workers))
     total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
     bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
     with explaining_lost_workers(), reader as batches, ShardWriter(folders, encoder.device) as writer, bar:
-        for (shard, indices), batch in zip(plan, batches, strict=True):
+        for (one, indices), batch in zip(plan, batches, strict=True):
             stop_if_another_failed()
             skipped = unreadable_images(batch, images, on_error)
-            rows = rows_of(encoder, batch, wanted[shard], tokens)
-            writer.put(shard, rows, batch.images, skipped, ends=indices == last[shard])
+            rows = rows_of(encoder, batch, one.sites, tokens)
+            writer.put(one.shard, rows, batch.images, skipped, ends=indices.stop == one.images.stop)
             bar.update(len(indices))
 
 

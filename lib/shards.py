@@ -47,19 +47,28 @@ class SiteFolder:
         self.complete, self.present = False, set()
 
     def prepare(self) -> Path:
-        """Claim the place, and return it: sound shards of this spec and geometry stay there, others are removed."""
+        """Claim the place, and return it: sound shards of this spec stay there, and say how the others are cut."""
         self.place = claim(self.out, self.meta)
         self.complete = is_complete(self.place, self.meta["hash"])
         if not self.complete:
-            if (read_meta(self.place) or {}).get("geometry") != self.geometry:
+            there = (read_meta(self.place) or {}).get("geometry", self.geometry)
+            if there["images"] != self.geometry["images"]:  # then the fingerprint of the pictures is none
                 _clear(self.place)
+            elif any(self.place.glob("shard-*.safetensors")):
+                self.geometry = {**self.geometry, "shard_images": there["shard_images"]}
+            self.meta = {**self.meta, "geometry": self.geometry}
             write_meta(self.place, self.meta)
             self.present = {i for i in range(self.n_shards) if self._is_sound(i)}
         return self.place
 
     @property
     def n_shards(self) -> int:
-        return -(-self.geometry["images"] // self.geometry["shard_images"])
+        return len(self.images_of_shards())
+
+    def images_of_shards(self) -> list[range]:
+        """Which images each shard holds."""
+        n, size = self.geometry["images"], self.geometry["shard_images"]
+        return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
     def _is_sound(self, i: int) -> bool:
         """Whether shard i is there as it was written; a damaged one is removed, and named in a warning."""
