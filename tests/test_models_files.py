@@ -143,6 +143,69 @@ def test_a_tokenizer_in_code_is_never_run(whole, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+CODE_OF = {
+    "open_clip, its texts' model": ("open_clip", "text", {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}),
+    "open_clip, its texts' tokenizer": ("open_clip", "tokenizer", {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}),
+    "hf, the model": ("hf", "config.json", {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}),
+    "hf, the pictures": ("hf", "preprocessor_config.json", {"AutoImageProcessor": "evil.Evil"}),
+    "hf, the tokenizer": ("hf", "tokenizer_config.json", {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}),
+    "llava, the model": ("llava", "config.json", {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}),
+    "llava, the processor": ("llava", "processor_config.json", {"AutoProcessor": "evil.Evil"}),
+}
+
+
+@pytest.fixture(params=["tty", "pipe"])
+def yes(request, monkeypatch):
+    """Somebody answers "y" to whatever is asked, on a terminal or through a pipe."""
+    reading, writing = os.openpty()[::-1] if request.param == "tty" else os.pipe()
+    os.write(writing, b"y\n" * 20)
+    with open(reading) as answers:
+        monkeypatch.setattr("sys.stdin", answers)
+        yield
+    os.close(writing)
+
+
+def bring_code(folder: Path, family: str, file: str, auto_map: dict, ran: Path) -> None:
+    """Have the folder, or one that its settings name, ask for code that leaves the file `ran`."""
+    home = folder if family != "open_clip" else folder.parent / "texts"
+    home.mkdir(exist_ok=True)
+    (home / "evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass")
+    if family == "open_clip":
+        (folder / "bpe.txt.gz").unlink()
+        names = {"hf_tokenizer_name": str(home), **({"hf_model_name": str(home)} if file == "text" else {})}
+        changed(folder / "open_clip_config.json", lambda c: c["model_cfg"]["text_cfg"].update(names))
+        (home / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto_map}))
+    for path in [home / "tokenizer_config.json", folder / "tokenizer_config.json"] if family == "open_clip" else []:
+        path.write_text(json.dumps({"tokenizer_class": "Evil", "auto_map": auto_map}))
+        (path.parent / "tokenizer.json").write_text("{}")
+    if family != "open_clip":
+        about = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+        kinds = {"model_type": "evil"} if file == "config.json" else {"image_processor_type": "Evil"}
+        (folder / file).write_text(json.dumps({**about, **kinds, "tokenizer_class": "Evil", "auto_map": auto_map}))
+
+
+def load_and_embed(family: str, folder: Path) -> None:
+    loaded = load(family, folder)
+    if family != "llava":  # an encoder makes its tokenizer when the first text comes
+        loaded.embed_texts(["fox"])
+
+
+@pytest.mark.parametrize("what", CODE_OF)
+def test_code_of_a_model_never_runs_and_nobody_is_asked(whole, tmp_path, yes, capfd, what):
+    """Transformers has a tokenizer and a processor of its own for the two models that load."""
+    family, file, auto_map = CODE_OF[what]
+    folder = shutil.copytree(whole[family], tmp_path / "copy")
+    bring_code(folder, family, file, auto_map, tmp_path / "ran")
+    if what in ("hf, the tokenizer", "llava, the processor"):
+        load_and_embed(family, folder)
+    else:
+        with pytest.raises((ValueError, OSError)) as error:
+            load_and_embed(family, folder)
+        assert "\n" not in str(error.value)
+    assert "[y/N]" not in "".join(capfd.readouterr())
+    assert not (tmp_path / "ran").exists()
+
+
 def test_settings_of_a_tokenizer_that_open_clip_does_not_need_are_refused(whole, tmp_path):
     folder = shutil.copytree(whole["open_clip"], tmp_path / "copy")
     asks = {"bpe_path": "/etc/passwd"}

@@ -1,9 +1,11 @@
 """The face of a model that the rest of lib sees, and one way to say that it could not be loaded."""
 
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +17,7 @@ from lib.files import one_sentence
 from lib.towers.places import Place
 
 Loaded = TypeVar("Loaded")
+_REFUSING = threading.RLock()
 
 KINDS = ("attn_out", "mlp_act", "mlp_out", "resid_post")
 """Kinds of sites in a layer, in the order of the pass."""
@@ -135,11 +138,29 @@ def _copied(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     return copied
 
 
+@contextmanager
+def _code_refused() -> Iterator[None]:
+    """In this block transformers refuses at once a model or tokenizer in Python code of its own.
+
+    Where a caller does not say trust_remote_code=False, as open_clip does not for `hf_model_name`, it asks on the
+    terminal, and a "y" would run the code; without time to wait for an answer it does not ask.
+    """
+    from transformers import dynamic_module_utils
+
+    with _REFUSING:  # one load at a time, or one would end what another needs
+        seconds, dynamic_module_utils.TIME_OUT_REMOTE_CODE = dynamic_module_utils.TIME_OUT_REMOTE_CODE, 0
+        try:
+            yield
+        finally:
+            dynamic_module_utils.TIME_OUT_REMOTE_CODE = seconds
+
+
 def with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
-    """Turn the loaders' many ways to fail into one sentence that says what could not be loaded."""
+    """Turn the loaders' many ways to fail into one sentence that says what could not be loaded; run no foreign code."""
     with plain_errors(what):
         try:
-            return load()
+            with _code_refused():
+                return load()
         except FileNotFoundError:
             raise
         except BaseException as error:
