@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import nbformat
@@ -16,7 +17,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from book.tools.live import NOTEBOOK, check_port, live_notebook
-from book.tools.live_server import MOST_KERNELS
+from book.tools.live_server import IDLE, MOST_KERNELS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,17 +78,24 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_made(tmp_path, root)
         check_port(70_000)
 
 
-@pytest.fixture(scope="module")
-def port(tmp_path_factory, root):
-    """The port of a panel of one cell, served with `make live`'s limits; SIGTERM ends it with all its kernels."""
-    folder = tmp_path_factory.mktemp("live")
+SERVE = """
+import sys
+from book.tools import live_server
+live_server.IDLE = int(sys.argv.pop(1))
+live_server.LiveServer.launch_instance(argv=sys.argv[1:], config=live_server.settings())
+"""
+
+
+@contextmanager
+def serving(folder: Path, root: Path, idle: int) -> Iterator[tuple[int, subprocess.Popen]]:
+    """The port of a panel of one cell, served with `make live`'s limits, and its process."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=[new_code_cell("1")], metadata=kernel), folder / "panel.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
     leashed = [sys.executable, "-c", "import sys; from book.tools import leash; leash.run(sys.argv[1:])"]
-    command = [*leashed, sys.executable, "-m", "book.tools.live_server", "panel.ipynb", f"--port={number}"]
+    command = [*leashed, sys.executable, "-c", SERVE, str(idle), "panel.ipynb", f"--port={number}"]
     environment = os.environ | {"PYTHONPATH": str(root)}
     top = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
     for _ in range(600):
@@ -95,26 +103,46 @@ def port(tmp_path_factory, root):
             socket.create_connection(("127.0.0.1", number)).close()
             break
         time.sleep(0.1)
-    yield number
-    below = psutil.Process(top.pid).children(recursive=True)
-    assert len(below) >= 2 + MOST_KERNELS
-    top.send_signal(signal.SIGTERM)
-    top.wait()
+    try:
+        yield number, top
+    finally:
+        top.send_signal(signal.SIGTERM)
+        top.wait()
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory, root):
+    """Of a panel whose kernels stay as long as in `make live`; SIGTERM ends it with all its kernels."""
+    with serving(tmp_path_factory.mktemp("live"), root, IDLE) as (number, top):
+        yield number
+        below = psutil.Process(top.pid).children(recursive=True)
+        assert len(below) >= 2 + MOST_KERNELS
     assert not any(one.is_running() for one in below), "SIGTERM leaves Voila or its kernels behind"
 
 
-class TestTheServer:
-    @staticmethod
-    def status(port: int, host: str = "localhost", path: str = "/") -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-        connection.request("GET", path, headers={"Host": host})
-        return connection.getresponse().status
+def test_kernels_without_a_page_end_by_themselves_and_make_room(tmp_path, root):
+    with serving(tmp_path, root, idle=4) as (number, top):
+        for _ in range(2):
+            assert status(number) == 200
+            kernels = [
+                one for one in psutil.Process(top.pid).children(recursive=True) if "ipykernel" in str(one.cmdline())
+            ]
+            assert len(kernels) == 1
+            assert not psutil.wait_procs(kernels, timeout=60)[1], "a kernel that nobody uses stays"
 
+
+def status(port: int, host: str = "localhost", path: str = "/") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request("GET", path, headers={"Host": host})
+    return connection.getresponse().status
+
+
+class TestTheServer:
     @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.0.2.1:8000", ""])
     @pytest.mark.parametrize("path", ["/", "/voila/static/main.js", "/api/kernels"])
     def test_a_request_to_another_hosts_name_is_refused(self, port, host, path):
-        assert self.status(port, host, path) in (400, 403)
+        assert status(port, host, path) in (400, 403)
 
     def test_a_page_has_a_kernel_and_there_are_few(self, port):
-        assert [self.status(port) for _ in range(MOST_KERNELS)] == [200] * MOST_KERNELS
-        assert self.status(port) == 503
+        assert [status(port) for _ in range(MOST_KERNELS)] == [200] * MOST_KERNELS
+        assert status(port) == 503
