@@ -34,19 +34,28 @@ def home_of(where: Home) -> torch.device:
     return where.device if isinstance(where, Tensor) else torch.device(where)
 
 
+_WITHOUT_FLOAT64 = {"mps"}
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64. Where it does not, tensors travel as float32 and metrics use the CPU."""
+    return device.type not in _WITHOUT_FLOAT64
+
+
 def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
     """x (a tensor, a numpy array, a pandas column or nested lists) on the device of `home`, as `dtype` if one is given.
 
     A tensor that is there already is returned as it is. What comes from pinned memory is not waited for. The numbers
-    travel in the smaller of both types.
+    travel in the smaller of both types; float64 becomes float32 on a device that has none.
     """
     if hasattr(x, "__array__") and not isinstance(x, Tensor):
         x = np.require(x, requirements="W")  # torch shares what it may write to
         x = x if all(stride >= 0 for stride in x.strides) else x.copy()
     x = x if isinstance(x, Tensor) else torch.as_tensor(x)
-    dtype = dtype or x.dtype
+    dtype, home = dtype or x.dtype, home_of(home)
+    dtype = torch.float32 if dtype == torch.float64 and not has_float64(home) else dtype
     x = x.to(dtype) if dtype.itemsize < x.dtype.itemsize else x
-    return x.to(home_of(home), non_blocking=x.device.type == "cpu" and x.is_pinned()).to(dtype)
+    return x.to(home, non_blocking=x.device.type == "cpu" and x.is_pinned()).to(dtype)
 
 
 def to_cpu(x: Any) -> Tensor:
@@ -59,13 +68,18 @@ def to_numpy(x: Any) -> np.ndarray:
     return to_cpu(x).numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
-def check_finite(x: Tensor, name: str) -> None:
-    """Raise ValueError where x, dense or sparse CSR, holds NaN or infinity; `name` is what the message calls it."""
+def check_finite(x: Tensor, name: str, unknown: bool = False) -> None:
+    """Raise ValueError where x, dense or sparse CSR, holds NaN or infinity; `name` is what the message calls it.
+
+    unknown: NaN may be there, for what is not known.
+    """
     values = x.values() if x.layout == torch.sparse_csr else x
     if values.layout == torch.strided and values.is_floating_point() and values.numel():
         least, most = values.aminmax()  # both are NaN where one value is, and no copy is made
-        if not bool(least.isfinite() & most.isfinite()):
-            raise ValueError(f"{name} holds NaN or infinity, so its figures would mean nothing: check what made it.")
+        if bool(least.isfinite() & most.isfinite()) or (unknown and not bool(values.isinf().any())):
+            return
+        what = "infinity" if unknown else "NaN or infinity"
+        raise ValueError(f"{name} holds {what}, so its figures would mean nothing: check what made it.")
 
 
 _OPERAND = re.compile(r"(<class ')?(torch\.)?Tensor\b")
@@ -76,7 +90,7 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
 
     Arguments annotated `Tensor` may be tensors on different devices, numpy arrays or lists: they meet on the device of
     the first of them, or `on` that one, and what is returned is on the CPU. They must be finite, but for those named in
-    `unknown`, where NaN means that nothing is known. Nothing is differentiated.
+    `unknown`, where NaN, but not infinity, means that nothing is known. Nothing is differentiated.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -90,8 +104,7 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
                 if given.arguments.get(name) is not None:
                     home = home or _measuring_device(given.arguments[name])
                     given.arguments[name] = bring(given.arguments[name], home)
-                    if name not in unknown:
-                        check_finite(given.arguments[name], name)
+                    check_finite(given.arguments[name], name, name in unknown)
             with torch.no_grad():
                 return _answered(function(*given.args, **given.kwargs))
 
@@ -101,9 +114,9 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
 
 
 def _measuring_device(x: Any) -> torch.device:
-    """Where x lies; the CPU for what is no tensor, and for MPS, which has no float64."""
+    """Where x lies; the CPU for what is no tensor, and where there is no float64."""
     home = home_of(x) if isinstance(x, Tensor) else torch.device("cpu")
-    return torch.device("cpu") if home.type == "mps" else home
+    return home if has_float64(home) else torch.device("cpu")
 
 
 def _answered(found: Any) -> Any:

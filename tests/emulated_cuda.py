@@ -26,17 +26,15 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten, CPU, CUDA = torch.ops.aten, torch.device("cpu"), torch.device("cuda:0")
 COPIES = {aten._to_copy.default, aten.copy_.default}
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "addbmm", "baddbmm", "addmv", "mv", "dot", "vdot", "convolution"}
-
-
 DECLARED = Path(torchgen.__path__[0], "packaged/ATen/native/native_functions.yaml").read_text().split("\n- func: ")
 MIXING = {"aten::" + function.partition("(")[0] for function in DECLARED if "device_check: NoCheck" in function}
 """Operators that CUDA lets mix with CPU tensors of no dimensions, as torch's own list of operators declares."""
+REFUSED: set[torch.dtype] = set()  # types that the device lacks: none as CUDA, float64 as MPS
 _process = None  # the one that entered; CUDA does not survive a fork
 
 
@@ -59,7 +57,7 @@ class CudaTensor(Tensor):
     def __torch_dispatch__(cls, operator, types, args=(), kwargs=None):
         """One operator, as CUDA would do it or refuse it."""
         kwargs = kwargs or {}
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = _tensors_in((*args, *kwargs.values()))
         on_gpu = [x for x in tensors if isinstance(x, cls)]
         asked = kwargs.get("device")
         answers_on_gpu = bool(on_gpu) if asked is None else torch.device(asked).type == "cuda"
@@ -70,24 +68,27 @@ class CudaTensor(Tensor):
         _refuse(operator, args, tensors, kwargs.get("generator") if answers_on_gpu else None)
 
         found = _on_cpu(operator, args, kwargs)
+        if REFUSED and answers_on_gpu and any(x.dtype in REFUSED for x in _tensors_in([found])):
+            raise TypeError(f"{operator.name()} makes {REFUSED} on a device that has none")
         _follow_shape(operator, args, kwargs, on_gpu)
         if operator._schema.is_mutable:
             for x in on_gpu:
                 x.written = current_stream().tick()
-        if operator in COPIES and not (isinstance(args[0], cls) if operator is aten.copy_.default else answers_on_gpu):
-            return _downloaded(found, late=kwargs.get("non_blocking") or args[2:3] == (True,))
-        if isinstance(found, bool | int | float):  # a number is read, so the CPU waited for it
+        answers_on_gpu = isinstance(args[0], cls) if operator is aten.copy_.default else answers_on_gpu
+        if operator in COPIES and not answers_on_gpu and (kwargs.get("non_blocking") or args[2:3] == (True,)):
+            current_stream().late_copies.append([found, found.clone()])  # there when somebody has waited for the stream
+            return found.fill_(torch.nan if found.is_floating_point() else 99)
+        if not answers_on_gpu or isinstance(found, bool | int | float):  # the CPU waits for it
             current_stream().synchronize()
-        if not answers_on_gpu:
             return found
         given = {id(x.data_on_cpu): x for x in on_gpu}  # in-place operators and out= answer what they were given
-        return tree_map_only(Tensor, lambda x: given[id(x)] if id(x) in given else cls(x), found)
+        return _mapped(found, Tensor, lambda x: given[id(x)] if id(x) in given else cls(x))
+
+    tolist = property(lambda self: self.detach().cpu().tolist)
+    untyped_storage = property(lambda self: self.data_on_cpu.untyped_storage)  # by its address shared weights are found
 
     def __format__(self, spec: str) -> str:
         return format(self.item() if self.dim() == 0 else repr(self), spec)
-
-    def tolist(self):
-        return self.detach().cpu().tolist()
 
     def numpy(self, *, force: bool = False):
         if not force:
@@ -97,9 +98,22 @@ class CudaTensor(Tensor):
 
 def _on_cpu(operator, args, kwargs):
     """The operator on the CPU tensors behind its operands."""
-    args, kwargs = tree_map_only(CudaTensor, lambda x: x.data_on_cpu, (args, kwargs))
     here = {"device": CPU, "pin_memory": False, "non_blocking": False}
+    args, kwargs = _mapped([args, kwargs], CudaTensor, lambda x: x.data_on_cpu)
     return operator(*args, **{name: here.get(name, value) for name, value in kwargs.items()})
+
+
+def _tensors_in(values) -> list[Tensor]:
+    lists = (value if isinstance(value, list | tuple) else (value,) for value in values)
+    return [x for some in lists for x in some if isinstance(x, Tensor)]
+
+
+def _mapped(x, kind: type, change):  # operands and results are few and simple: torch's pytrees take three times as long
+    if isinstance(x, dict):
+        return {name: _mapped(part, kind, change) for name, part in x.items()}
+    if isinstance(x, list | tuple):
+        return type(x)([_mapped(part, kind, change) for part in x])
+    return change(x) if isinstance(x, kind) else x
 
 
 def _follow_shape(operator, args, kwargs, on_gpu: list[CudaTensor]) -> None:
@@ -112,20 +126,9 @@ def _follow_shape(operator, args, kwargs, on_gpu: list[CudaTensor]) -> None:
     assert all(x.shape == x.data_on_cpu.shape for x in on_gpu), f"the emulated device cannot let {operator} resize"
 
 
-def _downloaded(copy: Tensor, late: bool) -> Tensor:
-    """A copy to the CPU: there when the call ends, or, if it is late, when somebody has waited for the stream."""
-    stream = current_stream()
-    if not late:
-        stream.synchronize()
-        return copy
-    stream.late_copies.append([copy, copy.clone()])
-    return copy.fill_(torch.nan if copy.is_floating_point() else 99)
-
-
 def _refuse(operator, args, tensors: list[Tensor], generator: torch.Generator | None) -> None:
     """Raise what CUDA would raise at this operator on these operands."""
     name = operator.name()
-    shapes = ", ".join(f"{x.device} {tuple(x.shape)}" for x in tensors)
     indexes_gpu = operator in INDEXING and isinstance(args[0], CudaTensor)
     # the indices of a CUDA tensor may lie anywhere, and some operators take numbers that are CPU tensors
     checked = [x for x in (args[0], *args[2:3]) if isinstance(x, Tensor)] if indexes_gpu else tensors
@@ -136,12 +139,12 @@ def _refuse(operator, args, tensors: list[Tensor], generator: torch.Generator | 
     if generator is not None and getattr(_generators.get(generator._cdata), "device", CPU) != CUDA:
         raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu' ({name})")
     if base in MATRIX_PRODUCTS and not all(x.is_floating_point() or x.is_complex() for x in tensors):
-        raise RuntimeError(f'"{base}_cuda" not implemented for integers ({shapes})')
+        raise RuntimeError(f'"{base}_cuda" not implemented for integers')
     if any(not current_stream().has_seen(*x.written) for x in tensors if x.is_cuda):
         raise RuntimeError(f"{name}: a stream reads what another has not finished; it has to wait for that one")
-    if operator in INDEXING and not indexes_gpu:
-        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-    if len({x.is_cuda for x in checked}) > 1 and operator not in COPIES:
+    mixed = len({x.is_cuda for x in checked}) > 1 and operator not in COPIES
+    if mixed or (operator in INDEXING and not indexes_gpu):
+        shapes = ", ".join(f"{x.device} {tuple(x.shape)}" for x in tensors)
         raise RuntimeError(f"Expected all tensors to be on the same device, found cuda:0 and cpu ({name}: {shapes})")
 
 
@@ -153,10 +156,8 @@ class _OnCuda(TorchDispatchMode):
 
 
 class Stream:
-    """A stream of CUDA, or an event. `late_copies`: those to the CPU that are there once somebody waited for it.
-
-    `seen`: how far it has waited for each stream, in operators; `seen_by_cpu`: how far the CPU has.
-    """
+    """A stream of CUDA, or an event. `seen`, `seen_by_cpu`: how many operators of each stream it, or the CPU, waited
+    for. `late_copies`: those to the CPU that are there once somebody waited for it."""
 
     device, seen_by_cpu, is_capturing = CUDA, {}, staticmethod(lambda: False)
 
@@ -177,30 +178,29 @@ class Stream:
     def has_seen(self, stream: int, when: int) -> bool:
         return max(self.seen.get(stream, 0), Stream.seen_by_cpu.get(stream, 0)) >= when
 
+    def seen_by_either(self, other: dict[int, int]) -> dict[int, int]:
+        return {stream: max(self.seen.get(stream, 0), other.get(stream, 0)) for stream in self.seen | other}
+
     def record_event(self, event: "Stream | None" = None) -> "Stream":
         event = event or Stream()
         event.seen, event.late_copies = dict(self.seen), list(self.late_copies)
         return event
 
     def wait_stream(self, other: "Stream") -> None:
-        self.seen = _later(self.seen, other.seen)
+        self.seen = self.seen_by_either(other.seen)
 
     def synchronize(self) -> None:
-        Stream.seen_by_cpu = _later(self.seen, Stream.seen_by_cpu)
+        Stream.seen_by_cpu = self.seen_by_either(Stream.seen_by_cpu)
         for copy in filter(None, self.late_copies):
             copy[0].copy_(copy[1])
-            copy.clear()
-
-
-def _later(one: dict[int, int], other: dict[int, int]) -> dict[int, int]:
-    return {stream: max(one.get(stream, 0), other.get(stream, 0)) for stream in one | other}
+            copy.clear()  # events know it, too
+        self.late_copies = []
 
 
 _thread, _usual_stream = threading.local(), Stream()
 
 
-def current_stream(device=None) -> Stream:
-    """This thread's stream; all threads begin with the same one."""
+def current_stream(device=None) -> Stream:  # of this thread; all threads begin with the same one
     return getattr(_thread, "stream", _usual_stream)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib import metrics
-from lib.devices import bring, home_of, metric, to_cpu, to_numpy
+from lib.devices import _measuring_device, bring, has_float64, home_of, metric, to_cpu, to_numpy
 
 
 @metric(unknown=("weights",))
@@ -42,6 +42,11 @@ def test_a_metric_refuses_what_is_not_finite_and_names_it(bad):
 
 def test_nan_passes_where_it_means_that_nothing_is_known():
     assert weighted(torch.ones(1), torch.tensor([torch.nan]))[1].isnan().all()
+    for unknown in ([1.0, torch.inf], [torch.nan, -torch.inf]):
+        with pytest.raises(ValueError, match="weights holds infinity, so its figures"):
+            weighted(torch.ones(2), torch.tensor(unknown))
+        with pytest.raises(ValueError, match="a sample holds infinity"):
+            metrics.bootstrap(lambda x: x.mean(1), torch.tensor(unknown))
 
 
 def test_figures_carry_no_gradient():
@@ -80,6 +85,16 @@ def test_nobody_else_moves_tensors_between_devices(root):
         if path.name != "devices.py" and moves.search(line) and not of_modules.search(line)
     ]
     assert found == []
+
+
+def test_a_device_without_float64_gets_float32_and_measures_on_the_cpu(monkeypatch):
+    monkeypatch.setattr("lib.devices._WITHOUT_FLOAT64", {"meta"})
+    exact = np.ones(2)
+    assert bring(exact, "meta").dtype == bring(exact, "meta", torch.float64).dtype == torch.float32
+    assert bring(exact, "cpu").dtype == torch.float64
+    assert bring([1], "meta").dtype == torch.int64
+    assert not has_float64(torch.device("meta"))
+    assert _measuring_device(torch.ones(2, device="meta")) == torch.device("cpu")
 
 
 def test_home_is_where_a_module_or_tensor_lies():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.devices import bring, metric, to_cpu
+from lib.devices import bring, check_finite, metric, to_cpu
 from lib.metrics.intervals import Interval, bootstrap
 
 
@@ -80,6 +80,7 @@ class PublishedReconstruction:
 
     def __init__(self, means: Tensor) -> None:
         self._means = to_cpu(means).double()  # (T, d)
+        check_finite(self._means, "means")
         self._ratios, self._tokens = 0.0, 0
         self._products = torch.zeros(3, self._means.shape[1], dtype=torch.double)  # x·x̂, x·x, x̂·x̂ by dimension
 

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from lib.devices import metric, to_cpu
+from lib.devices import check_finite, metric, to_cpu
 
 BLOCK = 1 << 23  # numbers that are resampled at once
 
@@ -127,6 +127,7 @@ def _known(sample: Tensor) -> Tensor:
     sample = to_cpu(sample).double()
     if sample.ndim not in (1, 2):
         raise ValueError(f"a sample is (N,) or (N, C), one row for each thing drawn, not {tuple(sample.shape)}.")
+    check_finite(sample, "a sample", unknown=True)
     unknown = sample.isnan()
     return sample[~(unknown if sample.ndim == 1 else unknown.any(1))]
 

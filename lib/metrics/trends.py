@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from lib.devices import to_numpy
+from lib.devices import check_finite, to_cpu, to_numpy
 
 _ENTRIES = 1 << 22  # numbers of a block of permutations
 
@@ -43,6 +43,8 @@ def trend_test(values, levels, strata=None, n_permutations: int = 9999, seed: in
         raise ValueError(f"values, levels and strata must be (n,), got {values.shape}, {levels.shape}, {strata.shape}.")
     if n_permutations < 1:
         raise ValueError(f"n_permutations is {n_permutations}: a permutation test needs at least one.")
+    check_finite(to_cpu(values), "values", unknown=True)
+    check_finite(to_cpu(levels), "levels")
     known = ~np.isnan(values)
     rng = np.random.default_rng(seed)
     lead, pairs = np.zeros(n_permutations + 1, dtype=np.int64), 0  # the first is the order that was observed

@@ -44,6 +44,16 @@ def test_it_refuses(fault):
         FAULTS[fault]()
 
 
+def test_it_refuses_the_types_that_it_is_told_to(monkeypatch):
+    monkeypatch.setattr("tests.emulated_cuda.REFUSED", {torch.float64})
+    for make in (lambda: on_cuda(2).double(), lambda: torch.ones(2, device="cuda", dtype=torch.double)):
+        with pytest.raises(TypeError, match=r"makes .*float64.* on a device that has none"):
+            make()
+    with pytest.raises(TypeError, match="on a device that has none"):
+        torch.ones(2, dtype=torch.double).to("cuda")
+    assert (on_cuda(2) * 0.5).dtype == torch.float32
+
+
 def test_it_refuses_to_work_in_a_forked_process():
     context = multiprocessing.get_context("fork")
     child = context.Process(target=in_a_fork)

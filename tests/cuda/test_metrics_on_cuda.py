@@ -1,6 +1,7 @@
 """Every public metric: its figures are the CPU's, and on the CPU, wherever its operands lie and whatever holds them."""
 
 import inspect
+import itertools
 import math
 
 import numpy as np
@@ -101,6 +102,16 @@ METRICS = {
 }
 SPARSE = ("match_active_sets", "match_codes", "monosemanticity", "parents", "shuffled_codes", "sparsity", "auc")
 SPARSE += ("best_f1", "mutual_information", "best_facts", "top_images")
+TAKE_NAN = (
+    "agreement_by_difference",
+    "agreement_growth",
+    "auroc",
+    "auroc_gain",
+    "bootstrap",
+    "by_level",
+    "crossed_mean",
+)
+TAKE_NAN += ("mean_difference", "of_best_fact", "rates", "steering_score", "trend_test")  # for what is not known
 
 
 def _alternating(first: str):
@@ -152,6 +163,26 @@ def test_sparse_codes_may_lie_anywhere_too(name):
             there = METRICS[name](sparse(moving()))
             assert devices(there) <= {"cpu"}, where
             assert_same(here, there)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_an_operand_that_is_not_finite_is_refused_whichever_it_is(name):
+    operands = []
+    METRICS[name](lambda x: operands.append(x) or x)
+    for place in (i for i, x in enumerate(operands) if x.is_floating_point()):
+        for bad in (torch.inf,) if name in TAKE_NAN else (torch.inf, torch.nan):
+            with pytest.raises(ValueError, match=r"holds (NaN or )?infinity"):
+                METRICS[name](_poisoned(place, bad))
+
+
+def _poisoned(place: int, bad: float):
+    """Put a number that is not finite into one operand."""
+    places = itertools.count()
+
+    def move(x: torch.Tensor) -> torch.Tensor:
+        return x.clone().index_put_((torch.tensor(0),) * x.ndim, torch.tensor(bad)) if next(places) == place else x
+
+    return move
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cuda.both import EMULATED, cuda_device
+from tests.cuda.both import cuda_device
 from tests.notebook_cells import NOTEBOOKS, run_cells
 
 SAES = {"train_images": "menagerie:train[:200]", "k": 4, "steps": 10, "batch_size": 64}
@@ -81,9 +81,6 @@ QUICK = ("01_menagerie", "02_activations", "03_train_saes", "04_monosemanticity"
 """What `make test` has time for; `make test-long` runs the others."""
 
 
-NOT_EMULATED = {"A2_train_tiny_llava": "transformers saves by addresses of numbers, which the emulated device lacks"}
-
-
 @pytest.fixture(scope="module")
 def profile_dir(tmp_path_factory) -> Path:
     """One for all: a chapter finds what those before it extracted and trained."""
@@ -98,7 +95,5 @@ def test_every_notebook_is_here():
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SMALLEST]
 )
 def test_runs_on_cuda(name, profile_dir):
-    if EMULATED and name in NOT_EMULATED:
-        pytest.skip(NOT_EMULATED[name])
     with cuda_device():
         run_cells(name, profile_dir=str(profile_dir), **SMALLEST[name])
