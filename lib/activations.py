@@ -107,7 +107,7 @@ def _opened(folders: dict[str, SiteFolder]) -> dict[str, ActivationStore] | None
 
 def _about(encoder: Encoder) -> dict[str, str]:
     """What meta.json says of the encoder beside its fingerprint."""
-    return {"encoder": encoder.spec, "precision": str(encoder.dtype)}
+    return {"encoder": encoder.spec, "precision": str(encoder.dtype), "mlp_norms": encoder.mlp_norms}
 
 
 def _check_source(images, on_error: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,7 +17,7 @@ class Origin:
     """Encoder, site and pictures of the activations that an SAE was trained on; None where they are not known.
 
     encoder: its spec; fingerprint: that of its weights, preprocessing and precision; precision: dtype of its forward
-    pass ("torch.bfloat16"); images: fingerprint of the pictures; version: of this library.
+    pass ("torch.bfloat16"); mlp_norms: see `Encoder`; images: fingerprint of the pictures; version: of this library.
     """
 
     encoder: str | None = None
@@ -26,6 +27,7 @@ class Origin:
     images: str | None = None
     version: str | None = None
     precision: str | None = None
+    mlp_norms: str | None = None
 
     @classmethod
     def of(cls, store: object) -> Origin:
@@ -34,7 +36,7 @@ class Origin:
 
         meta = getattr(store, "meta", None) or {}
         spec = meta.get("spec") or {}
-        known = {name: meta.get(name) for name in ("encoder", "site", "tokens", "precision")}
+        known = {name: meta.get(name) for name in ("encoder", "site", "tokens", "precision", "mlp_norms")}
         return cls(**known, fingerprint=spec.get("encoder"), images=spec.get("images"), version=__version__)
 
     @classmethod
@@ -52,18 +54,22 @@ class Origin:
     def check(self, encoder: Encoder, site: str | Site) -> None:
         """Raise ValueError where this is known to be another site, or another encoder.
 
-        The same weights in another precision count as the same encoder. Of LLaVA's image tower,
-        whose weights go by other names, the site alone is compared.
+        The same weights in another precision count as the same encoder. LLaVA's image tower, which lacks the text side
+        of the CLIP it was and names its weights otherwise, is known by its `mlp_norms`.
         """
         rest = "train one on this, or pass check=False if it is meant"
         if self.site is not None and self.site != str(site):
             raise ValueError(f"This SAE was trained at {self.site}, not at {site}: {rest}.")
-        if self.fingerprint is None or encoder.is_part:
-            return
-        if self.fingerprint != encoder.unsteered_fingerprint(self.precision or ""):
+        if not self._could_be(encoder):
             name = "other weights or preprocessing of" * (self.encoder == encoder.spec)
             trained_on = f"{name} {self.encoder or 'another encoder'}".strip()
             raise ValueError(f"This SAE was trained on {trained_on}, not on this {encoder.spec}: {rest}.")
+
+    def _could_be(self, encoder: Encoder) -> bool:
+        if encoder.is_part:
+            known, found = ((norms or "").split() for norms in (self.mlp_norms, encoder.mlp_norms))
+            return all(math.isclose(float(a), float(b), rel_tol=1e-3) for a, b in zip(known, found, strict=False))
+        return self.fingerprint in (None, encoder.unsteered_fingerprint(self.precision or ""))
 
 
 _warned: set[str] = set()

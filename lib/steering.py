@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -214,7 +215,7 @@ class Intervention:
     tokens that are not chosen stay as they are. keep_error: see the module. check: refuse an encoder or a site on which
     the SAE is known not to have been trained.
 
-    Raises ValueError for unknown modes, tokens, sites and features, and for values that are not finite.
+    Raises ValueError for unknown modes, tokens, sites and features, and for values and weights that are not finite.
     """
 
     sae: Dictionary
@@ -239,6 +240,7 @@ class Intervention:
             raise ValueError("an intervention needs a feature: write {feature: value}")
         for feature, value in self.features.items():
             self._check_feature(feature, value)
+        _check_weights(self.sae)
 
     def _check_feature(self, feature: int, value: float) -> None:
         if not 0 <= feature < self.sae.n_features:
@@ -336,6 +338,24 @@ class Intervention:
         if not self.check:
             parts.append("check=False")
         return f"Intervention({', '.join(parts)})"
+
+
+_finite: WeakKeyDictionary[nn.Module, list[tuple]] = WeakKeyDictionary()  # with which weights they were found so
+
+
+def _check_weights(dictionary: Dictionary) -> None:
+    """Raises ValueError where a weight of an SAE is not finite: features that it chose by NaN would be steered unseen.
+
+    They are read again only when they were changed, for interventions are made by the thousand.
+    """
+    if not isinstance(dictionary, nn.Module):
+        return
+    weights = dictionary.state_dict()
+    state = [(name, weight.data_ptr(), weight._version) for name, weight in weights.items()]
+    if _finite.get(dictionary) != state:
+        for name, weight in weights.items():
+            check_figures(weight, f"{name} of the dictionary")
+        _finite[dictionary] = state
 
 
 def check_finite(values: Tensor, site: str, encoder: "Encoder") -> Tensor:

@@ -12,6 +12,7 @@ from lib.activations import ActivationStream, extract
 from lib.ensembles import Bagging, Residuals
 from lib.features import FeatureTable
 from lib.hub import export_saelens, load_sae, package_sae
+from lib.llava import load_llava
 from lib.models import load_encoder
 from lib.sae import SAE, SAEConfig
 from lib.sae_origin import Origin, check_origin
@@ -53,6 +54,7 @@ def test_training_fills_in_what_the_store_or_stream_knows(sae, store, encoder):
         images=Pictures(24).fingerprint,
         version=__version__,
         precision="torch.float32",
+        mlp_norms=encoder.mlp_norms,
     )
     assert sae.origin == expected
     stream = ActivationStream(encoder, Pictures(24), SITE, workers=0)
@@ -108,6 +110,19 @@ def test_another_precision_of_the_same_encoder_is_the_same_and_of_another_is_ano
         next(half.model.parameters()).add_(1)
     with pytest.raises(ValueError, match="trained on other weights"):
         sae.origin.check(half, SITE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_sae_of_a_clip_fits_the_image_tower_of_the_llava_that_reads_it_and_no_other(dtype):
+    clip, llava = load_encoder("tiny", device="cpu"), load_llava("tiny", device="cpu", dtype=dtype)
+    origin = Origin(encoder="tiny", fingerprint=clip.fingerprint, site=SITE, mlp_norms=clip.mlp_norms)
+    assert len(origin.mlp_norms.split()) == clip.n_layers
+    origin.check(llava.vision, SITE)
+    with torch.no_grad():
+        llava.vision.place("0.mlp_act").module.weight.mul_(1.01)
+    with pytest.raises(ValueError, match=r"trained on .*tiny, not on this"):
+        origin.check(llava.vision, SITE)
+    replace(origin, mlp_norms=None).check(llava.vision, SITE)
 
 
 def test_what_is_unknown_is_not_checked(sae, encoder):

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from lib.activations import ActivationStore, extract
 from lib.data import load_images
+from lib.ensembles import Bagging
 from lib.models import load_encoder
 from lib.sae import SAE, SAEConfig, input_scale
 from lib.steering import (
@@ -474,6 +475,19 @@ def test_the_description_can_be_stored_as_json():
 def test_a_wrong_setting_is_an_error_that_says_what_to_write(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         Intervention(**{"sae": dictionary(24), "site": "1.mlp_out", "features": {2: 4.0}, **settings})
+
+
+@pytest.mark.parametrize("kind", ["batchtopk", "topk", "gated"])
+def test_a_dictionary_with_a_weight_that_is_not_finite_steers_nothing(kind):
+    """One made in memory, for files of it are refused. Top-k would choose features by NaN, and edit the others."""
+    for name, _ in dictionary(24, kind).state_dict().items():
+        sae = dictionary(24, kind)
+        Intervention(sae, "1.mlp_out", {2: 4.0})
+        with torch.no_grad():
+            sae.state_dict()[name].fill_(float("nan"))
+        for members in (sae, Bagging([dictionary(24), sae])):
+            with pytest.raises(ValueError, match=rf"{name} of the dictionary holds NaN or infinity"):
+                Intervention(members, "1.mlp_out", {2: 4.0})
 
 
 @pytest.mark.parametrize(
