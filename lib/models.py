@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,7 +76,7 @@ class Encoder(nn.Module):
         inner = tower.inner_sites
         self.n_layers = 1 + max(layer for layer, _ in inner)
         self.sites = [f"{layer}.{kind}" for layer, kind in inner] + ["proj"]
-        self._weights_hash = WeightsHash(self.model, tower.beside)
+        self._weights_hash, self._mlp_norms = WeightsHash(self.model, tower.beside), {}
 
     def __repr__(self) -> str:
         size = f"{self.n_layers} blocks, d_model {self.d_model}, {self.n_tokens} tokens, d_embed {self.d_embed}"
@@ -104,6 +105,17 @@ class Encoder(nn.Module):
         if self.transform is not self.tower.transform:  # set by hand
             transform.append(("transform", what_it_makes(self.transform)))
         return f"{transform} {precision}"
+
+    @property
+    def mlp_norms(self) -> str:
+        """Norms of the matrices behind the layers' hidden neurons: weights are known by them in another precision, and
+        in another model, where they go by other names."""
+        key = self.unsteered_fingerprint()
+        if key not in self._mlp_norms:
+            matrices = [self.place(site).module for site in self.sites if site.endswith(".mlp_act")]
+            norms = [float(m.weight.detach().float().norm()) for m in matrices if isinstance(m, nn.Linear)]
+            self._mlp_norms[key] = " ".join(f"{norm:.6g}" for norm in norms)
+        return self._mlp_norms[key]
 
     @property
     def logit_scale(self) -> float:
@@ -146,16 +158,22 @@ class Encoder(nn.Module):
         """One picture (PIL, a path, or an array (H, W, 3) of uint8) as the model wants it: (3, H, W) float32, CPU."""
         return self.transform(as_picture(image))
 
+    @cached_property
+    def _pixel_shape(self) -> torch.Size:
+        """(3, H, W) of every preprocessed picture."""
+        return self.preprocess(Image.new("RGB", (64, 64))).shape
+
     def pixels(self, images: Picture | Sequence[Picture] | Tensor) -> Tensor:
         """Pictures, or one -> (B, 3, H, W) on the encoder's device; pixels already preprocessed are brought there.
 
         Raises ValueError for what are no pictures, and for none.
         """
         if isinstance(images, Tensor):
-            if images.ndim != 4 or not images.is_floating_point():
+            if images.shape[1:] != self._pixel_shape or not images.is_floating_point():
+                shape = ", ".join(map(str, self._pixel_shape))
                 raise ValueError(
-                    f"preprocessed pixels are (B, 3, H, W) of floats, not {tuple(images.shape)} of {images.dtype}: "
-                    "give pictures, or what `preprocess` gives, stacked"
+                    f"preprocessed pixels of {self.spec} are (B, {shape}) of floats, not {tuple(images.shape)} of "
+                    f"{images.dtype}: give pictures, or what `preprocess` gives, stacked"
                 )
             return bring(images, self.device)
         images = [images] if is_one_picture(images) else images

@@ -377,8 +377,11 @@ def test_pictures_of_every_form_give_the_same_embeddings(whole, tmp_path):
     [
         ([], "no pictures"),
         ([3], "3 is no picture"),
-        (np.zeros((2, 3, 32, 32)), "of float64 is no picture"),
-        (torch.zeros(3, 32, 32), r"\(B, 3, H, W\) of floats"),
+        (np.zeros((2, 3, 32, 32)), r"not float64 of \(3, 32, 32\): of floats from 0 to 1 give \(255 \* x\)"),
+        ([torch.zeros(3, 32, 32)], "not float32 of .*: of floats from 0 to 1 give"),
+        (torch.zeros(3, 32, 32), r"\(B, 3, 32, 32\) of floats"),
+        (torch.zeros(2, 32, 32, 3), r"\(B, 3, 32, 32\) of floats, not \(2, 32, 32, 3\)"),
+        (torch.zeros(2, 3, 64, 64), r"\(B, 3, 32, 32\) of floats, not \(2, 3, 64, 64\)"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "of floats"),
         ("no/such.png", "no/such.png"),
     ],

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from lib.devices import to_cpu
-from lib.files import one_sentence, quoted
+from lib.files import one_sentence
 from lib.image_sources.base import ImageError
 from lib.image_sources.files import FileList, FileSource
-from lib.image_sources.pictures import read_picture, upright_rgb
+from lib.image_sources.given import as_picture
+from lib.image_sources.pictures import upright_rgb
 
 
 class PathsSource(FileSource):
@@ -29,8 +30,7 @@ class PathsSource(FileSource):
 
 
 class MemorySource:
-    """N pictures of any sequence, each a PIL picture, a path, (H, W, 3) uint8, a (3, H, W) uint8 tensor, or a tuple or
-    dictionary that begins with one of them.
+    """N pictures of any sequence, each what `as_picture` takes, or a tuple or dictionary that begins with it.
 
     They are known by their content, for which each is read once. `classes` and `targets`, where a data set of
     torchvision has them, are its classes and labels.
@@ -41,7 +41,7 @@ class MemorySource:
         if isinstance(pictures, Tensor) or (isinstance(pictures, np.ndarray) and pictures.dtype.kind not in "OU"):
             if pictures.ndim != 4:
                 raise ValueError(f"an array of pictures has the shape (N, H, W, 3), not {tuple(pictures.shape)}")
-            _ = [_pixels(picture) for picture in self.pictures[:1]]
+            _ = [as_picture(picture) for picture in self.pictures[:1]]
         names, targets = getattr(pictures, "classes", None), getattr(pictures, "targets", None)
         labelled = names is not None and targets is not None and len(targets) == len(pictures)
         self.class_names = tuple(map(str, names)) if labelled else None
@@ -73,9 +73,9 @@ class MemorySource:
         if isinstance(item, tuple | list) and item:
             item = item[0]
         if isinstance(item, str | os.PathLike):
-            return read_picture(Path(os.path.expanduser(item)), os.fspath(item))
+            return as_picture(item)
         try:
-            return upright_rgb(item if isinstance(item, Image.Image) else Image.fromarray(_pixels(item)))
+            return upright_rgb(as_picture(item))
         except (OSError, ValueError) as error:
             raise ImageError(f"{self.name(index)} is not a readable picture: {one_sentence(error)}") from error
 
@@ -93,18 +93,3 @@ class MemorySource:
 
     def state(self) -> str:
         return self.title.partition(":")[2]
-
-
-def _pixels(item: Any) -> np.ndarray:
-    """(H, W, 3) uint8 of an array, or of a (3, H, W) tensor. Raises ValueError for anything else."""
-    if not isinstance(item, np.ndarray | Tensor):
-        raise ValueError(f"{quoted(item)} is no picture, path or array of pixels")
-    array = to_cpu(item).numpy() if isinstance(item, Tensor) else item
-    if array.ndim == 3 and array.shape[-1] != 3 and array.shape[0] == 3 and isinstance(item, Tensor):
-        array = array.transpose(1, 2, 0)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-        raise ValueError(
-            f"pixels are uint8 of shape (H, W, 3), or (3, H, W) in a tensor, not {array.dtype} of {array.shape}: give "
-            "pictures as they are, for the encoder preprocesses them itself"
-        )
-    return np.ascontiguousarray(array)

@@ -3,7 +3,6 @@
 import threading
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -49,7 +48,7 @@ from lib.suppression import Setting, Trials, every_subset, outcomes, subset_resu
 from lib.widgets import HierarchyTree
 from lib.widgets.steering_kernel import Answering
 from lib.widgets.suppression_panel import Suppressing
-from tests.cuda.both import EMULATED, assert_same, cuda_device, devices, same_on_both
+from tests.cuda.both import assert_same, cuda_device, devices, same_on_both
 from tests.small_steering import PROMPTS
 
 IMAGES = load_images("menagerie:val[:12]")
@@ -58,19 +57,6 @@ KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "gated", "vsae",
 PEERS = Path(__file__).parents[1] / "fixtures" / "peers"
 DICTIONARIES = [f"{library}/topk" for library in ("dictionary_learning", "overcomplete", "saelens", "saev", "sparsify")]
 QUICKLY = {"workers": 0, "progress": False}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_float64():
-    """Here the emulated device refuses float64, as MPS does; metrics in float64 on CUDA have tests of their own."""
-    if not EMULATED:
-        yield
-        return
-    with (
-        mock.patch("lib.devices._WITHOUT_FLOAT64", {"cuda"}),
-        mock.patch("tests.emulated_cuda.REFUSED", {torch.float64}),
-    ):
-        yield
 
 
 def config(kind: str = "batchtopk", **changed) -> SAEConfig:
