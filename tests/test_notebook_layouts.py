@@ -86,9 +86,10 @@ def run(chapter: str, layout: str, small: dict[str, str]) -> list[Shown]:
 
 
 def once() -> list[tuple[str, str]]:
-    """Every chapter on one layout, and one chapter on every layout: what `make test` has time for."""
+    """Every chapter on one layout, one chapter on every layout, and names where no texts are read: what `make test` has
+    time for."""
     spread = [(c, LAYOUTS[i % len(LAYOUTS)]) for i, c in enumerate(CHAPTERS) if c not in TEXTS | SLOW]
-    return [*spread, *(("02_activations", layout) for layout in LAYOUTS)]
+    return [*spread, *(("02_activations", layout) for layout in LAYOUTS), ("05_features", "images only")]
 
 
 def cases() -> list:

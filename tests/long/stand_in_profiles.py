@@ -11,6 +11,8 @@ import yaml
 SMALLER: dict[str, object] = {
     "alive_tokens": 200,
     "batch_size": 64,
+    "expansion": 4,
+    "expansions": [1, 4, 8],
     "few": [50, 100],
     "features_on_pictures": 2,
     "k": 4,
@@ -21,12 +23,12 @@ SMALLER: dict[str, object] = {
     "n_candidates": 8,
     "n_close": 8,
     "n_concepts": 3,
-    "n_elsewhere": 4,
+    "n_elsewhere": 2,
     "n_facts": 4,
     "n_features": 8,
     "n_per_level": 1,
     "n_permutations": 99,
-    "n_pictures": 6,
+    "n_pictures": 4,
     "n_selection": 3,
     "n_selection_concepts": 2,
     "n_spliced": 20,
@@ -39,7 +41,7 @@ SMALLER: dict[str, object] = {
     "sizes": [24, 12, 24],
     "steer_pictures": 2,
     "steps": 6,
-    "sweep": [1, 2, 3, 6],
+    "sweep": [1, 6],
 }
 """Parameter -> its value in the small profile; of the others the profile's own value stays."""
 
@@ -51,7 +53,8 @@ INSTEAD = {
 """Value -> what stands for it. A tag of open_clip fixes the size of the model; its repository tells the size itself."""
 
 
-MOST_SITES = 8  # of more, every third layer is kept
+MOST_SITES = 5  # of more, every third layer is kept
+MOST_NUMBERS = 2  # of a longer list of numbers, such as strengths, the first and the last are kept
 
 
 def make_small(file: Path) -> None:
@@ -73,5 +76,7 @@ def _smaller(parameters: dict) -> dict:
 
 def _replaced(value: object) -> object:
     if isinstance(value, list):
-        return [_replaced(each) for each in value]
+        long = len(value) > MOST_NUMBERS and not any(isinstance(each, str) for each in value)
+        kept = [value[0], value[-1]] if long else value
+        return [_replaced(each) for each in kept]
     return INSTEAD.get(value, value) if isinstance(value, str) else value
