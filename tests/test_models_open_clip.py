@@ -130,3 +130,9 @@ def test_patches_need_not_make_a_square(tmp_path):
     assert encoder.grid == (4, 6)
     assert encoder.n_tokens == 25
     assert encoder.preprocess(Image.new("RGB", (90, 61))).shape == (3, 32, 48)
+
+
+@pytest.mark.parametrize("spec", ["tiny", "open_clip:small-ViT-B-32/none"])
+def test_weights_that_are_loaded_next_or_asked_for_as_random_are_nothing_to_warn_of(spec, caplog):
+    load_encoder(spec, device="cpu")
+    assert not caplog.records

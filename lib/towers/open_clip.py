@@ -1,7 +1,9 @@
 """Image towers of open_clip, and how its models are loaded."""
 
+import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -133,7 +135,7 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
     if not (tag and weights is None) and pretrained != "none" and not Path(pretrained).exists():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "no tag"
         raise ValueError(f"{pretrained!r} is neither a checkpoint file nor a tag of {architecture} ({tags})")
-    with torch.random.fork_rng(devices=[]):  # random weights are the same ones each time
+    with torch.random.fork_rng(devices=[]), _without_word_of_random_weights():  # which are the same ones each time
         torch.manual_seed(0)
         model = open_clip.create_model(
             architecture,
@@ -146,6 +148,20 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
     if pretrained != "none" and not (tag and weights is None):
         load_weights(model, Path(pretrained))
     return tower_of(model, lambda: open_clip.get_tokenizer(architecture))
+
+
+@contextmanager
+def _without_word_of_random_weights() -> Iterator[None]:
+    """Without open_clip's warning that weights are random: they are loaded in the next step, or were asked for so."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    logging.getLogger().addFilter(wanted)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(wanted)
 
 
 def _hub_tower(name: str, weights: str | None) -> Tower:
@@ -179,7 +195,7 @@ def folder_tower(folder: Path, weights: str | None) -> Tower:
     text = _text_settings(config)
     if weights is None:
         check_weights(folder, config)
-    with naming(config, "made a model of"):
+    with naming(config, "made a model of"), _without_word_of_random_weights():
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
     load_weights(model, Path(weights) if weights else _checkpoint(folder))
     return tower_of(model, lambda: _folder_tokenizer(folder, text))
