@@ -143,6 +143,37 @@ def test_a_tokenizer_in_code_is_never_run(whole, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "template", ["", "\0", "{% for %}", "{{ messages[0].content }}", "{{ 1 / 0 }}", "<image>"], ids=repr
+)
+def test_a_damaged_template_of_a_conversation_is_named(whole, tmp_path, template):
+    folder = shutil.copytree(whole["llava"], tmp_path / "copy")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match=r"chat_template.jinja") as error:
+        load("llava", folder)
+    assert "\n" not in str(error.value)
+
+
+@FAMILIES
+@pytest.mark.parametrize("mean", [["a", 0, 0], [[1], 0, 0], [float("inf"), 0, 0], "x", [0.1, 0.2]], ids=str)
+def test_preprocessing_that_reads_no_picture_is_refused_when_the_model_is_loaded(whole, tmp_path, family, mean):
+    folder = shutil.copytree(whole[family], tmp_path / "copy")
+    path = folder / "open_clip_config.json"
+    if family != "open_clip":
+        names = ("preprocessor_config.json", "processor_config.json")
+        path = next(folder / name for name in names if (folder / name).exists())
+    name = "mean" if family == "open_clip" else "image_mean"
+
+    def change(settings: dict) -> None:
+        holder = settings.get("preprocess_cfg") or settings.get("image_processor") or settings
+        holder[name] = mean
+
+    changed(path, change)
+    with pytest.raises(ValueError, match=str(folder)) as error:
+        load(family, folder)
+    assert "\n" not in str(error.value)
+
+
 CODE_OF = {
     "open_clip, its texts' model": ("open_clip", "text", {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}),
     "open_clip, its texts' tokenizer": ("open_clip", "tokenizer", {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib.towers.base import Tower, with_clear_errors
+from lib.towers.base import Tower, checked, with_clear_errors
 
 __all__ = ["Tower", "load_tower", "embedded", "with_clear_errors", "TINY_CLIP", "TINY_EYE", "TINY_LLAVA", "TINY_TOPK"]
 
@@ -21,7 +21,7 @@ def load_tower(spec: str, weights: str | None = None) -> Tower:
         )
     if weights is not None and family in ("hf", "tiny-eye"):
         raise ValueError(f"weights= is for open_clip specs; give the folder of a model instead of {spec}")
-    return with_clear_errors(spec, lambda: _tower(spec, family, name, weights))
+    return with_clear_errors(spec, lambda: checked(_tower(spec, family, name, weights)))
 
 
 def _tower(spec: str, family: str, name: str, weights: str | None) -> Tower:

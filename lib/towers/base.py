@@ -138,6 +138,20 @@ def _copied(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
     return copied
 
 
+def checked(tower: Tower) -> Tower:
+    """The tower, when it has read a blank picture. Raises ValueError where its preprocessing makes no numbers of it."""
+    try:
+        picture = tower.transform(Image.new("RGB", (24, 20)))
+        sound = picture.ndim == 3 and bool(picture.isfinite().all())
+    except Exception as error:
+        raise ValueError(
+            f"its preprocessing reads no picture: {one_sentence(error)}; are its settings damaged?"
+        ) from error
+    if not sound:
+        raise ValueError("its preprocessing, as its settings say it, makes no finite numbers of a picture")
+    return tower
+
+
 @contextmanager
 def _code_refused() -> Iterator[None]:
     """In this block transformers refuses at once a model or tokenizer in Python code of its own.

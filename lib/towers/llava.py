@@ -2,10 +2,13 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from lib.files import naming
+from lib.towers.base import checked
 from lib.towers.folders import check_settings, check_tokenizer, check_weights
 from lib.towers.hub_files import check_files, download, load_model, local_folder
 from lib.towers.hugging_face import ClipVisionTower, HuggingFaceTower, SiglipVisionTower
@@ -60,11 +63,25 @@ def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) ->
     check_tokenizer(str(folder))
     check_weights(folder, folder / "config.json")
     processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    _check_template(processor, folder, config)
     options = {"dtype": dtype} | ({} if device_map is None else {"device_map": device_map})
     model = load_model(str(folder), transformers.LlavaForConditionalGeneration, config, options)
     _warn_of_settings(model.generation_config, source)
     tower = _TOWERS[config.vision_config.model_type](model.model.vision_tower, processor.image_processor, str(folder))
-    return LlavaParts(model.eval().requires_grad_(False), processor, tower, block)
+    return LlavaParts(model.eval().requires_grad_(False), processor, checked(tower), block)
+
+
+def _check_template(processor, folder: Path, config) -> None:
+    """Raises ValueError where the template of a conversation is damaged, or leaves out the picture or the question."""
+    if not processor.chat_template:
+        return
+    files = (folder / name for name in ("chat_template.jinja", "chat_template.json", "processor_config.json"))
+    path = next((file for file in files if file.exists()), folder / "tokenizer_config.json")
+    content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
+    with naming(path, "filled in"):
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    if text.count(processor.tokenizer.convert_ids_to_tokens(config.image_token_id)) != 1 or "What is it?" not in text:
+        raise ValueError(f"{path} leaves out the picture or the question: is it damaged?")
 
 
 def _warn_of_settings(generation, source: str) -> None:
