@@ -144,7 +144,7 @@ def test_a_tokenizer_in_code_is_never_run(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "template", ["", "\0", "{% for %}", "{{ messages[0].content }}", "{{ 1 / 0 }}", "<image>"], ids=repr
+    "template", ["", " ", "\0", "{% for %}", "{{ messages[0].content }}", "{{ 1 / 0 }}", "<image>"], ids=repr
 )
 def test_a_damaged_template_of_a_conversation_is_named(whole, tmp_path, template):
     folder = shutil.copytree(whole["llava"], tmp_path / "copy")

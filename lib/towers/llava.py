@@ -73,10 +73,10 @@ def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) ->
 
 def _check_template(processor, folder: Path, config) -> None:
     """Raises ValueError where the template of a conversation is damaged, or leaves out the picture or the question."""
-    if not processor.chat_template:
-        return
     files = (folder / name for name in ("chat_template.jinja", "chat_template.json", "processor_config.json"))
     path = next((file for file in files if file.exists()), folder / "tokenizer_config.json")
+    if not processor.chat_template and not path.name.startswith("chat_template"):
+        return  # then the conversation is that of LLaVA-1.5
     content = [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     with naming(path, "filled in"):
         text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
