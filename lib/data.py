@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -145,28 +146,44 @@ def load_images(spec: Any, on_error: str = "raise") -> ImageSet:
     return images.readable() if on_error == "skip" else images
 
 
+@dataclass(frozen=True)
+class Named:
+    """What a spec names: the set without its slice, `kind:rest`, and what the slice takes of it, None for all."""
+
+    base: str
+    cut: slice | None
+
+    @classmethod
+    def read(cls, spec: str) -> "Named":
+        """A folder may be called such as "set[1:2]": then that is no slice."""
+        match = _SLICE.fullmatch(spec)
+        base, start = match["base"], match["start"]
+        ambiguous = start is not None and base.partition(":")[0] in ("folder", "hf")
+        if start is None or (ambiguous and os.path.isdir(os.path.expanduser(spec.partition(":")[2]))):
+            return cls(spec, None)
+        return cls(base, slice(*(int(match[end]) if match[end] else None for end in ("start", "stop", "step"))))
+
+    def written(self, n: int) -> tuple[str, range]:
+        """The spec as image sets write it, where the set without a slice has n pictures; and which of them it takes."""
+        name = self.base.encode("utf-8", "backslashreplace").decode()  # what is no UTF-8 cannot be written to a file
+        whole = name if _SLICE.fullmatch(name)["start"] is None else f"{name}[:]"
+        chosen = range(n)[self.cut or slice(None)]
+        step = f":{chosen.step}" if chosen.step > 1 else ""
+        return (whole if len(chosen) == n else f"{name}[{chosen.start}:{chosen.stop}{step}]"), chosen
+
+
 def _named_by(spec: str) -> ImageSet:
-    match = _SLICE.fullmatch(spec)
-    base, start = match["base"], match["start"]
-    kind, _, rest = base.partition(":")
-    ambiguous = start is not None and kind in ("folder", "hf")
-    if ambiguous and os.path.isdir(os.path.expanduser(spec.partition(":")[2])):  # a folder called such as "set[1:2]"
-        base, start, rest = spec, None, spec.partition(":")[2]
+    named = Named.read(spec)
+    kind, _, rest = named.base.partition(":")
     if kind not in SOURCES or bool(rest) != (":" in FORMS[kind]):
         raise ValueError(f"Unknown images {quoted(spec)}; write one of {', '.join(FORMS.values())}.")
     source = SOURCES[kind](rest) if rest else SOURCES[kind]()
-    written = base.encode("utf-8", "backslashreplace").decode()  # a name that is no UTF-8 cannot be written to a file
-    whole = written if _SLICE.fullmatch(written)["start"] is None else f"{written}[:]"
-    if start is None:
-        return ImageSet(source, whole)
-    ends = (int(match[end]) if match[end] else None for end in ("start", "stop", "step"))
-    chosen = range(*slice(*ends).indices(len(source)))
-    if not chosen:
-        raise ValueError(f"The slice of {quoted(spec)} holds no picture; {written} has {len(source):,}.")
-    if len(chosen) == len(source):
-        return ImageSet(source, whole)
-    step = f":{chosen.step}" if chosen.step > 1 else ""
-    return ImageSet(source, f"{written}[{chosen.start}:{chosen.stop}{step}]", chosen)
+    written, chosen = named.written(len(source))
+    if named.cut is not None and not chosen:
+        raise ValueError(
+            f"The slice of {quoted(spec)} holds no picture; {written.rpartition('[')[0]} has {len(source):,}."
+        )
+    return ImageSet(source, written, None if len(chosen) == len(source) else chosen)
 
 
 def as_image_set(images: Any) -> ImageSet:

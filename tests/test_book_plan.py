@@ -9,6 +9,7 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from book.tools import plan as planning
@@ -89,6 +90,14 @@ class TestPictures:
 
         images, found = load_images(spec), pictures(spec)
         assert (found.spec, found.count, found.known) == (images.spec, len(images), True)
+
+    def test_a_folder_may_be_called_like_a_slice(self, tmp_path):
+        for folder, n in (("set", 3), ("set[1:2]", 2)):
+            (tmp_path / folder).mkdir()
+            for i in range(n):
+                Image.new("RGB", (2, 2)).save(tmp_path / folder / f"{i}.png")
+        assert pictures(f"folder:{tmp_path}/set[1:2]").count == 2
+        assert pictures(f"folder:{tmp_path}/set[0:1]").count == 1
 
     def test_public_sets_are_known_without_their_files(self):
         assert pictures("imagenet:train").count == 1_281_167

@@ -16,7 +16,6 @@ DATA_SETS = {  # pictures, and gigabytes of files, as their publishers state the
     "hf:Sijuade/ImageNette:validation": (3_925, 0.5),
 }
 ASSUMED_PICTURES = 50_000  # of a set that is not there to be counted
-SLICE = re.compile(r"^(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>\d*))?\])?$")
 
 
 @dataclass(frozen=True)
@@ -143,15 +142,12 @@ class Pictures:
 
 def pictures(spec: str) -> Pictures:
     """What a spec names. A set of photographs is not opened for it; the Menagerie and folders are counted."""
-    match = SLICE.match(spec)
-    base = match["base"]
-    total = DATA_SETS[base][0] if base in DATA_SETS else _counted(base)
-    ends = (int(match[end]) if match[end] else None for end in ("start", "stop", "step"))
-    chosen = range(total or ASSUMED_PICTURES)[slice(*ends)]
-    step = f":{chosen.step}" if chosen.step > 1 else ""
-    whole = len(chosen) == (total or ASSUMED_PICTURES)
-    canonical = base if whole else f"{base}[{chosen.start}:{chosen.stop}{step}]"
-    return Pictures(base, canonical, len(chosen), total is not None)
+    from lib.data import Named
+
+    named = Named.read(spec)
+    total = DATA_SETS[named.base][0] if named.base in DATA_SETS else _counted(named.base)
+    written, chosen = named.written(total or ASSUMED_PICTURES)
+    return Pictures(named.base, written, len(chosen), total is not None)
 
 
 def _counted(base: str) -> int | None:
