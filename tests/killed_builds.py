@@ -20,9 +20,7 @@ from tests.small_book import lay_out, notebook, write_profile, write_stub
 from tests.small_images import Pictures
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PATIENCE = (
-    120.0  # seconds until what was killed has to be gone; a kernel looks every second whether its parent is there
-)
+PATIENCE = 120.0  # seconds until all has gone; a kernel looks every second whether its parent is there
 EXTRACT = """
 from pathlib import Path
 import numpy as np

@@ -16,13 +16,8 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_random_moments_a_rerun_ends_with_the_same_bytes(name, kills, tmp_path, root, record_property):
     """Each round kills, once or several times in a row, and then runs to the end."""
-    book, draw, done, below, early = (
-        Book.laid_out(tmp_path / "book", root, *COMMANDS[name]),
-        random.Random(name),
-        0,
-        0,
-        0,
-    )
+    book, draw = Book.laid_out(tmp_path / "book", root, *COMMANDS[name]), random.Random(name)
+    done = below = early = 0
     while done < kills:
         killed = book.kill(draw)
         done, below, early = done + (killed == "top"), below + (killed == "below"), early + (not killed)
