@@ -6,14 +6,16 @@ and the rendered book from a small HTML fragment that expects `Plotly` on the pa
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 from PIL import Image
-from plotly.io.base_renderers import MimetypeRenderer
+from plotly.io.base_renderers import PlotlyRenderer
 
 from lib.metrics.intervals import Interval
 
@@ -35,18 +37,20 @@ DIVERGING = ["#0B4468", "#2F7FAF", "#9CC5DC", "#F5F5F3", "#F2BC94", "#D9762F", "
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 INK, GRID = "#3B434C", "rgba(128, 140, 152, 0.22)"
 PAGE_WIDTH = 780  # pixels that a figure has on a page of the book
+_FOREIGN_MARK = re.compile(r"<(?!(?:br|/?(?:b|i|sub|sup|extra))>)|\$")
 CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
-class BookRenderer(MimetypeRenderer):
-    """Plotly renderer for the static book: HTML that names no outside address and carries no copy of plotly.js.
+class BookRenderer(PlotlyRenderer):
+    """Plotly renderer of the book: what JupyterLab draws from, and HTML without outside addresses or a plotly.js.
 
     Plotly's own HTML renderers load MathJax from a CDN, or put 5 MB of JavaScript into every page.
     """
 
-    def to_mimebundle(self, fig_dict: Mapping) -> dict[str, str]:
+    def to_mimebundle(self, fig_dict: Mapping) -> dict[str, Any]:
+        figure = with_plain_texts(fig_dict)
         html = pio.to_html(
-            fig_dict,
+            figure,
             config=CONFIG,
             include_plotlyjs=False,
             include_mathjax=False,
@@ -54,7 +58,23 @@ class BookRenderer(MimetypeRenderer):
             validate=False,
             default_width="100%",
         )
-        return {"text/html": html}
+        return {**super().to_mimebundle(figure), "text/html": html}
+
+
+def with_plain_texts(part: Any) -> Any:
+    """A figure, or a part of one, in whose texts br, b, i, sub, sup and extra are the only tags.
+
+    Plotly would drop other tags that stand in a class name or a word, make links of some, and a formula of `$x$`.
+    """
+    if isinstance(part, str):
+        return _FOREIGN_MARK.sub(lambda found: "&lt;" if found[0] == "<" else "&#36;", part)
+    if isinstance(part, Mapping):
+        return {name: with_plain_texts(value) for name, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [with_plain_texts(value) for value in part]
+    if isinstance(part, np.ndarray) and part.dtype.kind in "OU":
+        return with_plain_texts(part.tolist())
+    return part
 
 
 def book_template() -> go.layout.Template:
@@ -91,7 +111,7 @@ def use_book_style() -> None:
     pio.templates["book"] = book_template()
     pio.templates.default = "book"
     pio.renderers["book"] = BookRenderer()
-    pio.renderers.default = "plotly_mimetype+book"
+    pio.renderers.default = "book"
 
 
 def data_uri(picture: Image.Image, size: int | None = None, quality: int = 85) -> str:
