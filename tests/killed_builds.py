@@ -20,7 +20,7 @@ from tests.small_book import lay_out, notebook, write_profile, write_stub
 from tests.small_images import Pictures
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PATIENCE = 120.0  # seconds until all has gone; a kernel looks every second whether its parent is there
+PATIENCE = 600.0  # seconds until all has gone; what outlives the death of a process below ends by itself
 EXTRACT = """
 from pathlib import Path
 import numpy as np
@@ -56,13 +56,14 @@ NOTEBOOKS = {"a": (EXTRACT, TRAIN), "b": (EXTRACT, TRAIN.replace("n}", "n + 1}")
 class Book:
     """A small project: `a` and `b` at once extract the same activations and train, then `b` makes a table of features.
 
-    `command` makes it; `whole`: what was made without a kill; `seconds`: how long that took.
+    `command` makes it; `whole`: what was made without a kill; `seconds`: how long that took; `killed`: what was.
     """
 
     folder: Path
     command: tuple[str, ...]
     whole: dict[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
+    killed: str = ""
 
     @classmethod
     def laid_out(cls, folder: Path, root: Path, *command: str) -> "Book":
@@ -116,17 +117,20 @@ class Book:
         with suppress(subprocess.TimeoutExpired):
             top.wait(draw.uniform(0.2, self.seconds))
             self.seconds = time.monotonic() - started  # the machine has become quicker
-        below = psutil.Process(top.pid).children(recursive=True) if top.poll() is None else []
-        killed = "below" if below and draw.random() < 0.25 else "top" if top.poll() is None else ""
+        if top.poll() is not None:
+            return ""
+        below = psutil.Process(top.pid).children(recursive=True)
+        is_top = not below or draw.random() < 0.75
         with suppress(psutil.NoSuchProcess):
-            (draw.choice(below) if killed == "below" else psutil.Process(top.pid)).send_signal(draw.choice(SIGNALS))
-        top.wait(PATIENCE)
+            victim, number = psutil.Process(top.pid) if is_top else draw.choice(below), draw.choice(SIGNALS)
+            self.killed = f"{number.name} for {' '.join(victim.cmdline())[:120]}"
+            victim.send_signal(number)
         end = time.monotonic() + PATIENCE
-        while self.at_work():
-            assert time.monotonic() < end, "a process outlives the one that was killed"
+        while top.poll() is None or self.at_work():
+            assert time.monotonic() < end, f"a process outlives {self.killed}"
             time.sleep(0.1)
         self._see_what_stands()
-        return killed
+        return "top" if is_top else "below"
 
     def at_work(self) -> list[psutil.Process]:
         """Processes that work in the project's folder."""

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import IO
 
 from book.tools import leash
+from book.tools.arguments import positive, whole
 from book.tools.executors import following, limits_here, on_slurm, on_this_machine
 from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, show, size, too_much
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.shares import LIMITS
-from book.tools.site import check_target, recover
+from book.tools.site import check_target
 
 LOG = Path("build/snakemake.log")
 
@@ -74,7 +75,6 @@ def make(run: Callable[[str], bool]) -> None:
 def build(options: argparse.Namespace, lock: IO) -> bool:
     """Check everything, then make the book; false where it has to be confirmed first."""
     profiles = profiles_of_book(options.profile)
-    recover(options.html)
     check_target(options.html, profiles[0].root, [profile.name for profile in profiles])
     if not options.confirm and not confirmed(profiles, options):
         return False
@@ -97,9 +97,9 @@ def main() -> int:
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--html", type=Path, default=Path("build/html"), help="folder of the rendered book")
     parser.add_argument("--executor", choices=["local", "slurm"], default="local")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="of this machine")
-    parser.add_argument("--jobs", type=int, default=20, help="at once in the cluster's queue")
-    parser.add_argument("--tflops", type=float, help="speed that the plan reckons with")
+    parser.add_argument("--cores", type=whole, default=os.cpu_count() or 1, help="of this machine")
+    parser.add_argument("--jobs", type=whole, default=20, help="at once in the cluster's queue")
+    parser.add_argument("--tflops", type=positive, help="speed that the plan reckons with")
     parser.add_argument("--confirm", action="store_true", help="start a long or large build")
     parser.add_argument("--snakemake", default="", help="further arguments for Snakemake")
     options = parser.parse_args()

@@ -20,6 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
 from book.tools import leash
+from book.tools.arguments import whole
 from book.tools.profiles import Profile
 
 NOTEBOOK = "06a_steering_panel"
@@ -75,7 +76,7 @@ def check_port(port: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=whole, default=8000)
     options = parser.parse_args()
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:

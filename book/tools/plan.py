@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from book.tools.arguments import positive, whole
 from book.tools.executors import gpus_here
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.work import Planner, Work
@@ -228,8 +229,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--executor", default="local")
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--tflops", type=float, help="sustained speed of the GPU, or of a CPU core where there is none")
+    parser.add_argument("--cores", type=whole, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--tflops", type=positive, help="sustained speed of the GPU, or of a CPU core where there is none"
+    )
     options = parser.parse_args()
     try:
         profiles = profiles_of_book(options.profile)

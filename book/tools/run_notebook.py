@@ -23,6 +23,7 @@ import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from book.tools.arguments import whole
 from book.tools.profiles import Profile
 from book.tools.shares import taken
 
@@ -227,7 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook")
     parser.add_argument("--profile", default="tiny")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=whole, default=os.cpu_count() or 1)
     options = parser.parse_args()
     name, threads = options.notebook, options.threads
     try:

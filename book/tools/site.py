@@ -18,13 +18,17 @@ MARKER = ".monosemantic-book.json"
 
 
 def check_target(html: Path, root: Path, profiles: Iterable[str]) -> None:
-    """Refuse, with a ValueError, a folder whose replacement would lose something that the book did not write."""
+    """Refuse, with a ValueError, a folder whose replacement would lose something that the book did not write.
+
+    What an interrupted `publish` left there is finished before.
+    """
     target, build = html.expanduser().resolve(), root.resolve() / "build"
     precious = {"this checkout": root.resolve(), "your home": Path.home().resolve()}
     precious |= {f"build/{name}, where things are made": build / name for name in ("stage", "vendor", *profiles)}
     for what, folder in precious.items():
         if folder.is_relative_to(target):
             raise ValueError(f"HTML={html} is {what}, or holds it: name a folder for the rendered book alone.")
+    recover(html)
     if target.is_relative_to(build / "stage"):
         raise ValueError(f"HTML={html} is in build/stage, which each build empties: name another folder.")
     if target.exists() and not target.is_dir():

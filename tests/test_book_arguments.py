@@ -1,0 +1,41 @@
+"""Numbers on the tools' command lines: a wrong one is named with its value, and nothing is begun."""
+
+import pytest
+
+from book.tools import build, live, plan, run_notebook
+
+WRONG = ["abc", "0", "-1", "", "1e400", "nan", "8000; touch x"]
+NUMBERS = [
+    *((tool, name) for tool in (build, plan) for name in ("--cores", "--tflops")),
+    (build, "--jobs"),
+    (run_notebook, "--threads"),
+    (live, "--port"),
+]
+
+
+@pytest.mark.parametrize("text", WRONG)
+@pytest.mark.parametrize(("tool", "name"), NUMBERS, ids=lambda x: getattr(x, "__name__", x))
+def test_a_wrong_number_is_named(tool, name, text, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tool", *(["a"] if tool is run_notebook else []), f"{name}={text}"])
+    with pytest.raises(SystemExit) as ended:
+        tool.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: argument {name}: must be a " in said
+    assert repr(text) in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("html", ["/", ".", "..", "~", ""])
+def test_a_folder_that_holds_more_than_a_book_is_refused_before_anything_is_begun(
+    html, root, monkeypatch, capsys, tmp_path
+):
+    for name in ("profiles", "notebooks"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setattr("sys.argv", ["build", f"--html={html}", "--profile=smoke"])
+    assert build.main() == 1
+    assert capsys.readouterr().err.startswith(f"error: HTML={html or '.'} is ")
+    assert sorted(path.name for path in (tmp_path / "build").iterdir()) == [".lock"]
