@@ -20,7 +20,7 @@ from tests.small_book import lay_out, notebook, write_profile, write_stub
 from tests.small_images import Pictures
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-PATIENCE = 600.0  # seconds until all has gone; what outlives the death of a process below ends by itself
+PATIENCE = {"top": 120.0, "below": 600.0}  # seconds until all has gone; what loses a process below may end by itself
 EXTRACT = """
 from pathlib import Path
 import numpy as np
@@ -120,17 +120,17 @@ class Book:
         if top.poll() is not None:
             return ""
         below = psutil.Process(top.pid).children(recursive=True)
-        is_top = not below or draw.random() < 0.75
+        which = "top" if not below or draw.random() < 0.75 else "below"
         with suppress(psutil.NoSuchProcess):
-            victim, number = psutil.Process(top.pid) if is_top else draw.choice(below), draw.choice(SIGNALS)
+            victim, number = psutil.Process(top.pid) if which == "top" else draw.choice(below), draw.choice(SIGNALS)
             self.killed = f"{number.name} for {' '.join(victim.cmdline())[:120]}"
             victim.send_signal(number)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + PATIENCE[which]
         while top.poll() is None or self.at_work():
             assert time.monotonic() < end, f"a process outlives {self.killed}"
             time.sleep(0.1)
         self._see_what_stands()
-        return "top" if is_top else "below"
+        return which
 
     def at_work(self) -> list[psutil.Process]:
         """Processes that work in the project's folder."""

@@ -1,10 +1,13 @@
 """The command that runs one notebook with a reader's own parameters."""
 
+from pathlib import Path
+
 import nbformat
 import pytest
 
 from book.tools.parameters_cell import Declared, declared_parameters
 from book.tools.run import named, values
+from book.tools.run_notebook import Job, reported
 from tests.small_book import lay_out, notebook, tool
 
 DECLARED = {
@@ -58,3 +61,13 @@ def test_it_makes_its_folders_and_keeps_all_in_one_place_in_a_checkout_of_any_na
     executed = nbformat.read(project / "build/birds/notebooks/a.ipynb", as_version=4)
     assert executed.metadata.papermill.parameters == {"n": 40, "profile_dir": "../build/birds"}
     assert (project / "build/birds/made").is_file()
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "mine").write_text("a file")
+    job = Job(tmp_path, "a", {}, Path("mine"), 1)
+    assert reported(job, {}) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert str(tmp_path / "mine") in said
+    assert said.count("\n") == 1

@@ -209,7 +209,7 @@ def reported(job: Job, shares: dict[str, float]) -> int:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         run(job, shares)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # a folder that cannot be written to, among others
         print(f"error: {error}", file=sys.stderr)
         return 2
     except PapermillExecutionError as error:
