@@ -12,7 +12,6 @@ from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from lib.devices import bring
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.files import quoted
 from lib.models import Encoder
-from lib.rows import Tokens, explaining_lost_workers, read_batches, rows_of, unreadable_images
+from lib.rows import Tokens, check_count, explaining_lost_workers, read_batches, rows_of, unreadable_images
 from lib.shards import ShardWriter, SiteFolder
 from lib.stores import ActivationStore, activations_folder, endless_shuffle
 from lib.towers.sites import as_sites
@@ -41,7 +40,7 @@ def extract(
     sites: str | Iterable[str],
     tokens: str = "cls",
     out: str | Path = "activations",
-    dtype: str = "float16",
+    dtype: str | torch.dtype = "float16",
     batch_size: int | None = None,
     workers: int | None = None,
     on_error: str = "raise",
@@ -69,14 +68,15 @@ def extract(
     """
     images, out = as_image_set(images), Path(out).expanduser()
     _check_source(images, on_error)
+    dtype = str(dtype).removeprefix("torch.")
     if dtype not in ("float16", "bfloat16", "float32"):
-        raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {dtype!r}")
+        raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {quoted(dtype)}")
     selection = Tokens(tokens, encoder, seed)
     names = list(dict.fromkeys(str(encoder.site(site)) for site in as_sites(sites)))
     if not names:
         raise ValueError(f"there is no site to extract at: name some of {encoder.spec}'s, such as {encoder.sites[-1]}")
-    batch_size = _count("batch_size", batch_size) or _batch_size(encoder)
-    shard_images = _count("shard_images", shard_images) or _shard_images(encoder, selection, batch_size, dtype)
+    batch_size = check_count("batch_size", batch_size) or _batch_size(encoder)
+    shard_images = check_count("shard_images", shard_images) or _shard_images(encoder, selection, batch_size, dtype)
     spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
     geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
     about = {**_about(encoder), "device": encoder.device.type, "torch": torch.__version__}
@@ -133,13 +133,6 @@ def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
         "seed": tokens.seed if tokens.name.startswith("random") else None,
         "code": _code(*code),
     }
-
-
-def _count(name: str, given: int | None) -> int | None:
-    """A number of pictures, as it is. Raises ValueError for what is none."""
-    if given is not None and (not isinstance(given, int | np.integer) or given < 1):
-        raise ValueError(f"{name} is a number of pictures, at least 1, not {quoted(given)}")
-    return given
 
 
 def _batch_size(encoder: Encoder) -> int:
@@ -227,7 +220,7 @@ class ActivationStream:
         self.tokens = "pooled" if self.site == "proj" else tokens
         self.d, self.buffer_rows = encoder.width(site), buffer_rows
         self._image_batch, self._workers, self._on_error = (
-            _count("batch_size", batch_size) or _batch_size(encoder),
+            check_count("batch_size", batch_size) or _batch_size(encoder),
             workers,
             on_error,
         )

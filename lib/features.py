@@ -19,7 +19,7 @@ from lib.columns import csr, sorted_columns, transposed_csr
 from lib.data import as_image_set
 from lib.devices import bring, metric, to_cpu, to_numpy
 from lib.models import Encoder
-from lib.rows import Tokens, read_batches, unreadable_images
+from lib.rows import Tokens, batches_of, read_batches, unreadable_images
 from lib.sae import SAE
 from lib.sae_origin import check_origin
 
@@ -81,7 +81,7 @@ class FeatureTable:
 
         def one_pass() -> FeatureTable:
             pass_ = _OnePass(encoder, sae, site, tokens, len(images), top)
-            batches = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
+            batches = batches_of(len(images), batch_size)
             reader = read_batches(encoder, images, batches, workers)
             for batch in tqdm(reader, "features", len(batches), disable=not progress):
                 unreadable_images(batch, images, on_error)
@@ -95,7 +95,7 @@ class FeatureTable:
         table = artifacts.opened(out, head["hash"], cls.load)
         if table is None:
             with artifacts.alone([out], "make a feature table"):
-                table = _made(Path(out), head, one_pass)
+                table = _made(out, head, one_pass)
         return table
 
     @property
@@ -196,6 +196,7 @@ class FeatureTable:
 
     def save(self, folder: str | Path, spec: dict | None = None) -> None:
         """Write the table as a complete artifact, `features.safetensors` and `meta.json`."""
+        folder = Path(folder).expanduser()
         head = _head(spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec})
         with artifacts.alone([folder], "save a feature table"):
             place = artifacts.claim(folder, head)
@@ -219,7 +220,8 @@ class FeatureTable:
     @classmethod
     def load(cls, folder: str | Path) -> FeatureTable:
         """Read what `save` wrote; raises FileNotFoundError where there is no complete table, ValueError for damage."""
-        folder, meta = Path(folder), artifacts.sound_meta(folder) or {}
+        folder = Path(folder).expanduser()
+        meta = artifacts.sound_meta(folder) or {}
         if not meta.get("complete") or "n_features" not in meta:
             raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
         tensors, _ = artifacts.load_tensors(folder / TENSORS, meta.get("digests", {}).get(TENSORS))

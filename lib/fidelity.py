@@ -13,7 +13,7 @@ from lib.metrics.fidelity import PublishedReconstruction
 from lib.metrics.reconstruction import Reconstruction
 from lib.models import Encoder
 from lib.rerun import Looks, Variant
-from lib.rows import read_batches
+from lib.rows import batches_of, read_batches
 from lib.sae import SAE
 from lib.steering import Intervention, Neurons
 from lib.stores import ActivationStore
@@ -84,7 +84,7 @@ def spliced_embeddings(
     The pictures are read once, and run up to each site once (`lib.rerun`).
     """
     variants = list(splices.values())
-    batches = [range(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)]
+    batches = batches_of(len(images), batch_size)
     found = []
     bar = tqdm(total=len(images), unit="img", desc="splice", disable=not progress, mininterval=1.0)
     with bar:

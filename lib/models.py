@@ -6,7 +6,7 @@ needs one small `Tower` (lib/towers/) that says where its blocks are and how it 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         """(3, H, W) of every preprocessed picture."""
         return self.preprocess(Image.new("RGB", (64, 64))).shape
 
-    def pixels(self, images: Picture | Sequence[Picture] | Tensor) -> Tensor:
+    def pixels(self, images: Picture | Iterable[Picture] | Tensor) -> Tensor:
         """Pictures, or one -> (B, 3, H, W) on the encoder's device; pixels already preprocessed are brought there.
 
         Raises ValueError for what are no pictures, and for none.
@@ -176,10 +176,10 @@ class Encoder(nn.Module):
                     f"{images.dtype}: give pictures, or what `preprocess` gives, stacked"
                 )
             return bring(images, self.device)
-        images = [images] if is_one_picture(images) else images
-        if not len(images):
+        prepared = [self.preprocess(image) for image in ([images] if is_one_picture(images) else images)]
+        if not prepared:
             raise ValueError("there are no pictures: give at least one")
-        return bring(torch.stack([self.preprocess(image) for image in images]), self.device)
+        return bring(torch.stack(prepared), self.device)
 
     def run(self, pixels: Tensor, sites: str | Site | Sequence[str | Site]) -> dict[str, Tensor]:
         """Values at any number of sites from one forward pass, which ends at the last of them.
@@ -202,11 +202,13 @@ class Encoder(nn.Module):
             values["proj"] = self.edited("proj", embedding.float())
         return {site: values[site] for site in wanted}
 
-    def embed_images(self, images: Tensor | Picture | Sequence[Picture]) -> Tensor:
+    def embed_images(self, images: Tensor | Picture | Iterable[Picture]) -> Tensor:
         """Pixels (B, 3, H, W), or pictures as `pixels` takes them -> (B, E) float32 of unit norm.
 
         Of pictures a few at a time are opened and run.
         """
+        if isinstance(images, Iterator):
+            images = list(images)
         if not isinstance(images, Tensor) and not is_one_picture(images) and len(images) > _EMBEDDED_AT_ONCE:
             starts = range(0, len(images), _EMBEDDED_AT_ONCE)
             parts = ([images[i] for i in range(s, min(s + _EMBEDDED_AT_ONCE, len(images)))] for s in starts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lib.devices import bring
-from lib.files import one_sentence
+from lib.files import one_sentence, quoted
 from lib.models import Encoder
 from lib.pixels import Wire
 
@@ -99,12 +99,26 @@ def _through_a_pipe(items: list[tuple[int, Tensor | str]]) -> Batch:
     return batch if batch.pixels is None else batch._replace(pixels=batch.pixels.numpy())
 
 
+def check_count(name: str, given: int | None, of: str = "pictures", least: int = 1) -> int | None:
+    """A number of pictures, or of processes, as it is. Raises ValueError for what is none."""
+    if given is not None and (not isinstance(given, int | np.integer) or given < least):
+        raise ValueError(f"{name} is a number of {of}, at least {least}, not {quoted(given)}")
+    return given
+
+
+def batches_of(n: int, batch_size: int) -> list[range]:
+    """The numbers of n images in batches of this size. Raises ValueError for a size that is none."""
+    check_count("batch_size", batch_size)
+    return [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+
+
 def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], workers: int | None) -> Iterator[Batch]:
     """The batches of images in their order, read and preprocessed by worker processes (0: by this one).
 
     Pixels come as the encoder's preprocessing gives them, on its device if that is a GPU. Raises RuntimeError in one
     sentence where a worker was killed or gives nothing for `WAIT` seconds.
     """
+    check_count("workers", workers, "processes", least=0)
     if workers is None:  # starting processes takes longer than a handful of images
         workers = min(8, os.cpu_count() or 1) if len(images) > 256 else 0
     batches, wire, on_gpu = iter(batches), Wire.of(encoder.transform), encoder.device.type == "cuda"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lib.artifacts import check_files, folder_name, sound_meta, spec_hash
 from lib.devices import to_cpu
+from lib.files import quoted
 
 if TYPE_CHECKING:
     from lib.models import Encoder
@@ -116,7 +117,8 @@ class ActivationStore:
 
         Raises FileNotFoundError where there is none, ValueError for an unfinished or damaged one.
         """
-        folder, meta = Path(folder), sound_meta(folder)
+        folder = Path(folder).expanduser()
+        meta = sound_meta(folder)
         if meta is None or "site" not in meta:
             raise FileNotFoundError(f"no activations in {folder}: it has no meta.json of a store; run extract first")
         if not meta.get("complete"):
@@ -175,8 +177,23 @@ class ActivationStore:
             return self._gather(torch.arange(start, stop, step)).float()
         if isinstance(rows, int | np.integer):
             return self._gather(torch.tensor([rows]))[0].float()
-        rows = to_cpu(rows)
-        return self._gather(rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows.long()).float()
+        return self._gather(self._numbers(rows)).float()
+
+    def _numbers(self, chosen: object) -> Tensor:
+        """Numbers of rows (n,) int64, from such a list or from a mask. Raises IndexError for anything else."""
+        try:
+            rows = to_cpu(chosen)
+        except (TypeError, ValueError, RuntimeError):
+            rows = torch.empty(1)
+        if rows.dtype == torch.bool and rows.shape == (len(self),):
+            return rows.nonzero()[:, 0]
+        whole = rows.dtype != torch.bool and not rows.is_floating_point()
+        if rows.ndim == 1 and (whole or not len(rows)):
+            return rows.long()
+        raise IndexError(
+            f"rows of a store are chosen by whole numbers, a slice or a mask of its {len(self)} rows, not by "
+            f"{quoted(chosen)}"
+        )
 
     def _gather(self, rows: Tensor) -> Tensor:
         """(n,) int64 -> (n, d) in the dtype on disk; negative rows count from the end."""

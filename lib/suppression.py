@@ -17,7 +17,7 @@ from lib.devices import to_cpu
 from lib.disentanglement import NearestText, Part, SubsetResults, Task
 from lib.models import Encoder
 from lib.rerun import Looks, Variant
-from lib.rows import read_batches
+from lib.rows import batches_of, read_batches
 from lib.steering import Dictionary, Intervention
 
 BATCH = 64  # pictures that go through the tower together
@@ -73,9 +73,8 @@ def _same_pictures(a: Sequence, b: Sequence) -> bool:
 
 def _read(encoder: Encoder, task: Task, workers: int | None) -> list[Tensor]:
     """The pictures in batches. Raises ValueError for one that cannot be read."""
-    batches = [range(i, min(i + BATCH, len(task))) for i in range(0, len(task), BATCH)]
     found = []
-    for batch in read_batches(encoder, task.images, batches, workers):
+    for batch in read_batches(encoder, task.images, batches_of(len(task), BATCH), workers):
         if batch.unreadable:
             first = batch.unreadable[0]
             raise ValueError(f"{task.name}: picture {first['index']} cannot be read: {first['reason']}")

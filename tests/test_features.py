@@ -248,3 +248,17 @@ def test_top_images_of_given_codes(layout):
     images, values = top_images(codes, 3)
     assert images.tolist() == [[2, 1, 3], [3, 0, 1], [-1, -1, -1]]
     assert values.tolist() == [[3, 2, 2], [5, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ({"batch_size": 0}, "batch_size is a number of pictures, at least 1, not 0"),
+        ({"batch_size": -4}, "batch_size is a number of pictures, at least 1, not -4"),
+        ({"workers": -1}, "workers is a number of processes, at least 0, not -1"),
+        ({"workers": 2.5}, "workers is a number of processes, at least 0, not 2.5"),
+    ],
+)
+def test_a_number_of_pictures_or_processes_that_is_none_is_refused(encoder, sae, option, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        table_of(encoder, sae, **option)

@@ -395,6 +395,7 @@ def test_pictures_of_every_form_give_the_same_embeddings(whole, tmp_path):
     expected = encoder.embed_images(pixels)
     for given in (pictures, paths, list(map(str, paths)), arrays, list(arrays), encoder.pixels(pictures)):
         assert torch.equal(encoder.embed_images(given), expected)
+    assert torch.equal(encoder.embed_images(iter(paths)), expected)
     for one in (pictures[0], paths[0], str(paths[0]), arrays[0]):
         assert torch.allclose(encoder.embed_images(one), expected[:1], atol=1e-6)
         assert torch.equal(encoder.preprocess(one), pixels[0])

@@ -55,7 +55,7 @@ def test_rows_come_back_by_slice_number_mask_and_index(store, rows):
     assert close(store[index.numpy()], rows[index])
     assert close(store[[3, -2]], rows[[3, -2]])
     assert close(store[rows[:, 0] > 0], rows[rows[:, 0] > 0])
-    assert store[:0].shape == (0, 6)
+    assert store[:0].shape == store[[]].shape == (0, 6)
 
 
 def test_every_row_knows_its_image(store):
@@ -66,6 +66,14 @@ def test_every_row_knows_its_image(store):
 def test_a_row_beyond_the_end_is_an_error(store):
     with pytest.raises(IndexError, match="100 rows"):
         store[torch.tensor([100])]
+
+
+@pytest.mark.parametrize(
+    "chosen", [torch.ones(3, dtype=torch.bool), [True, False], 1.5, [0.2, 3.9], "a", None, [[1, 2]]]
+)
+def test_what_chooses_no_rows_is_refused_in_a_sentence(store, chosen):
+    with pytest.raises(IndexError, match="chosen by whole numbers, a slice or a mask of its 100 rows, not by "):
+        store[chosen]
 
 
 def test_an_epoch_of_batches_holds_every_row_once_and_the_next_in_another_order(rows):

@@ -65,7 +65,7 @@ def package_sae(
     spec: str | None = None,
 ) -> Path:
     """Write what `push_sae` pushes into a local folder: config.json, model.safetensors, README.md."""
-    sae, folder = (sae if isinstance(sae, SAE) else SAE.load(sae)), Path(folder)
+    sae, folder = (sae if isinstance(sae, SAE) else SAE.load(sae)), Path(folder).expanduser()
     if sae.origin is None and store is not None:
         sae = copy(sae)  # the caller's stays as it is
         sae.origin = Origin.of(store)

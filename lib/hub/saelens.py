@@ -145,7 +145,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
         "metadata": {"sae_lens_version": _WRITTEN_FOR, **origin, **metadata},
     }
     config |= {"k": sae.config.k, "rescale_acts_by_decoder_norm": False} if architecture == "topk" else {}
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     with replacing(folder / "sae_weights.safetensors") as temporary:
         save_tensors({name: tensor.detach().float() for name, tensor in tensors.items()}, temporary)
     with replacing(folder / "cfg.json") as temporary:

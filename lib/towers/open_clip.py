@@ -132,7 +132,7 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
         raise ValueError(f"open_clip has no architecture {architecture!r}; open_clip.list_models() names them all")
     tag = open_clip.get_pretrained_cfg(architecture, pretrained)  # what its weights were trained with, also for others
     pretrained = weights or pretrained
-    if not (tag and weights is None) and pretrained != "none" and not Path(pretrained).exists():
+    if not (tag and weights is None) and pretrained != "none" and not Path(pretrained).expanduser().exists():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "no tag"
         raise ValueError(f"{pretrained!r} is neither a checkpoint file nor a tag of {architecture} ({tags})")
     with torch.random.fork_rng(devices=[]), _without_word_of_random_weights():  # which are the same ones each time
@@ -175,7 +175,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load a checkpoint file. Raises ValueError that names it for a damaged one, or one of another model."""
     import open_clip
 
-    path = ordinary_file(path)
+    path = ordinary_file(path.expanduser())
     if path.suffix == ".safetensors":
         safetensors_header(path)
     with naming(path, "loaded"):
