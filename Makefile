@@ -65,8 +65,7 @@ live: $(INSTALLED)  ## serve the steering panel with a kernel behind it on http:
 
 serve: $(INSTALLED)  ## serve the built book on http://127.0.0.1:8000 (PORT=...)
 	@test -f $(call q,$(HTML))/index.html || $(BUILD_BOOK)
-	@echo $(call q,Serving on http://127.0.0.1:$(PORT) - end with Ctrl-C)
-	@$(BIN)/python -m http.server $(call q,$(PORT)) --bind 127.0.0.1 --directory $(call q,$(HTML))
+	@$(BIN)/python -m book.tools.serve --html=$(call q,$(HTML)) --port=$(call q,$(PORT))
 
 clean:  ## delete everything that was generated (the environment stays)
 	rm -rf build .snakemake

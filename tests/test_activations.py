@@ -107,7 +107,8 @@ def test_random_tokens_are_distinct_the_same_at_every_site_and_drawn_by_the_seed
 @pytest.mark.parametrize("dtype", ["float16", torch.bfloat16, "float32"])
 def test_the_store_keeps_the_precision_it_is_told(run, encoder, dtype):
     store = run(dtype=dtype)["1.resid_post"]
-    expected = direct(encoder, "1.resid_post", range(23))[:, 0].to(getattr(torch, str(dtype).removeprefix("torch."))).float()
+    stored = getattr(torch, str(dtype).removeprefix("torch."))
+    expected = direct(encoder, "1.resid_post", range(23))[:, 0].to(stored).float()
     assert torch.allclose(store[:], expected, rtol=1e-2, atol=1e-5)
     assert store[:].dtype == torch.float32
 

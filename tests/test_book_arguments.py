@@ -1,8 +1,10 @@
 """Numbers on the tools' command lines: a wrong one is named with its value, and nothing is begun."""
 
+import socket
+
 import pytest
 
-from book.tools import build, live, plan, run_notebook
+from book.tools import build, live, plan, run_notebook, serve
 
 WRONG = ["abc", "0", "-1", "", "1e400", "nan", "8000; touch x"]
 NUMBERS = [
@@ -10,6 +12,7 @@ NUMBERS = [
     (build, "--jobs"),
     (run_notebook, "--threads"),
     (live, "--port"),
+    (serve, "--port"),
 ]
 
 
@@ -39,3 +42,14 @@ def test_a_folder_that_holds_more_than_a_book_is_refused_before_anything_is_begu
     assert build.main() == 1
     assert capsys.readouterr().err.startswith(f"error: HTML={html or '.'} is ")
     assert sorted(path.name for path in (tmp_path / "build").iterdir()) == [".lock"]
+
+
+def test_a_taken_port_is_not_announced(tmp_path, monkeypatch, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr("sys.argv", ["serve", f"--html={tmp_path}", f"--port={taken.getsockname()[1]}"])
+        assert serve.main() == 2
+    said = capsys.readouterr()
+    assert "cannot be used" in said.err
+    assert not said.out

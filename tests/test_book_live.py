@@ -16,7 +16,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from book.tools.live import NOTEBOOK, check_port, live_notebook
+from book.tools.arguments import check_port
+from book.tools.live import NOTEBOOK, live_notebook
 from book.tools.live_server import IDLE, MOST_KERNELS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import socket
 
 
 def whole(text: str) -> int:
@@ -20,3 +21,13 @@ def positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return number
+
+
+def check_port(port: int) -> None:
+    """Refuse a port that cannot be served on, before anything is made or announced."""
+    try:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"port {port} cannot be used ({error}): name another one with PORT=8001.") from None

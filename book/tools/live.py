@@ -8,7 +8,6 @@ made before the page is served.
 import argparse
 import logging
 import signal
-import socket
 import sys
 from contextlib import chdir
 from pathlib import Path
@@ -20,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
 from book.tools import leash
-from book.tools.arguments import whole
+from book.tools.arguments import check_port, whole
 from book.tools.profiles import Profile
 
 NOTEBOOK = "06a_steering_panel"
@@ -61,16 +60,6 @@ def prepare(profile: Profile) -> Path:
     with chdir(served.parent):  # papermill takes braces in a path for parameters
         papermill.execute_notebook(served.name, None, cwd=".", progress_bar=True)
     return served
-
-
-def check_port(port: int) -> None:
-    """Refuse a port that cannot be served on, before anything is made or announced."""
-    try:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        raise ValueError(f"port {port} cannot be used ({error}): name another one with PORT=8001.") from None
 
 
 def main() -> int:

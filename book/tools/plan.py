@@ -228,7 +228,7 @@ def too_much(plans: list[Plan], here: Machine) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="tiny")
-    parser.add_argument("--executor", default="local")
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local")
     parser.add_argument("--cores", type=whole, default=os.cpu_count() or 1)
     parser.add_argument(
         "--tflops", type=positive, help="sustained speed of the GPU, or of a CPU core where there is none"
