@@ -13,3 +13,9 @@ def cuda():
     """Within the test there is a CUDA device, and "auto" means it."""
     with cuda_device():
         yield
+
+
+@pytest.fixture(scope="module")
+def profile_dir(tmp_path_factory):
+    """One for all: a chapter finds what those before it extracted and trained."""
+    return tmp_path_factory.mktemp("profile")
