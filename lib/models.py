@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -77,6 +76,7 @@ class Encoder(nn.Module):
         self.n_layers = 1 + max(layer for layer, _ in inner)
         self.sites = [f"{layer}.{kind}" for layer, kind in inner] + ["proj"]
         self._weights_hash, self._mlp_norms = WeightsHash(self.model, tower.beside), {}
+        self._shape_by: tuple[object, torch.Size] = (None, torch.Size())
 
     def __repr__(self) -> str:
         size = f"{self.n_layers} blocks, d_model {self.d_model}, {self.n_tokens} tokens, d_embed {self.d_embed}"
@@ -158,10 +158,12 @@ class Encoder(nn.Module):
         """One picture (PIL, a path, or an array (H, W, 3) of uint8) as the model wants it: (3, H, W) float32, CPU."""
         return self.transform(as_picture(image))
 
-    @cached_property
+    @property
     def _pixel_shape(self) -> torch.Size:
-        """(3, H, W) of every preprocessed picture."""
-        return self.preprocess(Image.new("RGB", (64, 64))).shape
+        """(3, H, W) of every preprocessed picture; asked of a transform once, also of one that was set by hand."""
+        if self._shape_by[0] is not self.transform:
+            self._shape_by = self.transform, self.preprocess(Image.new("RGB", (64, 64))).shape
+        return self._shape_by[1]
 
     def pixels(self, images: Picture | Iterable[Picture] | Tensor) -> Tensor:
         """Pictures, or one -> (B, 3, H, W) on the encoder's device; pixels already preprocessed are brought there.

@@ -351,7 +351,7 @@ def _check_weights(dictionary: Dictionary) -> None:
     if not isinstance(dictionary, nn.Module):
         return
     weights = dictionary.state_dict()
-    state = [(name, weight.data_ptr(), weight._version) for name, weight in weights.items()]
+    state = [(name, w.data_ptr(), None if w.is_inference() else w._version) for name, w in weights.items()]
     if _finite.get(dictionary) != state:
         for name, weight in weights.items():
             check_figures(weight, f"{name} of the dictionary")

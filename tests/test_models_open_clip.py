@@ -134,5 +134,7 @@ def test_patches_need_not_make_a_square(tmp_path):
 
 @pytest.mark.parametrize("spec", ["tiny", "open_clip:small-ViT-B-32/none"])
 def test_weights_that_are_loaded_next_or_asked_for_as_random_are_nothing_to_warn_of(spec, caplog):
+    before = torch.random.get_rng_state()
     load_encoder(spec, device="cpu")
     assert not caplog.records
+    assert torch.equal(torch.random.get_rng_state(), before)  # nor are anyone's random numbers others for it

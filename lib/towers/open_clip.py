@@ -195,7 +195,7 @@ def folder_tower(folder: Path, weights: str | None) -> Tower:
     text = _text_settings(config)
     if weights is None:
         check_weights(folder, config)
-    with naming(config, "made a model of"), _without_word_of_random_weights():
+    with naming(config, "made a model of"), torch.random.fork_rng([]), _without_word_of_random_weights():
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
     load_weights(model, Path(weights) if weights else _checkpoint(folder))
     return tower_of(model, lambda: _folder_tokenizer(folder, text))
