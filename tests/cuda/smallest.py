@@ -103,7 +103,7 @@ LONG = (
     "A4_choices",
     "A5_train_topk_clip",
 )
-"""What `make test-long` runs: `make test` has five minutes of processor time for CUDA, and these take more (A2: 24 s)."""
+"""What `make test-long` runs: `make test` has five minutes of processor time for CUDA; these take more."""
 
 
 def chapters(names: Iterable[str]) -> list:
