@@ -15,16 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from lib.distributed import local_gpu
+from lib.files import quoted
 
 Home = torch.device | str | Tensor | nn.Module
 """A device, or something that lies on one: a module is at home where its first parameter or buffer is."""
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU."""
+    """The device of that name; "auto" is CUDA, else MPS, else the CPU. Raises ValueError for no name of one."""
     if device == "auto":
         device = local_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"there is no device {quoted(device)}: write auto, cpu, mps, cuda or cuda:0") from None
 
 
 def home_of(where: Home) -> torch.device:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib import metrics
-from lib.devices import _measuring_device, bring, has_float64, home_of, metric, to_cpu, to_numpy
+from lib.devices import _measuring_device, bring, choose_device, has_float64, home_of, metric, to_cpu, to_numpy
 
 
 @metric(unknown=("weights",))
@@ -109,3 +109,8 @@ def test_to_cpu_and_to_numpy_leave_the_graph():
     assert not to_cpu(x).requires_grad
     assert to_numpy(x).tolist() == [2.0, 2.0]
     assert to_numpy(["a", "b"]).tolist() == ["a", "b"]
+
+
+def test_a_device_that_is_none_is_named():
+    with pytest.raises(ValueError, match="there is no device 'banana': write auto, cpu, mps, cuda or cuda:0"):
+        choose_device("banana")

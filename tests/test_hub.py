@@ -177,6 +177,11 @@ def test_weights_that_are_not_finite_are_refused(peers):
     assert "sae.safetensors holds NaN or infinity in b_dec" in sentence_of(peers / "sparsify" / "topk")
 
 
+def test_weights_of_whole_numbers_are_refused(peers):
+    with_tensors(peers / "sparsify" / "topk" / "sae.safetensors", b_dec=torch.ones(16, dtype=torch.int8))
+    assert "as quantisation leaves them, are not read: b_dec (torch.int8)" in sentence_of(peers / "sparsify" / "topk")
+
+
 def test_saelens_norm_is_in_the_threshold_whether_it_was_folded_or_not():
     """From 6.54.9 on, folding the activations' scale divides BatchTopK's threshold by it."""
     for name in ("batchtopk_norm_folded", "batchtopk_norm_not_folded"):

@@ -1,6 +1,7 @@
 """An encoder's values are the original model's, its passes end at the deepest site, and its errors say what to do."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -265,7 +266,7 @@ def test_a_layer_beyond_the_last_is_an_error(folders):
         load_encoder(folders["open_clip"], device="cpu").width("4.resid_post")
 
 
-@pytest.mark.parametrize("spec", ["", "clip", "open_clip:", "hf:", "timm:vit_base"])
+@pytest.mark.parametrize("spec", ["", "clip", "open_clip:", "hf:", "timm:vit_base", None, Path("clip")])
 def test_an_unknown_spec_is_an_error(spec):
     with pytest.raises(ValueError, match="unknown encoder"):
         load_encoder(spec)

@@ -30,7 +30,9 @@ class Weights:
 
     @classmethod
     def of(cls, threshold: Tensor | None = None, centred: bool = True, **tensors: Tensor) -> "Weights":
-        """The same from tensors of any float type."""
+        """The same from tensors of any float type. Raises ValueError for others."""
+        if whole := [f"{name} ({tensor.dtype})" for name, tensor in tensors.items() if not tensor.is_floating_point()]:
+            raise ValueError(f"Weights that are not floats, as quantisation leaves them, are not read: {whole[0]}.")
         threshold = None if threshold is None else threshold.detach().double()
         return cls(**{k: v.detach().double() for k, v in tensors.items()}, threshold=threshold, centred=centred)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lib.files import quoted
 from lib.towers.base import Tower, checked, with_clear_errors
 
 __all__ = ["Tower", "load_tower", "embedded", "with_clear_errors", "TINY_CLIP", "TINY_EYE", "TINY_LLAVA", "TINY_TOPK"]
@@ -13,11 +14,11 @@ TINY_TOPK = _TINY / "topk_clip"
 
 def load_tower(spec: str, weights: str | None = None) -> Tower:
     """The model that a spec names; see `lib.models.load_encoder` for specs and errors."""
-    family, _, name = spec.partition(":")
+    family, _, name = str(spec).partition(":")
     if spec not in ("tiny", "tiny-eye") and not (family in ("open_clip", "hf") and name):
         raise ValueError(
-            f"unknown encoder {spec!r}: write tiny, tiny-eye, open_clip:ARCH/PRETRAINED, open_clip:FOLDER, hf:NAME "
-            "or hf:FOLDER"
+            f"unknown encoder {quoted(spec)}: write tiny, tiny-eye, open_clip:ARCH/PRETRAINED, open_clip:FOLDER, "
+            "hf:NAME or hf:FOLDER"
         )
     if weights is not None and family in ("hf", "tiny-eye"):
         raise ValueError(f"weights= is for open_clip specs; give the folder of a model instead of {spec}")
