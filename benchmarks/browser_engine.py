@@ -26,10 +26,8 @@ from playwright.sync_api import Page, sync_playwright
 from torch import Tensor, nn
 
 from book.tools import chromium
-from lib.data import load_images
-from lib.llava import Llava, load_llava
-from lib.sae import SAE, SAEConfig
-from lib.widgets.llava_scripts import client_source
+from lib import SAE, Llava, SAEConfig, load_images, load_llava
+from widgets.llava_scripts import client_source
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "Describe this image."

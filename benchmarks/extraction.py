@@ -3,7 +3,7 @@
     python benchmarks/extraction.py       # a CPU: ViT-B/32; on a GPU rather:
     python benchmarks/extraction.py --encoder open_clip:ViT-L-14-336/none --images 8192 --batch 256 --workers 12
 
-1. Extraction: pictures a second of `lib.activations.extract`, all tokens to disk, against the limit, the bare forward
+1. Extraction: pictures a second of `lib.extract`, all tokens to disk, against the limit, the bare forward
    pass that ends at the last site on pixels at hand; once from pixels at hand, once from JPEGs, these also against
    what is possible where decoding and the forward pass take turns on the same cores (on a GPU: where the slower of the
    two sets the pace). Then against the
@@ -34,8 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.figures import finish_computing, json_option, write_figures
-from lib.activations import ActivationStore, extract
-from lib.models import Encoder, load_encoder
+from lib import ActivationStore, Encoder, extract, load_encoder
 
 
 class Photos:
@@ -215,7 +214,7 @@ def rows_per_second(batches, n_batches: int) -> float:
 def compare_reading(n_rows: int, d: int, batch: int) -> dict:
     from safetensors.torch import save_file
 
-    from lib.stores import map_safetensors
+    from lib.activations.store import map_safetensors
 
     with tempfile.TemporaryDirectory() as folder:
         parts = []

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from lib.menagerie import Menagerie
+from menagerie import Menagerie
 
 WANTED = 200  # pictures a second
 

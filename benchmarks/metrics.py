@@ -24,8 +24,8 @@ import torch
 from monosemanticity import pair_loop
 from torch import Tensor
 
-from lib.columns import csr
 from lib.metrics import jaccard_counts, lca_depth, monosemanticity
+from lib.metrics.columns import csr
 
 K = 16  # images of a feature
 ACTIVE = 20  # features of an image

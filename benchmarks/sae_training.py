@@ -96,8 +96,8 @@ class RandomActivations:
 
 def ours(store: RandomActivations, args: argparse.Namespace, kind: str, dtype: str, lr: float | None = None) -> Step:
     """This book's trainer, with the full recipe."""
-    from lib import training
-    from lib.sae import SAEConfig
+    from lib import SAEConfig
+    from lib.sae import training
 
     fractions = (0.0625, 0.0625, 0.125, 0.25, 0.5) if args.groups == 5 else (0.0625, 0.125, 0.25, 0.5625)
     config = SAEConfig(

@@ -21,12 +21,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lib.data import load_images
+from experiments.sweep import clamps, measure_steerability
+from experiments.vocabulary import load_vocabulary
+from lib import SAE, Encoder, SAEConfig, load_encoder, load_images
 from lib.metrics import Steerability, concept_probabilities, steerability
-from lib.models import Encoder, load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.steerability import clamps, measure_steerability
-from lib.vocabulary import load_vocabulary
 
 EXPANSION, K = 8, 16
 

@@ -27,12 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.figures import finish_computing, json_option, write_figures
-from lib.activations import extract
-from lib.data import load_images
-from lib.llava import Llava, load_llava
-from lib.sae import SAE, SAEConfig
-from lib.steering import Intervention
-from lib.training import train_sae
+from lib import SAE, Intervention, Llava, SAEConfig, extract, load_images, load_llava, train_sae
 
 QUESTION = "What is shown in this image? Use exactly one word!"
 NEW_TOKENS, TRAIN, STEPS, TIMES_MAX = 5, 150, 150, 4

@@ -20,12 +20,8 @@ from dataclasses import replace
 
 import torch
 
-from lib.activations import ActivationStore, extract
-from lib.data import load_images
-from lib.fidelity import reconstruction_at, spliced_embeddings
-from lib.models import Encoder, load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.training import train_sae
+from experiments.splicing import reconstruction_at, spliced_embeddings
+from lib import SAE, ActivationStore, Encoder, SAEConfig, extract, load_encoder, load_images, train_sae
 
 SCOPES = ("all", "cls", "spatial")
 QUIET = {"workers": 0, "progress": False}

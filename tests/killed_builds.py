@@ -25,8 +25,8 @@ EXTRACT = """
 from pathlib import Path
 import numpy as np
 import torch
-from lib.activations import extract
-from lib.models import from_module
+from lib.activations.extraction import extract
+from lib.encoders.encoder import from_module
 torch.manual_seed(0)
 layers = torch.nn.Conv2d(3, 24, 8, stride=8), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
 to_tensor = lambda image: torch.from_numpy(np.asarray(image.resize((32, 32)), np.float32) / 255).permute(2, 0, 1)
@@ -37,15 +37,15 @@ store = extract(encoder, "folder:../pictures", site, "all", out, shard_images=4,
 print(float(store[:].double().sum()))
 """
 TRAIN = """
-from lib.sae import SAEConfig
-from lib.training import train_sae
+from lib.sae.model import SAEConfig
+from lib.sae.training import train_sae
 config = SAEConfig(expansion=4, k=n, steps=60, batch_size=64, log_every=7, checkpoint_every=5)
 sae = train_sae(store, config, out=out / f"sae {n}", device="cpu", progress=False).requires_grad_(False)
 print(float(sae.W_dec.double().sum()))
 """
 TABLE = """
-from lib.features import FeatureTable
-from lib.results import write_results
+from lib.features.table import FeatureTable
+from experiments.results import write_results
 table = FeatureTable.compute(encoder, sae, "folder:../pictures", site, "all", out=out / "table", **options)
 print(write_results(profile_dir, "b", {"value": float(table.top_values.double().sum())}).read_text())
 """

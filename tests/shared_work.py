@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from lib.activations import extract
+from lib.activations.extraction import extract
 from lib.distributed import rank, world_size
-from lib.models import load_encoder
-from lib.sae import SAEConfig
-from lib.training import train_sae
+from lib.encoders.encoder import load_encoder
+from lib.sae.model import SAEConfig
+from lib.sae.training import train_sae
 from tests.small_images import Pictures
 from tests.sparse_world import sparse_world
 

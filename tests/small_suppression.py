@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from lib.disentanglement import SubsetResults
+from experiments.disentanglement.protocol import SubsetResults
 
 PEOPLE, STICKERS = "hair, not gender", "picture, not word"
 COUNT = 120  # pictures of a task

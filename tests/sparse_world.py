@@ -2,7 +2,7 @@
 
 import torch
 
-from lib.activations import ActivationStore
+from lib.activations.extraction import ActivationStore
 
 
 def sparse_world(rows: int = 6000, d: int = 32, concepts: int = 96, active: int = 4, seed: int = 0) -> ActivationStore:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import lib.activations
-from lib.activations import ActivationStore, ActivationStream, extract
+import lib.activations.extraction
+from lib.activations.extraction import ActivationStore, ActivationStream, extract
 from lib.artifacts import read_meta, save_tensors
-from lib.models import Encoder, load_encoder
+from lib.encoders.encoder import Encoder, load_encoder
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
@@ -238,8 +238,8 @@ def test_two_extractions_into_one_folder_do_the_work_once(run, encoder, monkeypa
 def killed_after(n_shards: int, folder: Path, out: Path) -> None:
     """Extract in another process and kill it, with no chance to clean up, once it has written n shards."""
     code = f"""
-from lib.activations import extract
-from lib.models import load_encoder
+from lib.activations.extraction import extract
+from lib.encoders.encoder import load_encoder
 from tests.small_images import Pictures
 encoder = load_encoder("open_clip:{folder}", device="cpu")
 extract(encoder, Pictures(broken=(9,), seconds=0.03), ["1.resid_post", "proj"], "random:3", out="{out}",
@@ -271,8 +271,8 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bits(run, folder
 def test_memory_does_not_grow_with_the_number_of_images(folder, tmp_path):
     code = """
 import resource, sys
-from lib.activations import extract
-from lib.models import load_encoder
+from lib.activations.extraction import extract
+from lib.encoders.encoder import load_encoder
 from tests.small_images import Pictures
 encoder = load_encoder("open_clip:" + sys.argv[1], device="cpu")
 peaks = []
@@ -360,7 +360,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(run, tmp
         written.append(path)
         return digest
 
-    monkeypatch.setattr("lib.shards.save_tensors", fill_up)
+    monkeypatch.setattr("lib.activations.writer.save_tensors", fill_up)
     with pytest.raises(OSError, match="No space left on the disk while writing"):
         run()
     assert len(written) == 1
@@ -483,4 +483,4 @@ def test_a_stream_of_no_images_is_an_error(encoder):
 
 
 def test_the_public_names_live_in_one_module():
-    assert lib.activations.ActivationStore is lib.ActivationStore
+    assert lib.activations.extraction.ActivationStore is lib.ActivationStore

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.results import write_results
 from lib.artifacts import claim, save_tensors
 from lib.artifacts.__main__ import main
-from lib.results import write_results
-from lib.sae import SAE, SAEConfig
-from lib.training import train_sae
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.training import train_sae
 from tests.sparse_world import sparse_world
 
 ROOT = Path(__file__).parents[1]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lib.menagerie.habitats import HABITATS, draw_habitat
-from lib.menagerie.paint import jitter, mix
-from lib.menagerie.people import HAIRS, PRESENTATIONS, SKINS, Person, draw_person
-from lib.menagerie.stickers import STICKER_WORDS, draw_sign, draw_sticker
-from lib.menagerie.taxonomy import SPECIES
+from menagerie.world.habitats import HABITATS, draw_habitat
+from menagerie.world.paint import jitter, mix
+from menagerie.world.people import HAIRS, PRESENTATIONS, SKINS, Person, draw_person
+from menagerie.world.stickers import STICKER_WORDS, draw_sign, draw_sticker
+from menagerie.world.taxonomy import SPECIES
 
 SIZE = 168  # half the size that scenes draw at: the tests need shapes, not beauty
 

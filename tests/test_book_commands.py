@@ -19,10 +19,10 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from lib.activations import ActivationStore
+from lib.activations.extraction import ActivationStore
 from lib.hub import push_sae
-from lib.sae import SAEConfig
-from lib.training import train_sae
+from lib.sae.model import SAEConfig
+from lib.sae.training import train_sae
 from tests.peers.exports import example
 from tests.small_hub import TOKEN, SmallHub, serving
 
@@ -88,9 +88,9 @@ def checkout(tmp_path_factory) -> Path:
 def cut_down(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The parameters cell, the check of what was given, and a file in the profile's folder."""
     kept = [cell for cell in notebook.cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
-    check = "from pathlib import Path\n\nfrom lib.parameters import *\n\ncheck_parameters(globals())\n"
+    check = "from pathlib import Path\n\nfrom experiments.parameters import *\n\ncheck_parameters(globals())\n"
     written = "Path(profile_dir, 'made').write_text(repr({n: globals()[n] for n in __annotations__}))"
-    imports = nbformat.v4.new_code_cell("from lib.parameters import *")
+    imports = nbformat.v4.new_code_cell("from experiments.parameters import *")
     return nbformat.v4.new_notebook(
         cells=[imports, *kept, nbformat.v4.new_code_cell(check + written)], metadata=notebook.metadata
     )

@@ -48,7 +48,7 @@ class TestEncoders:
 
     def test_operations_and_weights_are_those_of_the_real_model(self, root, monkeypatch):
         monkeypatch.chdir(root)
-        from lib.models import load_encoder
+        from lib.encoders.encoder import load_encoder
 
         encoder, expected = load_encoder("tiny", device="cpu"), encoder_size("tiny")
         with FlopCounterMode(display=False) as counter:
@@ -86,7 +86,7 @@ class TestEncoders:
 class TestPictures:
     @pytest.mark.parametrize("spec", ["menagerie:val[:100]", "menagerie:val[10:200:3]", "menagerie:val"])
     def test_the_menagerie_is_counted_and_named_as_by_its_loader(self, spec):
-        from lib.data import load_images
+        from lib.images.image_set import load_images
 
         images, found = load_images(spec), pictures(spec)
         assert (found.spec, found.count, found.known) == (images.spec, len(images), True)
@@ -207,13 +207,13 @@ class TestPlan:
 
 def make_artifacts(build) -> None:
     """What a notebook with the parameters above makes."""
-    from lib.activations import activations_folder, extract
-    from lib.data import load_images
-    from lib.judges import judge_embeddings
-    from lib.models import load_encoder
-    from lib.sae import SAEConfig
-    from lib.sae_places import sae_folder
-    from lib.training import train_sae
+    from experiments.sae_folders import sae_folder
+    from experiments.similarity import judge_embeddings
+    from lib.activations.extraction import activations_folder, extract
+    from lib.encoders.encoder import load_encoder
+    from lib.images.image_set import load_images
+    from lib.sae.model import SAEConfig
+    from lib.sae.training import train_sae
 
     encoder, sites = load_encoder("tiny", device="cpu"), ["3.resid_post", "proj"]
     for spec in ("menagerie:train[:96]", "menagerie:val[:64]"):

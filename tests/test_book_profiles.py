@@ -8,7 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from book.tools.profiles import Entry, Profile, profiles_of_book
-from lib.vocabulary import load_vocabulary
+from experiments.vocabulary import load_vocabulary
 
 
 @pytest.fixture

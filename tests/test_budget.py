@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.budget import BudgetError, price_for
+from experiments.budget import BudgetError, price_for
 
 
 def falling(price: float) -> float:

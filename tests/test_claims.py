@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from lib.claims import AGREES, DIFFERS, NOT_RUN, OURS, UNDECIDED, Claim, Measurement, load_claims, measurements
+from experiments.claims import AGREES, DIFFERS, NOT_RUN, OURS, UNDECIDED, Claim, Measurement, load_claims, measurements
 
 
 def claim(**changes) -> Claim:

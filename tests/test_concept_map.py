@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-from lib.widgets.concept_map import Place, concept_map
+from widgets.concept_map import Place, concept_map
 
 IMAGES = [Image.new("RGB", (12, 12), (20 * i, 80, 120)) for i in range(10)]
 PLACES = [
@@ -36,7 +36,7 @@ def test_pictures_are_stored_once_and_found_by_position():
 
 
 def test_more_pictures_than_fit_leave_out_the_last_ranks(monkeypatch):
-    monkeypatch.setattr("lib.widgets.concept_map.MAX_PICTURES", 2)
+    monkeypatch.setattr("widgets.concept_map.MAX_PICTURES", 2)
     assert [point["pictures"] for point in data_of(concept_map(PLACES, IMAGES).data)["points"]] == [[0], [0], [1]]
 
 

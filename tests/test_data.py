@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import ImageError, load_images
-from lib.menagerie import SPECIES, STICKER_WORDS, Menagerie
+from lib.images.image_set import ImageError, load_images
+from menagerie import SPECIES, STICKER_WORDS, Menagerie
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import load_images
-from lib.image_sources.files import FileList, readable
+from lib.images.image_files import FileList, readable
+from lib.images.image_set import load_images
 
 linux = pytest.mark.skipif(os.name != "posix", reason="these names and links are for POSIX")
 
@@ -266,7 +266,7 @@ def test_another_file_moved_to_the_place_of_one_changes_the_fingerprint(tmp_path
 
 
 def test_every_file_of_a_large_folder_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.image_sources.files.SAMPLE", 2)
+    monkeypatch.setattr("lib.images.image_files.SAMPLE", 2)
     for i in range(5):
         draw(tmp_path / f"{i}.bmp")
     before = load_images(f"folder:{tmp_path}").fingerprint

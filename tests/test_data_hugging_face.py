@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from lib.data import ImageError, load_images
+from lib.images.image_set import ImageError, load_images
 
 datasets = pytest.importorskip("datasets", reason="the optional package datasets is not installed")
 

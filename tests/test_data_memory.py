@@ -10,9 +10,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lib import SAE, FeatureTable, SAEConfig
-from lib.activations import ActivationStream, extract
-from lib.data import ImageSet, as_image_set, class_words, load_images
-from lib.models import load_encoder
+from lib.activations.extraction import ActivationStream, extract
+from lib.encoders.encoder import load_encoder
+from lib.images.image_set import ImageSet, as_image_set, class_words, load_images
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
@@ -251,7 +251,7 @@ def test_a_class_without_a_name_is_refused(name):
 def test_imagenets_classes_have_different_texts():
     from open_clip import IMAGENET_CLASSNAMES
 
-    from lib.image_sources.imagenet import TWINS
+    from lib.images.imagenet import TWINS
 
     names = [TWINS.get(k, name) for k, name in enumerate(IMAGENET_CLASSNAMES)]
     assert len(class_words(names)) == 1000

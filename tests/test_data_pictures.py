@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import ImageError
-from lib.image_sources import pictures
-from lib.image_sources.pictures import MAX_PIXELS, as_bytes, picture_suffixes, read_picture
+from lib.images import pictures
+from lib.images.image_set import ImageError
+from lib.images.pictures import MAX_PIXELS, as_bytes, picture_suffixes, read_picture
 
 ROOT = Path(__file__).parent.parent
 
@@ -272,7 +272,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatc
 
 READ_ONE = """
 import resource, sys
-from lib.image_sources.pictures import ImageError, read_picture
+from lib.images.pictures import ImageError, read_picture
 from pathlib import Path
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

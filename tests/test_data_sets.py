@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lib.data import ImageError, load_images
-from lib.image_sources import files
+from lib.images import image_files as files
+from lib.images.image_set import ImageError, load_images
 from lib.metrics.ground_truth import facts_table, known_facts
 
 

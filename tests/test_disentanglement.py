@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import SAEConfig, load_encoder
-from lib.disentanglement import NearestText, Part, Protocol, ProtocolError, Task, dealt
-from lib.disentanglement_tasks import (
+from experiments.disentanglement.baselines import balanced_probe, leace_eraser, token_rows
+from experiments.disentanglement.feature_choice import evidence, rankings
+from experiments.disentanglement.protocol import NearestText, Part, Protocol, ProtocolError, Task, dealt
+from experiments.disentanglement.suppression import Setting, numbered, settle, trials_of, worst_group
+from experiments.disentanglement.tasks import (
     Joined,
     birds_task,
     ordinary_tasks,
@@ -19,13 +21,11 @@ from lib.disentanglement_tasks import (
     reading_task,
     written_word_task,
 )
-from lib.erasure import balanced_probe, leace_eraser, token_rows
-from lib.menagerie import SPECIES, zero_shot_prompts
+from lib import SAEConfig, load_encoder
 from lib.metrics import group_accuracy
-from lib.sae import SAE
-from lib.spurious import evidence, rankings
-from lib.steering import Neurons
-from lib.suppression import Setting, numbered, settle, trials_of, worst_group
+from lib.sae.model import SAE
+from lib.steering.interventions import Neurons
+from menagerie import SPECIES, zero_shot_prompts
 from tests.test_data_sets import make_celeba, make_disentangling, make_rta100, make_waterbirds
 
 SITE, SIZES = "6.resid_post", (32, 16, 16)

@@ -9,7 +9,7 @@ import pytest
 
 from lib import distributed
 from lib.distributed import launch, my_share, on_all_ranks, on_first_rank, same_on_all_ranks
-from lib.training import _dealt
+from lib.sae.training import _dealt
 from tests.small_models import open_clip_folder
 
 ROOT = Path(__file__).parent.parent

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lib.ensembles import Bagging, Boosting, Ensemble, Residuals, train_boosting
+from lib.encoders.encoder import load_encoder
 from lib.metrics import reconstruction
-from lib.models import load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.steering import Intervention
-from lib.training import train_sae
+from lib.sae.ensembles import Bagging, Boosting, Ensemble, Residuals, train_boosting
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.training import train_sae
+from lib.steering.interventions import Intervention
 from tests.sparse_world import sparse_world
 
 D = 16

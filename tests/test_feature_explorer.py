@@ -1,4 +1,4 @@
-"""lib.widgets: what the feature explorer stores in a page, and what it answers a page that has a kernel behind it."""
+"""widgets: what the feature explorer stores in a page, and what it answers a page that has a kernel behind it."""
 
 import io
 from dataclasses import replace
@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.features import FeatureTable, top_images
-from lib.widgets import FeatureExplorer
-from lib.widgets.feature_explorer import BINS, MAP_LEVELS, NONE, PICTURES, VALUE_LEVELS
-from lib.widgets.packing import pack, quantise, sprite_sheets, unpack
+from lib.features.table import FeatureTable, top_images
+from widgets import FeatureExplorer
+from widgets.feature_explorer import BINS, MAP_LEVELS, NONE, PICTURES, VALUE_LEVELS
+from widgets.packing import pack, quantise, sprite_sheets, unpack
 
 N, F, K, GRID = 60, 24, 16, (4, 5)
 DEAD = 7

@@ -1,4 +1,4 @@
-"""lib.features: the table of what features do on a set of images, against the slow way of asking the model."""
+"""lib.features.table: the table of what features do on a set of images, against the slow way of asking the model."""
 
 import json
 
@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-import lib.features
+import lib.features.table
 from lib.artifacts import read_meta
-from lib.features import FeatureTable, top_images
-from lib.models import Encoder, load_encoder
-from lib.sae import SAE, SAEConfig
+from lib.encoders.encoder import Encoder, load_encoder
+from lib.features.table import FeatureTable, top_images
+from lib.sae.model import SAE, SAEConfig
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
@@ -96,7 +96,7 @@ def test_patch_maps_are_the_codes_of_the_patches(table, token_codes):
 
 
 def test_batches_and_parts_do_not_change_the_table(encoder, sae, table, monkeypatch):
-    monkeypatch.setattr(lib.features, "MAX_CODES", 1)
+    monkeypatch.setattr(lib.features.table, "MAX_CODES", 1)
     assert_same(table_of(encoder, sae, batch_size=7), table)
 
 

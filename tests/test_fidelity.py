@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from lib.activations import extract
-from lib.fidelity import fit_tokens, reconstruction_at, spliced_embeddings, zero_at
+from experiments.splicing import fit_tokens, reconstruction_at, spliced_embeddings, zero_at
+from lib.activations.extraction import extract
+from lib.encoders.encoder import Encoder, load_encoder
 from lib.hub import load_sae
 from lib.metrics import reconstruction
-from lib.models import Encoder, load_encoder
-from lib.sae import SAE, SAEConfig
+from lib.sae.model import SAE, SAEConfig
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
@@ -107,7 +107,7 @@ def test_an_unreadable_picture_is_named(encoder):
 def test_a_fit_counts_latents_by_picture_and_token_and_measures_both_forms(store, kind, monkeypatch):
     sae, x = dictionary(kind), store[:]
     whole = fit_tokens(sae, store)
-    monkeypatch.setattr("lib.fidelity._DENSE_CODES", 40 * T * 2)  # two pictures at a time
+    monkeypatch.setattr("experiments.splicing._DENSE_CODES", 40 * T * 2)  # two pictures at a time
     fit, codes = fit_tokens(sae, store), sae.encode(x)
     assert torch.equal(fit.l0, (codes > 0).sum(1).float().view(7, T))
     assert torch.equal(fit.active, (codes > 0).sum(0))
@@ -137,7 +137,7 @@ def test_a_released_dictionary_in_prismas_format_is_measured_and_spliced_as_ours
 
 def test_a_store_is_read_some_pictures_at_a_time(store, monkeypatch):
     """ImageNet's validation pictures at all tokens are 240 GB in float64: no more than a block is ever held."""
-    from lib import fidelity
+    from experiments import splicing as fidelity
 
     sae, read = dictionary("topk"), []
     whole = fit_tokens(sae, store)

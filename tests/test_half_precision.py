@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from lib.decoding import Choice
-from lib.models import Encoder, load_encoder
-from lib.rerun import Looks
-from lib.spurious import mistake
-from lib.steering import Intervention, Neurons
+from experiments.disentanglement.feature_choice import mistake
+from lib.encoders.encoder import Encoder, load_encoder
+from lib.steering.cached_forward import Looks
+from lib.steering.decoding import Choice
+from lib.steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 

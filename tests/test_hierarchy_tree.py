@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.features import top_images
+from lib.features.table import top_images
 from lib.metrics import parents
-from lib.widgets import HierarchyTree
-from lib.widgets.hierarchy_tree import PICTURES
-from lib.widgets.packing import NONE, unpack
+from widgets import HierarchyTree
+from widgets.hierarchy_tree import PICTURES
+from widgets.packing import NONE, unpack
 
 N, F, ENDS = 50, 12, (2, 5, 12)
 DEAD = 7

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 
-from lib.activations import ActivationStore, extract
-from lib.features import FeatureTable
+from lib.activations.extraction import ActivationStore, extract
+from lib.encoders.encoder import load_encoder
+from lib.features.table import FeatureTable
 from lib.hub import export_saelens, load_sae, package_sae
-from lib.models import load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.training import train_sae
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.training import train_sae
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

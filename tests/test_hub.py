@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.activations import ActivationStore
+from lib.activations.extraction import ActivationStore
 from lib.hub import export_saelens, load_sae
 from lib.hub.safe_files import StandIn, read_pickle
-from lib.sae import SAE
-from lib.training import train_sae
+from lib.sae.model import SAE
+from lib.sae.training import train_sae
 from tests.peers.compare import LIMIT, cases, difference
 from tests.peers.exports import EXAMPLES, example
 

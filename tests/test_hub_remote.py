@@ -6,11 +6,11 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from lib.activations import ActivationStore
+from lib.activations.extraction import ActivationStore
 from lib.hub import load_sae, package_sae, push_sae
 from lib.hub.remote import download
-from lib.sae import SAEConfig
-from lib.training import train_sae
+from lib.sae.model import SAEConfig
+from lib.sae.training import train_sae
 from tests.peers.exports import example
 from tests.small_hub import TOKEN, SmallHub, serving
 

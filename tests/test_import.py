@@ -28,8 +28,8 @@ def test_after_lib_open_clip_and_torchvision_can_be_imported():
 
 
 def test_public_names_are_those_of_their_modules():
-    from lib.activations import extract
-    from lib.models import load_encoder
+    from lib.activations.extraction import extract
+    from lib.encoders.encoder import load_encoder
 
     assert lib.load_encoder is load_encoder
     assert lib.extract is extract

@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import judges
-from lib.data import load_images
-from lib.judges import choose_judges, judge_embeddings, say_who_judges, short_name
-from lib.models import load_encoder
+from experiments import similarity as judges
+from experiments.similarity import choose_judges, judge_embeddings, say_who_judges, short_name
+from lib.encoders.encoder import load_encoder
+from lib.images.image_set import load_images
 from tests.small_models import open_clip_folder
 
 
@@ -33,7 +33,7 @@ def test_an_encoder_judges_by_its_joint_embedding_at_unit_norm(encoder, tmp_path
 def test_an_encoder_is_asked_once_for_a_set_of_images(encoder, tmp_path, monkeypatch):
     images = load_images("menagerie:val[:5]")
     first = judge_embeddings(encoder, images, tmp_path)
-    monkeypatch.setattr("lib.models.Encoder.run", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr("lib.encoders.encoder.Encoder.run", lambda *_: pytest.fail("ran again"))
     assert torch.equal(judge_embeddings(encoder, images, tmp_path), first)
 
 

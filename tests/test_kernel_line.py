@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lib.widgets.kernel_line import KernelLine
+from widgets.kernel_line import KernelLine
 
 
 class Line(KernelLine):

@@ -5,8 +5,8 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.decoding import Decoder, OwnPass
-from lib.lean_llama import LeanLlama, lean_llama
+from lib.steering.decoding import Decoder, OwnPass
+from lib.steering.lean_llama import LeanLlama, lean_llama
 
 TEXT = {
     "vocab_size": 50,
@@ -75,7 +75,7 @@ def test_hidden_states_are_those_of_transformers(settings, texts):
 def test_hidden_states_do_not_depend_on_how_many_rows_go_together(texts, monkeypatch, tokens):
     lean = lean_llama(text_model())
     whole = read(lean, *texts)
-    monkeypatch.setattr("lib.lean_llama._TOKENS_AT_ONCE", tokens)
+    monkeypatch.setattr("lib.steering.lean_llama._TOKENS_AT_ONCE", tokens)
     for found, expected in zip(read(lean, *texts), whole, strict=True):
         assert torch.allclose(found, expected, atol=1e-5)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.llava import load_llava
-from lib.sae import SAE, SAEConfig
-from lib.steering import Intervention, Neurons
+from lib.sae.model import SAE, SAEConfig
+from lib.steering.interventions import Intervention, Neurons
+from lib.steering.llava import load_llava
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_llava import FAMILIES, llava_folder
 
@@ -110,7 +110,7 @@ def test_an_edit_before_the_site_that_is_read_runs_through_the_blocks_between(ll
 
 
 def test_values_after_a_resumed_pass_are_those_of_a_whole_one(llava, pictures, sae):
-    from lib.rerun import Looks
+    from lib.steering.cached_forward import Looks
 
     pixels = llava.vision.pixels(pictures)
     variants = [(Intervention(sae, site, {5: 3.0}),) for site in (*SITES, llava.site)]
@@ -152,7 +152,7 @@ def test_answers_do_not_depend_on_the_batches_they_came_in(llava, pictures, sae,
     edits = [None, *(Intervention(sae, site, {j: 8.0}) for j in (3, 9) for site in (llava.site, "1.mlp_out"))]
     whole = llava.answers(pictures, QUESTION, edits, max_new_tokens=6)
     for rows in (1, 3, 7):
-        monkeypatch.setattr("lib.llava._MOST_ROWS", rows)
+        monkeypatch.setattr("lib.steering.llava._MOST_ROWS", rows)
         assert llava.answers(pictures, QUESTION, edits, max_new_tokens=6) == whole
 
 
@@ -265,7 +265,7 @@ def test_drawn_answers_depend_on_the_seed_and_not_on_the_batch(llava, pictures):
 
 
 def test_tokens_are_drawn_by_their_probabilities():
-    from lib.decoding import Choice
+    from lib.steering.decoding import Choice
 
     logits = torch.tensor([[1.0, 3.0, 2.0, -50.0]]).repeat(4000, 1)
     drawn = torch.tensor(Choice(0.5, range(4000))(logits, range(4000))).bincount(minlength=4) / 4000
@@ -330,7 +330,7 @@ def test_a_text_model_that_is_offloaded_answers_the_same(folder_of, llava, pictu
 
 
 def test_the_embedded_llava_loads_like_a_folder_of_the_hub(folder_of, llava, pictures, monkeypatch):
-    monkeypatch.setattr("lib.llava.TINY_LLAVA", folder_of())
+    monkeypatch.setattr("lib.steering.llava.TINY_LLAVA", folder_of())
     tiny = load_llava("tiny", device="cpu")
     assert tiny.generate(pictures, QUESTION, max_new_tokens=4) == llava.generate(pictures, QUESTION, max_new_tokens=4)
 
@@ -487,12 +487,12 @@ def test_an_unreachable_hub_is_a_connection_error(monkeypatch):
 
 
 def test_a_device_map_without_accelerate_says_so(folder_of, monkeypatch):
-    monkeypatch.setattr("lib.llava.find_spec", lambda name: None)
+    monkeypatch.setattr("lib.steering.llava.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install accelerate"):
         load_llava(f"hf:{folder_of()}", device_map="auto")
 
 
 def test_without_the_repository_the_embedded_llava_says_where_it_is(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.llava.TINY_LLAVA", tmp_path / "assets/tiny/llava")
+    monkeypatch.setattr("lib.steering.llava.TINY_LLAVA", tmp_path / "assets/tiny/llava")
     with pytest.raises(FileNotFoundError, match="clone the repository"):
         load_llava("tiny")

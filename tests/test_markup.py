@@ -12,7 +12,7 @@ from book.tools.page_policy import allowed, policy
 from book.tools.page_scripts import scripts
 from book.tools.pages import named_scripts, page_not_run, prepare_notebook
 from book.tools.sanitise import harmless_html
-from lib.markup import as_code, as_html, as_markdown, json_in_script, own_html, styled
+from experiments.markup import as_code, as_html, as_markdown, json_in_script, own_html, styled
 
 HOSTILE = [
     "<script>hostile()</script>", "</SCRIPT><script>hostile()</script>", "<img src=x onerror=hostile()>",

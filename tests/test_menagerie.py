@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from lib.menagerie import (
+from menagerie import (
     HABITATS,
     LOOK_ALIKES,
     RANKS,
@@ -22,10 +22,10 @@ from lib.menagerie import (
     Menagerie,
     zero_shot_prompts,
 )
-from lib.menagerie.captions import NOUNS, PLACES, plural
-from lib.menagerie.creatures import draw_creature
-from lib.menagerie.looks import LOOKS
-from lib.menagerie.people import HAIRS
+from menagerie.world.captions import NOUNS, PLACES, plural
+from menagerie.world.creatures import draw_creature
+from menagerie.world.looks import LOOKS
+from menagerie.world.people import HAIRS
 
 
 def facts_of(split: str, n: int) -> list[dict]:
@@ -91,7 +91,7 @@ def digest(split: str, indices: list[int]) -> dict[int, str]:
 
 def test_another_process_draws_the_same_pixels_in_any_order():
     code = (
-        "import hashlib; from lib.menagerie import Menagerie; world = Menagerie('train')\n"
+        "import hashlib; from menagerie import Menagerie; world = Menagerie('train')\n"
         "for i in (23, 5, 11, 0, 17): print(i, hashlib.sha256(world.render(i)[0].tobytes()).hexdigest())"
     )
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")

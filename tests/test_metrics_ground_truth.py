@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import f1_score, mutual_info_score, roc_auc_score
 
-from lib.data import load_images
+from lib.images.image_set import load_images
 from lib.metrics import ground_truth
 from lib.metrics.ground_truth import Facts, known_facts, oracle_embeddings
 
@@ -83,7 +83,7 @@ def test_mutual_information_equals_scikit_learn_less_its_chance_level(matrix):
 def test_blocks_do_not_change_the_result(monkeypatch):
     facts, codes = random_facts(), sparse_matrix().to_sparse_csr()
     whole = ground_truth.auc(codes, facts)
-    from lib import columns
+    from lib.metrics import columns
 
     monkeypatch.setattr(ground_truth, "sorted_columns", lambda a: columns.sorted_columns(a, entries=10))
     torch.testing.assert_close(ground_truth.auc(codes, facts), whole)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lib.metrics.steering import crossed_mean, feature_embeddings, mean_difference, name_bounds, rates, steering_score
+from lib.metrics.steering_scores import (
+    crossed_mean,
+    feature_embeddings,
+    mean_difference,
+    name_bounds,
+    rates,
+    steering_score,
+)
 
 
 def normal(*shape, seed=0):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.models import Encoder, Site, load_encoder
-from lib.towers import Tower
+from lib.encoders.encoder import Encoder, Site, load_encoder
+from lib.encoders.loading import Tower
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -339,6 +339,6 @@ def test_an_image_only_encoder_says_that_it_has_no_text_tower(folders):
 
 
 def test_without_the_repository_the_embedded_clip_says_where_it_is(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.towers.TINY_CLIP", tmp_path / "assets/tiny/clip")
+    monkeypatch.setattr("lib.encoders.loading.TINY_CLIP", tmp_path / "assets/tiny/clip")
     with pytest.raises(FileNotFoundError, match=r"clone the repository and install it with `pip install -e \.`"):
         load_encoder("tiny")

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lib.llava import load_llava
-from lib.models import load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.sae_origin import Origin
-from lib.steering import Intervention, Neurons
+from lib.encoders.encoder import load_encoder
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.origin import Origin
+from lib.steering.interventions import Intervention, Neurons
+from lib.steering.llava import load_llava
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_llava import llava_folder
 from tests.small_models import open_clip_folder

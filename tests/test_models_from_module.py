@@ -9,14 +9,14 @@ from PIL import Image
 from torch import nn
 
 from lib import from_module
-from lib.activations import extract
-from lib.data import ImageSet
-from lib.features import FeatureTable
-from lib.image_sources.memory import MemorySource
-from lib.rerun import Looks
-from lib.sae import SAE, SAEConfig
-from lib.steering import Intervention, Neurons
-from lib.towers.own_module import Layout
+from lib.activations.extraction import extract
+from lib.encoders.own_module import Layout
+from lib.features.table import FeatureTable
+from lib.images.image_set import ImageSet
+from lib.images.memory import MemorySource
+from lib.sae.model import SAE, SAEConfig
+from lib.steering.cached_forward import Looks
+from lib.steering.interventions import Intervention, Neurons
 
 
 def to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:

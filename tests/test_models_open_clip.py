@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.models import load_encoder
+from lib.encoders.encoder import load_encoder
 from tests.small_models import open_clip_folder
 from tests.small_open_clip import VISION, small_configs, small_timm
 

@@ -21,15 +21,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.activations import ActivationStore, extract
-from lib.data import load_images
-from lib.ensembles import Ensemble
-from lib.features import FeatureTable
+from lib.activations.extraction import ActivationStore, extract
+from lib.encoders.encoder import Encoder, load_encoder
+from lib.features.table import FeatureTable
 from lib.hub import load_sae
-from lib.llava import load_llava
-from lib.models import Encoder, load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.training import train_sae
+from lib.images.image_set import load_images
+from lib.sae.ensembles import Ensemble
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.training import train_sae
+from lib.steering.llava import load_llava
 from tests.mutations import damage
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_images import Pictures
@@ -170,7 +170,7 @@ def table_digest(table: FeatureTable) -> str:
 
 def an_ensemble(folder: Path, encoder: Encoder) -> Callable[[Path], Read]:
     members = [SAE(small_config(seed=seed), 12) for seed in (0, 1)]
-    from lib.ensembles import ENSEMBLES
+    from lib.sae.ensembles import ENSEMBLES
 
     ENSEMBLES["bagging"](members).save(folder)
 

@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 
-from lib.parameters import kind_of, read
+from experiments.parameters import kind_of, read
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CLOSING_SECTIONS = ("What this does not show", "Summary", "Exercises")
@@ -58,7 +58,9 @@ def test_imports_stand_in_one_cell_and_heavy_libraries_come_through_lib(notebook
 def test_tables_with_a_style_escape_their_texts(notebook):
     sources = [re.sub(r"^[%!].*", "", cell.source, flags=re.MULTILINE) for cell in code_cells(notebook)]
     own = [node for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
-    assert "style" not in {node.attr for node in own}, "a Styler escapes nothing: use lib.markup.styled or lib.tables"
+    assert "style" not in {node.attr for node in own}, (
+        "a Styler escapes nothing: use experiments.markup.styled or experiments.tables"
+    )
 
 
 def test_html_is_left_to_the_library(notebook):

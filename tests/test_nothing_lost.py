@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import lib.training
-from lib.activations import ActivationStore, extract
+import lib.sae.training
+from experiments.results import read_results, write_results
+from lib.activations.extraction import ActivationStore, extract
 from lib.artifacts import write_meta
-from lib.features import FeatureTable
-from lib.models import load_encoder
-from lib.results import read_results, write_results
-from lib.sae import SAE, SAEConfig
-from lib.training import train_sae
+from lib.encoders.encoder import load_encoder
+from lib.features.table import FeatureTable
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.training import train_sae
 from tests.made import numbers
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
@@ -105,8 +105,8 @@ def test_four_processes_in_one_folder_make_each_artifact_once(works, rounds, tmp
             work(whole)
 
         def all_of_it(root: Path, logs: Path = logs) -> None:
-            steps, advance = [], lib.training.Run.advance
-            lib.training.Run.advance = lambda run, x: steps.append(1) or advance(run, x)  # in this process only
+            steps, advance = [], lib.sae.training.Run.advance
+            lib.sae.training.Run.advance = lambda run, x: steps.append(1) or advance(run, x)  # in this process only
             for work in random.Random(os.getpid()).sample(list(works.values()), len(works)):
                 work(root)
             (logs / str(os.getpid())).write_text(str(len(steps)))

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lib.objectives import OBJECTIVES
-from lib.sae import SAE, SAEConfig
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.objectives import OBJECTIVES
 
 D, F, B, K = 24, 160, 96, 6
 KINDS = ("relu", "topk", "batchtopk", "matryoshka")

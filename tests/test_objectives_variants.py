@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-import lib.training
-from lib.activations import ActivationStore
-from lib.objectives import OBJECTIVES
-from lib.sae import SAE, SAEConfig
-from lib.training import evaluate, train_sae
+import lib.sae.training
+from lib.activations.extraction import ActivationStore
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.objectives import OBJECTIVES
+from lib.sae.training import evaluate, train_sae
 from tests.sparse_world import sparse_world
 
 D, F, B, K = 24, 96, 64, 5
@@ -185,8 +185,8 @@ def test_each_kind_finds_a_planted_dictionary(kind):
 def test_every_archetype_lies_in_the_points_hull_but_for_the_relaxation():
     store = sparse_world()
     config = replace(SHORT, kind="archetypal", archetypes=200, relaxation=0.05)
-    run = lib.training.Run(config, lib.training.Setup(store, config, "cpu"), None, None)
-    for x in lib.training.islice(lib.training.batches(store, config, 0), 20):
+    run = lib.sae.training.Run(config, lib.sae.training.Setup(store, config, "cpu"), None, None)
+    for x in lib.sae.training.islice(lib.sae.training.batches(store, config, 0), 20):
         run.advance(x)
     objective = run.objective
     assert objective.mixing.min() >= 0
@@ -199,11 +199,11 @@ def test_every_archetype_lies_in_the_points_hull_but_for_the_relaxation():
 @pytest.mark.parametrize("kind", ["topk", "gated", "archetypal"])
 def test_from_data_all_seeds_begin_alike_and_at_random_they_do_not(kind):
     store = sparse_world()
-    setup = lib.training.Setup(store, SHORT, "cpu")
+    setup = lib.sae.training.Setup(store, SHORT, "cpu")
 
     def first(init, seed):
         config = replace(SHORT, kind=kind, init=init, seed=seed, **VARIANTS.get(kind, {}))
-        return lib.training.Run(config, setup, None, None).sae
+        return lib.sae.training.Run(config, setup, None, None).sae
 
     assert torch.equal(first("data", 0).W_dec, first("data", 1).W_dec)
     assert not torch.equal(first("random", 0).W_dec, first("random", 1).W_dec)
@@ -219,7 +219,7 @@ class Killed(Exception):
 def test_a_killed_run_resumes_bit_for_bit(kind, tmp_path, monkeypatch):
     store, config = sparse_world(), replace(SHORT, kind=kind, **VARIANTS[kind])
     whole = train(store, config)
-    advance = lib.training.Run.advance
+    advance = lib.sae.training.Run.advance
 
     def dying(run, x):
         if run.step == 25:
@@ -227,7 +227,7 @@ def test_a_killed_run_resumes_bit_for_bit(kind, tmp_path, monkeypatch):
         advance(run, x)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lib.training.Run, "advance", dying)
+        patch.setattr(lib.sae.training.Run, "advance", dying)
         with pytest.raises(Killed):
             train(store, config, out=tmp_path)
     resumed = train(store, config, out=tmp_path)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lib.parameters import Count, Natural, NonNegative, Positive, Share, check_parameters, kind_of, read
+from experiments.parameters import Count, Natural, NonNegative, Positive, Share, check_parameters, kind_of, read
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib import rows
-from lib.activations import extract
-from lib.models import load_encoder
-from lib.pixels import Wire
-from lib.rows import LostWorkerError, read_batches
+from lib.activations import reader as rows
+from lib.activations.extraction import extract
+from lib.activations.reader import LostWorkerError, read_batches
+from lib.encoders.encoder import load_encoder
+from lib.images.pixels import Wire
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
@@ -128,8 +128,8 @@ def test_pixels_go_through_a_pipe_where_shared_memory_is_small(encoder, monkeypa
 
 
 SMALL = """
-from lib.activations import extract
-from lib.models import load_encoder
+from lib.activations.extraction import extract
+from lib.encoders.encoder import load_encoder
 from tests.small_images import Pictures
 import sys
 encoder = load_encoder("tiny", device="cpu")

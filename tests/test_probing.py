@@ -8,9 +8,8 @@ from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
-from lib import SAE, SAEConfig, extract, load_encoder, load_images, probing
-from lib.metrics.ground_truth import Facts, facts_table, known_facts
-from lib.probing import (
+from experiments import probing
+from experiments.probing import (
     Split,
     binarised,
     enough,
@@ -26,7 +25,9 @@ from lib.probing import (
     scaled,
     varied_facts,
 )
-from lib.stores import ActivationStore
+from lib import SAE, SAEConfig, extract, load_encoder, load_images
+from lib.activations.store import ActivationStore
+from lib.metrics.ground_truth import Facts, facts_table, known_facts
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.data import load_images
-from lib.models import load_encoder
-from lib.questions import CLIP_SCALE, class_question
+from experiments.questions import CLIP_SCALE, class_question
+from lib.encoders.encoder import load_encoder
+from lib.images.image_set import load_images
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 

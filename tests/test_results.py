@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments.results import read_results, write_results
 from lib.metrics import Interval
-from lib.results import read_results, write_results
 
 
 def written(tmp_path, results):

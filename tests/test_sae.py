@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.sae import SAE, SAEConfig
+from lib.sae.model import SAE, SAEConfig
 
 D, F = 16, 64
 KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "signed_topk", "gated", "vsae", "archetypal")

@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-import lib.sae_origin
+import lib.sae.origin
 from lib import __version__
-from lib.activations import ActivationStream, extract
-from lib.ensembles import Bagging, Residuals
-from lib.features import FeatureTable
+from lib.activations.extraction import ActivationStream, extract
+from lib.encoders.encoder import load_encoder
+from lib.features.table import FeatureTable
 from lib.hub import export_saelens, load_sae, package_sae
-from lib.llava import load_llava
-from lib.models import load_encoder
-from lib.sae import SAE, SAEConfig
-from lib.sae_origin import Origin, check_origin
-from lib.training import train_sae
+from lib.sae.ensembles import Bagging, Residuals
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.origin import Origin, check_origin
+from lib.sae.training import train_sae
+from lib.steering.llava import load_llava
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
@@ -42,7 +42,7 @@ def sae(store):
 
 @pytest.fixture(autouse=True)
 def nothing_warned_yet(monkeypatch):
-    monkeypatch.setattr(lib.sae_origin, "_warned", set())
+    monkeypatch.setattr(lib.sae.origin, "_warned", set())
 
 
 def test_training_fills_in_what_the_store_or_stream_knows(sae, store, encoder):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lib.sae import SAEConfig
-from lib.sae_config import OWN_FIELDS
-from lib.sae_places import sae_folder
+from experiments.sae_folders import sae_folder
+from lib.sae.config import OWN_FIELDS
+from lib.sae.model import SAEConfig
 
 OTHER = {
     "kind": "matryoshka", "expansion": 4, "width": 512, "k": 7, "group_fractions": (0.5, 0.5), "l1": 0.1, "steps": 5,

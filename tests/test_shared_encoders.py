@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib.models import Encoder, load_encoder
-from lib.rerun import Looks
-from lib.steering import Intervention, Neurons
+from lib.encoders.encoder import Encoder, load_encoder
+from lib.steering.cached_forward import Looks
+from lib.steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 

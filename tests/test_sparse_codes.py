@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import lib.sparse_codes
-from lib.activations import ActivationStore
-from lib.sae import SAEConfig
-from lib.sparse_codes import (
+import lib.sae.selection
+from lib.activations.extraction import ActivationStore
+from lib.sae.model import SAEConfig
+from lib.sae.selection import (
     BatchTopK,
     Codes,
     Encoder,
@@ -16,7 +16,7 @@ from lib.sparse_codes import (
     order_by_feature,
     weighted_sums,
 )
-from lib.training import Run, Setup
+from lib.sae.training import Run, Setup
 
 D, F, B, K = 24, 200, 64, 6
 
@@ -143,7 +143,7 @@ def test_screening_is_exact_also_where_the_machine_cuts_off_instead_of_rounding(
     weight, bias = torch.randn(300, 96, generator=generator), 0.1 * torch.randn(300, generator=generator)
     x = torch.randn(20, 96, generator=generator)
     pre = Encoder(weight, bias).dense(x)
-    monkeypatch.setattr(lib.sparse_codes.torch, "mm", cut_off_sum)
+    monkeypatch.setattr(lib.sae.selection.torch, "mm", cut_off_sum)
     for level in pre.flatten()[:: 6000 // 40].tolist():  # each just above a value that is there
         level *= 1 - 1e-5 if level > 0 else 1 + 1e-5
         flat, _ = Encoder(weight, bias, torch.bfloat16).above(x, level)
@@ -196,8 +196,8 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("kind", ["batchtopk", "topk"])
 def test_a_step_of_a_wide_sae_seldom_waits_for_a_gpu(kind, monkeypatch):
     """F = 65,536 with the chunks of a GPU: one product, and few numbers that the CPU must know."""
-    monkeypatch.setitem(lib.sparse_codes.MAX_ELEMENTS, "cpu", lib.sparse_codes.MAX_ELEMENTS["cuda"])
-    monkeypatch.setattr(lib.sparse_codes, "flat_indices", lambda hits: hits.view(-1).nonzero().squeeze(1))
+    monkeypatch.setitem(lib.sae.selection.MAX_ELEMENTS, "cpu", lib.sae.selection.MAX_ELEMENTS["cuda"])
+    monkeypatch.setattr(lib.sae.selection, "flat_indices", lambda hits: hits.view(-1).nonzero().squeeze(1))
     config = SAEConfig(kind=kind, width=65_536, k=4, batch_size=256, normalize=False, encoder_dtype="float32")
     store = ActivationStore.from_tensor(torch.randn(512, 8, generator=torch.Generator().manual_seed(0)))
     run = Run(config, Setup(store, config, "cpu"), None, None)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from experiments.sweep import clamps, measure_steerability
+from experiments.vocabulary import load_vocabulary
 from lib import metrics
-from lib.data import load_images
+from lib.encoders.encoder import load_encoder
+from lib.images.image_set import load_images
 from lib.metrics import Steerability
-from lib.models import load_encoder
-from lib.steerability import clamps, measure_steerability
-from lib.steering import Directions, Neurons
-from lib.vocabulary import load_vocabulary
+from lib.steering.interventions import Directions, Neurons
 
 SITES = ("2.mlp_out", "5.attn_out", "6.resid_post", "7.resid_post", "proj")
 
@@ -42,7 +42,7 @@ def one_by_one(encoder, pixels, pushes, words) -> Steerability:
 
 @pytest.mark.parametrize("together", [1 << 24, 1])
 def test_many_pushes_score_as_one_by_one(encoder, pixels, words, together, monkeypatch):
-    monkeypatch.setattr("lib.steerability._PROBABILITIES", together)
+    monkeypatch.setattr("experiments.sweep._PROBABILITIES", together)
     pushes = [
         push
         for site in SITES

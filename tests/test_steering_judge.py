@@ -3,10 +3,7 @@
 import pandas as pd
 import pytest
 
-from lib.data import load_images
-from lib.menagerie import SPECIES, Menagerie
-from lib.menagerie.captions import plural
-from lib.steering_judge import (
+from experiments.answer_judge import (
     LOOSE_FORMS,
     Concept,
     class_judge,
@@ -17,7 +14,10 @@ from lib.steering_judge import (
     truth_of,
     truths_of,
 )
-from lib.tiny_llava.lessons import FORMS, LESSONS, OPEN
+from lib.images.image_set import load_images
+from menagerie import SPECIES, Menagerie
+from menagerie.llava.lessons import FORMS, LESSONS, OPEN
+from menagerie.world.captions import plural
 
 JUDGE = menagerie_judge()
 SCENES = 300

@@ -1,4 +1,4 @@
-"""lib.widgets.SteeringPanel: what the page holds of it, and how it answers a page that has a kernel behind it."""
+"""widgets.SteeringPanel: what the page holds of it, and how it answers a page that has a kernel behind it."""
 
 import io
 import threading
@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.steering import Intervention
-from lib.widgets import SteeringPanel
-from lib.widgets.packing import unpack
-from lib.widgets.steering_kernel import MOST_LETTERS, MOST_RUNS, MOST_SIDE, MOST_TOKENS, Answering
-from lib.widgets.steering_panel import steering_features, strength, write_page_files
+from lib.steering.interventions import Intervention
 from tests.small_steering import GRID, PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
+from widgets import SteeringPanel
+from widgets.packing import unpack
+from widgets.steering_kernel import MOST_LETTERS, MOST_RUNS, MOST_SIDE, MOST_TOKENS, Answering
+from widgets.steering_panel import steering_features, strength, write_page_files
 
 ALPHAS = [-1, 0, 2]
 CLAMP = {"features": [[1, 6.0]], "mode": "clamp", "tokens": "all", "keep_error": True}

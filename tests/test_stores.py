@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib import stores
+from lib.activations import store as stores
+from lib.activations.store import ActivationStore, activations_folder, endless_shuffle, map_safetensors, shuffled
 from lib.artifacts import write_meta
-from lib.stores import ActivationStore, activations_folder, endless_shuffle, map_safetensors, shuffled
 
 
 @pytest.fixture

@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib import SAEConfig, load_encoder
-from lib.disentanglement import Part, Protocol
-from lib.disentanglement_tasks import birds_task, ordinary_tasks
-from lib.erasure import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
-from lib.sae import SAE
-from lib.spurious import (
+from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
+from experiments.disentanglement.feature_choice import (
     by_attribution,
     by_difference,
     by_steerability,
@@ -21,8 +17,8 @@ from lib.spurious import (
     ranked,
     rankings,
 )
-from lib.steering import Neurons
-from lib.suppression import (
+from experiments.disentanglement.protocol import Part, Protocol
+from experiments.disentanglement.suppression import (
     NOTHING,
     Outcome,
     Setting,
@@ -35,6 +31,10 @@ from lib.suppression import (
     trials_of,
     worst_group,
 )
+from experiments.disentanglement.tasks import birds_task, ordinary_tasks
+from lib import SAEConfig, load_encoder
+from lib.sae.model import SAE
+from lib.steering.interventions import Neurons
 
 SITE = "6.resid_post"
 
@@ -216,7 +216,7 @@ class TestValidation:
                     for s in some
                 ]  # fmt: skip
 
-            monkeypatch.setattr("lib.suppression.outcomes", made_up)
+            monkeypatch.setattr("experiments.disentanglement.suppression.outcomes", made_up)
             some = numbered("rule", SITE, Neurons(8), range(8), (1, 4))
             trials = SimpleNamespace(group=torch.zeros(100, dtype=torch.long))
             found, _ = settle(Part("validation", None), some, trials, {"species": None}, most_lost, strengths)

@@ -1,4 +1,4 @@
-"""lib.widgets.SuppressionPanel: what the page holds of every subset, and how a kernel behind it answers."""
+"""widgets.SuppressionPanel: what the page holds of every subset, and how a kernel behind it answers."""
 
 import base64
 import itertools
@@ -10,10 +10,10 @@ import threading
 import numpy as np
 import pytest
 
-from lib.disentanglement import SubsetResults, with_telling_examples
-from lib.widgets import SuppressionPanel
-from lib.widgets.suppression_panel import Suppressing
+from experiments.disentanglement.protocol import SubsetResults, with_telling_examples
 from tests.small_suppression import COUNT, PEOPLE, outcome, outcomes, pictures
+from widgets import SuppressionPanel
+from widgets.suppression_panel import Suppressing
 
 
 def panel(results=None, **options) -> SuppressionPanel:

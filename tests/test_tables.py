@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from IPython.display import Markdown
 
-from lib.tables import number, written
+from experiments.tables import number, written
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf])

@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from lib.widgets.taxonomy_tree import Leaf, taxonomy_tree
+from widgets.taxonomy_tree import Leaf, taxonomy_tree
 
 RANKS = ("class", "family", "species")
 

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.menagerie import HABITATS, SPECIES, Menagerie
-from lib.models import load_encoder
-from lib.tiny_clip.architecture import build_clip, learn_vocabulary, load_tokenizer, save_clip, write_vocabulary
-from lib.tiny_clip.card import write_card
-from lib.tiny_clip.exam import exam
-from lib.tiny_clip.pool import GRID, LETTERS, PERSON, STICKER, PicturePool, encode_facts, patch_content, patch_letters
-from lib.tiny_clip.run import shifted
-from lib.tiny_clip.training import TinyClipTrainer, TrainingPlan, contrastive_loss, named_species, run_blocks
+from lib.encoders.encoder import load_encoder
+from menagerie import HABITATS, SPECIES, Menagerie
+from menagerie.clip.architecture import build_clip, learn_vocabulary, load_tokenizer, save_clip, write_vocabulary
+from menagerie.clip.card import write_card
+from menagerie.clip.exam import exam
+from menagerie.clip.pool import GRID, LETTERS, PERSON, STICKER, PicturePool, encode_facts, patch_content, patch_letters
+from menagerie.clip.run import shifted
+from menagerie.clip.training import TinyClipTrainer, TrainingPlan, contrastive_loss, named_species, run_blocks
 from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 

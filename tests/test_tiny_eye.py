@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib.menagerie import Menagerie
-from lib.models import load_encoder
-from lib.tiny_clip.pool import PicturePool
-from lib.tiny_eye.architecture import build_eye, save_eye, to_pixels
-from lib.tiny_eye.card import write_card
-from lib.tiny_eye.exam import exam, neighbours_vote
-from lib.tiny_eye.training import EyePlan, TinyEyeTrainer
+from lib.encoders.encoder import load_encoder
+from menagerie import Menagerie
+from menagerie.clip.pool import PicturePool
+from menagerie.eye.architecture import build_eye, save_eye, to_pixels
+from menagerie.eye.card import write_card
+from menagerie.eye.exam import exam, neighbours_vote
+from menagerie.eye.training import EyePlan, TinyEyeTrainer
 from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 

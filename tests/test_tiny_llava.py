@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from lib.menagerie import Menagerie
-from lib.models import load_encoder
-from lib.tiny_clip.architecture import to_pixels
-from lib.tiny_clip.pool import PicturePool
-from lib.tiny_llava import training
-from lib.tiny_llava.architecture import build_llava, clip_vision_state, learn_tokenizer, save_llava
-from lib.tiny_llava.card import BARS, write_card
-from lib.tiny_llava.exam import draw, mentions_all, names_subject
-from lib.tiny_llava.lessons import FORMS, LESSONS, ONE_WORD, OPEN, describe, lessons, subject
-from lib.tiny_llava.training import LlavaPlan, TinyLlavaTrainer, packed_states, plain_pictures
+from lib.encoders.encoder import load_encoder
+from menagerie import Menagerie
+from menagerie.clip.architecture import to_pixels
+from menagerie.clip.pool import PicturePool
+from menagerie.llava import training
+from menagerie.llava.architecture import build_llava, clip_vision_state, learn_tokenizer, save_llava
+from menagerie.llava.card import BARS, write_card
+from menagerie.llava.exam import draw, mentions_all, names_subject
+from menagerie.llava.lessons import FORMS, LESSONS, ONE_WORD, OPEN, describe, lessons, subject
+from menagerie.llava.training import LlavaPlan, TinyLlavaTrainer, packed_states, plain_pictures
 from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 
 
@@ -183,7 +183,7 @@ def test_the_card_is_written_from_the_files_beside_it(shipped, tmp_path):
 
 
 def test_the_shipped_weights_meet_the_projects_bars_and_do_what_their_card_says(shipped):
-    from lib.llava import load_llava
+    from lib.steering.llava import load_llava
 
     card = json.loads((shipped / "exam.json").read_text())["exam"]
     assert min(card[name] for name in BARS) >= 85

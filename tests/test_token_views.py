@@ -5,8 +5,8 @@ from itertools import islice
 import pytest
 import torch
 
-from lib.activations import ActivationStore, extract
-from lib.models import Encoder, load_encoder
+from lib.activations.extraction import ActivationStore, extract
+from lib.encoders.encoder import Encoder, load_encoder
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.menagerie import Menagerie
-from lib.models import load_encoder
-from lib.tiny_clip.exam import predict, zero_shot_classes
-from lib.tiny_clip.pool import PicturePool
-from lib.tiny_clip.topk_card import write_card
-from lib.tiny_clip.topk_mlp import (
+from lib.encoders.encoder import load_encoder
+from menagerie import Menagerie
+from menagerie.clip.exam import predict, zero_shot_classes
+from menagerie.clip.pool import PicturePool
+from menagerie.topk_clip.card import write_card
+from menagerie.topk_clip.topk_mlp import (
     TopKGELU,
     TopKPlan,
     TopKTrainer,

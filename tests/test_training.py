@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import lib.artifacts
-import lib.training
-from lib.activations import ActivationStore
+import lib.sae.training
+from lib.activations.extraction import ActivationStore
 from lib.artifacts import load_tensors
-from lib.objectives import OBJECTIVES, normalize_rows_, remove_parallel_
-from lib.sae import KINDS as SAE_KINDS
-from lib.sae import SAE, SAEConfig
-from lib.training import evaluate, train_sae
-from lib.training_data import batches, geometric_median
-from lib.training_log import read_metrics
+from lib.sae.model import KINDS as SAE_KINDS
+from lib.sae.model import SAE, SAEConfig
+from lib.sae.objectives import OBJECTIVES, normalize_rows_, remove_parallel_
+from lib.sae.training import evaluate, train_sae
+from lib.sae.training_data import batches, geometric_median
+from lib.sae.training_log import read_metrics
 from tests.sparse_world import sparse_world
 
 KINDS = ("relu", "topk", "batchtopk", "matryoshka")
@@ -59,14 +59,14 @@ class Killed(Exception):
 
 
 def kill_at(monkeypatch, step):
-    advance = lib.training.Run.advance
+    advance = lib.sae.training.Run.advance
 
     def dying(run, x):
         if run.step == step:
             raise Killed
         advance(run, x)
 
-    monkeypatch.setattr(lib.training.Run, "advance", dying)
+    monkeypatch.setattr(lib.sae.training.Run, "advance", dying)
 
 
 @pytest.mark.parametrize("encoder_dtype", ["float32", "bfloat16"])
@@ -194,12 +194,12 @@ def test_the_sae_of_another_spec_stays_until_the_new_one_is_complete(store, tmp_
 
 @pytest.mark.parametrize("module", ["stores", "sparse_codes", "training", "objectives/base", "sae_config"])
 def test_the_spec_covers_the_code_that_trains_and_that_orders_the_batches(module, store, tmp_path, monkeypatch):
-    before = lib.training._spec(store, SHORT)
+    before = lib.sae.training._spec(store, SHORT)
     monkeypatch.setattr(lib.artifacts, "_LIB", Path(shutil.copytree(lib.artifacts._LIB, tmp_path / "lib")))
-    assert lib.training._spec(store, SHORT) == before
+    assert lib.sae.training._spec(store, SHORT) == before
     source = tmp_path / "lib" / f"{module}.py"
     source.write_text(source.read_text() + "\nANOTHER = 1\n")
-    assert lib.training._spec(store, SHORT)["code"] != before["code"]
+    assert lib.sae.training._spec(store, SHORT)["code"] != before["code"]
 
 
 def test_an_sae_that_was_kept_is_not_trained_again(store, tmp_path, monkeypatch):
@@ -219,8 +219,8 @@ def test_a_training_that_ends_in_nan_is_refused_and_is_no_artifact(store, folder
         run.sae.b_enc.data[0] = torch.nan
         run.step += 1
 
-    monkeypatch.setattr(lib.training.Run, "advance", broken)
-    monkeypatch.setattr(lib.training.Run, "write_metrics", lambda *_: None)
+    monkeypatch.setattr(lib.sae.training.Run, "advance", broken)
+    monkeypatch.setattr(lib.sae.training.Run, "write_metrics", lambda *_: None)
     with pytest.raises(ValueError, match=r"after 30 steps \(learning rate .*\) holds NaN or infinity in b_enc"):
         train(store, out=folder and tmp_path / folder)
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -282,8 +282,8 @@ def test_a_damaged_log_costs_the_history_and_not_the_sae(store, tmp_path):
 
 
 def test_two_trainings_into_one_folder_train_once(store, tmp_path, monkeypatch):
-    steps, advance = [], lib.training.Run.advance
-    monkeypatch.setattr(lib.training.Run, "advance", lambda run, x: steps.append(1) or advance(run, x))
+    steps, advance = [], lib.sae.training.Run.advance
+    monkeypatch.setattr(lib.sae.training.Run, "advance", lambda run, x: steps.append(1) or advance(run, x))
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(lambda _: train(store, out=tmp_path / "sae"), range(2))
     assert_same(first, second)
@@ -304,9 +304,9 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(store, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         if what == "write":
-            patch.setattr("lib.training_log.json", SimpleNamespace(dumps=full))
+            patch.setattr("lib.sae.training_log.json", SimpleNamespace(dumps=full))
         else:
-            patch.setattr("lib.checkpoints.save_tensors", full)
+            patch.setattr("lib.sae.checkpoints.save_tensors", full)
         with pytest.raises(
             OSError, match=r"No space left on the disk while writing .*(state.safetensors|metrics.jsonl)"
         ):
@@ -328,10 +328,10 @@ def test_metrics_are_logged_every_few_steps_with_validation_figures(store, tmp_p
 def test_dead_latents_revive_by_the_auxiliary_loss(store):
     def dead_after_training(aux_alpha):
         config = replace(SHORT, width=256, steps=250, batch_size=256, dead_after=2000, aux_alpha=aux_alpha, lr=0.003)
-        run = lib.training.Run(config, lib.training.Setup(store, config, "cpu"), None, None)
+        run = lib.sae.training.Run(config, lib.sae.training.Setup(store, config, "cpu"), None, None)
         with torch.no_grad():
             run.sae.b_enc[:100] = -0.3  # out of reach of most inputs
-        for x in lib.training.islice(batches(store, config, 0), config.steps):
+        for x in lib.sae.training.islice(batches(store, config, 0), config.steps):
             run.advance(x)
         return int((run.objective.since_fired[:100] >= config.patience).sum())
 
@@ -351,11 +351,11 @@ def test_evaluation_is_centred_and_counts_active_latents(store):
 
 
 def test_the_learning_rate_follows_paper_or_code_warms_up_and_decays(store):
-    setup = lib.training.Setup(store, SHORT, "cpu")
+    setup = lib.sae.training.Setup(store, SHORT, "cpu")
 
     def rates(**fields):
         config = replace(SHORT, steps=100, **fields)
-        run = lib.training.Run(config, setup, None, None)
+        run = lib.sae.training.Run(config, setup, None, None)
         return [run.lr_at(step) for step in range(100)]
 
     assert max(rates(lr_rule="paper")) == pytest.approx(16 / (125 * 64**0.5))
@@ -369,7 +369,7 @@ def test_replayed_data_repeats_the_first_epochs_batches_and_reshuffled_data_does
     def first_two_epochs(order):
         per_epoch = len(store) // 1000
         drawn = list(
-            lib.training.islice(batches(store, replace(SHORT, batch_size=1000, data_order=order), 0), 2 * per_epoch)
+            lib.sae.training.islice(batches(store, replace(SHORT, batch_size=1000, data_order=order), 0), 2 * per_epoch)
         )
         return torch.cat(drawn[:per_epoch]), torch.cat(drawn[per_epoch:])
 

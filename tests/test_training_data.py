@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lib.activations import ActivationStore, ActivationStream, extract
+from lib.activations.extraction import ActivationStore, ActivationStream, extract
+from lib.activations.store import ActivationStore as Store
 from lib.artifacts import read_meta
-from lib.models import load_encoder
-from lib.sae import SAEConfig
-from lib.stores import ActivationStore as Store
-from lib.training import train_sae
-from lib.training_data import Setup, as_activations, batches
+from lib.encoders.encoder import load_encoder
+from lib.sae.model import SAEConfig
+from lib.sae.training import train_sae
+from lib.sae.training_data import Setup, as_activations, batches
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

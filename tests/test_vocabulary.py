@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib.data import load_images
-from lib.vocabulary import load_vocabulary, word_facts
+from experiments.vocabulary import load_vocabulary, word_facts
+from lib.images.image_set import load_images
 
 
 def test_the_menageries_words_are_what_its_captions_name():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lib.menagerie import Menagerie
+from menagerie import Menagerie
 
 COLUMNS, ROWS, TILE, GAP = 12, 3, 112, 6
 CANDIDATES = 600

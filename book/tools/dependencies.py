@@ -13,10 +13,10 @@ from pathlib import Path
 
 PACKAGE = "lib"
 ASSETS = {
-    "lib.towers": ("assets/tiny/clip", "assets/tiny/eye"),
-    "lib.tiny_clip.topk_mlp": ("assets/tiny/topk_clip",),
-    "lib.llava": ("assets/tiny/llava",),
-    "lib.claims": ("book/claims.yaml",),
+    "lib.encoders.loading": ("assets/tiny/clip", "assets/tiny/eye"),
+    "menagerie.topk_clip.topk_mlp": ("assets/tiny/topk_clip",),
+    "lib.steering.llava": ("assets/tiny/llava",),
+    "experiments.claims": ("book/claims.yaml",),
 }
 """Files and folders of data that a module reads and that do not lie beside it."""
 

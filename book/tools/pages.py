@@ -8,7 +8,7 @@ from nbformat.v4 import new_markdown_cell
 
 from book.tools.page_scripts import scripts
 from book.tools.sanitise import harmless_html, harmless_markdown
-from lib.markup import OWN, as_code, as_html, as_markdown
+from experiments.markup import OWN, as_code, as_html, as_markdown
 
 PLOTLY = "application/vnd.plotly.v1+json"
 PLOTLY_SCRIPT = '<script src="../_static/vendor/plotly.min.js"></script>\n'
@@ -43,7 +43,7 @@ def is_plot(output: nbformat.NotebookNode) -> bool:
 
 
 def is_own(output: nbformat.NotebookNode) -> bool:
-    """Whether this project wrote the output's HTML (lib.markup.own_html)."""
+    """Whether this project wrote the output's HTML (experiments.markup.own_html)."""
     return OWN.items() <= output.get("metadata", {}).get("text/html", output.get("metadata", {})).items()
 
 

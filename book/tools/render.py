@@ -29,7 +29,7 @@ from book.tools.profiles import Profile, profiles_of_book
 from book.tools.site import check_target, publish, stamp_of
 from book.tools.status import status_page
 
-MODEL = Path("assets/tiny/llava")  # which pages run in the reader's browser: lib/widgets/llava_engine.js
+MODEL = Path("assets/tiny/llava")  # which pages run in the reader's browser: widgets/llava_engine.js
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from book.tools.parameters_cell import Declared, declared_parameters
 from book.tools.run_notebook import Job, reported
-from lib.parameters import kind_of, read
+from experiments.parameters import kind_of, read
 
 ROOT = Path(__file__).resolve().parents[2]
 

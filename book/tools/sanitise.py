@@ -3,7 +3,7 @@
 import re
 from html.parser import HTMLParser
 
-from lib.markup import as_html
+from experiments.markup import as_html
 
 TAGS = frozenset({
     "a", "b", "br", "caption", "code", "dd", "div", "dl", "dt", "em", "figcaption", "figure", "h1", "h2", "h3", "h4",

@@ -132,7 +132,7 @@ def _hub_size(config: dict) -> VisionTransformer:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A set of pictures: `spec` as `lib.data` writes it, their number, and whether that is `known` or assumed."""
+    """A set of pictures: `spec` as `lib.images.image_set` writes it, their number, and whether that is `known` or assumed."""
 
     base: str
     spec: str
@@ -142,7 +142,7 @@ class Pictures:
 
 def pictures(spec: str) -> Pictures:
     """What a spec names. A set of photographs is not opened for it; the Menagerie and folders are counted."""
-    from lib.data import Named
+    from lib.images.image_set import Named
 
     named = Named.read(spec)
     total = DATA_SETS[named.base][0] if named.base in DATA_SETS else _counted(named.base)
@@ -151,7 +151,7 @@ def pictures(spec: str) -> Pictures:
 
 
 def _counted(base: str) -> int | None:
-    from lib.data import load_images
+    from lib.images.image_set import load_images
 
     if not base.startswith(("menagerie:", "folder:")):
         return None

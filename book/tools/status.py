@@ -4,7 +4,7 @@ import ast
 import datetime
 
 from book.tools.profiles import Profile
-from lib.markup import as_code, as_markdown
+from experiments.markup import as_code, as_markdown
 
 
 def status_page(profiles: list[Profile], executed: dict[str, dict]) -> str:

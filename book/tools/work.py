@@ -14,10 +14,10 @@ from book.tools.profiles import Profile
 from book.tools.sizes import DATA_SETS, Pictures, VisionTransformer, encoder_size, pictures
 from book.tools.status import literal
 from book.tools.work_steering import answers_flops, passes_flops
+from experiments.sae_folders import sae_folder
+from lib.activations.store import activations_folder
 from lib.artifacts import folder_name, read_meta
-from lib.sae import SAEConfig
-from lib.sae_places import sae_folder
-from lib.stores import activations_folder
+from lib.sae.model import SAEConfig
 
 LLAVA_EYES = {"tiny": "tiny"}  # the encoder that a LLaVA looks through
 ANY_LLAVA_EYE = "hf:openai/clip-vit-large-patch14-336"
@@ -139,7 +139,7 @@ class Planner:
         )
 
     def _judgement(self, judge: str, shelf: Pictures) -> Work:
-        """A judge's embeddings of the evaluation pictures, kept apart and in float32 (lib/judges.py)."""
+        """A judge's embeddings of the evaluation pictures, kept apart and in float32 (experiments/similarity.py)."""
         work = self._extraction(judge, self._encoder(judge), shelf, ["proj"], "mean")
         root = self.root / "judges" / folder_name(judge)
         folder = activations_folder(root, shelf.spec, "proj") / "proj"

@@ -1,7 +1,7 @@
 """What steering costs in a profile: the passes of interventions, and the answers of a LLaVA.
 
 Counted by the sizes of the chapters' loops, to a factor of about two: passes begin at the steered block, for what lies
-before is computed once (lib/rerun.py).
+before is computed once (lib/steering/cached_forward.py).
 """
 
 from book.tools.sizes import VisionTransformer

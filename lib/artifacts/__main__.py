@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.results import read_results
 from lib.artifacts.digests import check_file, check_files
 from lib.artifacts.places import maker_of
 from lib.artifacts.writing import sound_meta
-from lib.results import read_results
 
 _ASIDE = re.compile(r"(?P<name>.+)\.(?P<mark>[0-9a-f]{16}|damaged)(-\d+)?")
 

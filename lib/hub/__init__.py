@@ -1,7 +1,7 @@
 """Dictionaries to and from elsewhere: the Hugging Face hub and the files of other libraries.
 
 `formats` says which library wrote a checkpoint and reads it; one module beside it for each library. `safe_files` opens
-files without running anything that is in them, `assembly` brings every library's conventions to those of `lib.sae.SAE`,
+files without running anything that is in them, `assembly` brings every library's conventions to those of `lib.SAE`,
 `remote` talks to the hub, `card` writes what a pushed dictionary says about itself.
 """
 

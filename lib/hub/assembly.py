@@ -1,4 +1,4 @@
-"""Bringing other libraries' conventions to those of `lib.sae.SAE`: codes = act((x - b_dec) W_enc + b_enc).
+"""Bringing other libraries' conventions to those of `lib.SAE`: codes = act((x - b_dec) W_enc + b_enc).
 
 Whatever is folded is folded in float64, so that codes and reconstructions stay those of the library.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.hub.safe_files import names
-from lib.sae import SAE, SAEConfig
+from lib.sae.model import SAE, SAEConfig
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,5 @@ def required(state: Mapping[str, Tensor], wanted: Sequence[str], path: Path) -> 
 
 
 def inexpressible(path: Path, what: str) -> ValueError:
-    """The error for an SAE that `lib.sae.SAE` cannot compute."""
+    """The error for an SAE that `lib.SAE` cannot compute."""
     return ValueError(f"{path} cannot be loaded as an SAE here: {what}.")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from lib.sae import PENALISED, SAE
+from lib.sae.model import PENALISED, SAE
 
 _TOLD = ("encoder", "site", "tokens", "images")
 _FIGURES = {

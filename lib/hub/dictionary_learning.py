@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lib.hub.assembly import Weights, assemble, group_fractions, required
 from lib.hub.safe_files import Checkpoint
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 _KIND_OF_CLASS = {"AutoEncoderTopK": "topk", "BatchTopKSAE": "batchtopk"}
 _CALLED_BATCHTOPK = re.compile(r"batch_top_?k", re.IGNORECASE)  # the folders of the paper's released weights

@@ -12,7 +12,7 @@ from lib.hub import dictionary_learning, overcomplete, prisma, saelens, saev, sp
 from lib.hub.assembly import inexpressible
 from lib.hub.remote import PREFIX, download
 from lib.hub.safe_files import Checkpoint, StandIn, names
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 WEIGHTS = (
     "model.safetensors",

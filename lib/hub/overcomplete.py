@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lib.hub.assembly import Weights, assemble, inexpressible, just_below
 from lib.hub.safe_files import Checkpoint, StandIn, flat_state
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 _KINDS = {"SAE": "relu", "TopKSAE": "topk", "RATopKSAE": "topk", "BatchTopKSAE": "batchtopk"}
 _KINDS |= {"JumpSAE": "jumprelu", "RAJumpSAE": "jumprelu"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.hub.assembly import Weights, assemble, inexpressible, required
 from lib.hub.safe_files import Checkpoint, StandIn
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 INPUT_NORMS = {"layer_norm": "layer_norm", "constant_norm_rescale": "unit_rms", "none": "none", None: "none"}
 """By the name that Prisma and SAELens give to a normalisation done at run time."""

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from lib.downloads import endpoint, plain_errors
 from lib.hub.card import facts_of, model_card
 from lib.hub.safe_files import SETTINGS
-from lib.sae import SAE
-from lib.sae_origin import Origin
+from lib.sae.model import SAE
+from lib.sae.origin import Origin
 
 PREFIX = "hf:"
 

@@ -18,8 +18,8 @@ from lib.files import quoted
 from lib.hub.assembly import Weights, assemble, group_fractions, inexpressible, required
 from lib.hub.prisma import INPUT_NORMS
 from lib.hub.safe_files import Checkpoint, Settings
-from lib.sae import KINDS, SAE, above_threshold, row_top_k
-from lib.sae_origin import Origin
+from lib.sae.model import KINDS, SAE, above_threshold, row_top_k
+from lib.sae.origin import Origin
 
 _SCALED_BEFORE_TRAINING = ("expected_average_only_in", "covariance_whitening")
 _EXPORTED_NORMS = {ours: theirs for theirs, ours in INPUT_NORMS.items() if theirs}

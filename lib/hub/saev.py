@@ -8,7 +8,7 @@ import warnings
 
 from lib.hub.assembly import Weights, assemble, inexpressible, required
 from lib.hub.safe_files import Checkpoint
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 _KINDS = {"Relu": "relu", "TopK": "signed_topk", "BatchTopK": "batchtopk"}
 

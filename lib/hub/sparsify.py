@@ -2,7 +2,7 @@
 
 from lib.hub.assembly import Weights, assemble, inexpressible, required
 from lib.hub.safe_files import Checkpoint
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 
 def load(checkpoint: Checkpoint, unsaid: dict) -> SAE:

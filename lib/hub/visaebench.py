@@ -10,7 +10,7 @@ import torch
 
 from lib.hub.assembly import Weights, assemble, inexpressible, just_below
 from lib.hub.safe_files import Checkpoint, Settings
-from lib.sae import SAE
+from lib.sae.model import SAE
 
 NAMES = {"input_dim", "hidden_dim", "sae_type"}
 """Settings that only its config files have."""

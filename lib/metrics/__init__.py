@@ -3,14 +3,14 @@
 Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never made dense.
 """
 
-from lib.metrics.disentanglement import (
+from lib.metrics.fidelity import PublishedReconstruction, ZeroShot, published_recovered, recovered, zero_shot
+from lib.metrics.group_accuracy import (
     GroupAccuracy,
     accuracy_change,
     group_accuracy,
     proportion,
     worst_group_change,
 )
-from lib.metrics.fidelity import PublishedReconstruction, ZeroShot, published_recovered, recovered, zero_shot
 from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
 from lib.metrics.intervals import Interval, bootstrap, jackknife_error, jackknife_interval, rank_correlation
 from lib.metrics.monosemanticity import monosemanticity
@@ -31,7 +31,7 @@ from lib.metrics.steerability import (
     expected_coverage,
     steerability,
 )
-from lib.metrics.steering import (
+from lib.metrics.steering_scores import (
     Rates,
     crossed_mean,
     feature_embeddings,

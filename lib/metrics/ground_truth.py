@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.columns import ColumnBlock, check_matrix, csr, sorted_columns, transposed_csr
 from lib.devices import bring, metric, to_cpu
+from lib.metrics.columns import ColumnBlock, check_matrix, csr, sorted_columns, transposed_csr
 from lib.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lib.data import ImageSet
+    from lib.images.image_set import ImageSet
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 _TAILS = torch.tensor([0.025, 0.975], dtype=torch.double)

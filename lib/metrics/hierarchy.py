@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.columns import check_matrix
 from lib.devices import metric
+from lib.metrics.columns import check_matrix
 
 Path = Sequence[str]
 

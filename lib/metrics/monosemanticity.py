@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib.columns import check_matrix, csr, transposed_csr
 from lib.devices import metric
-from lib.sparse_codes import dot_products, weighted_sums
+from lib.metrics.columns import check_matrix, csr, transposed_csr
+from lib.sae.selection import dot_products, weighted_sums
 
 # Pairs are what is left of S1^2 after S2 is taken off. Where less than this share is left, float32 would show.
 _WELL_CONDITIONED = 0.25

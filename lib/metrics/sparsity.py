@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lib.columns import check_matrix
 from lib.devices import bring, metric, to_cpu
+from lib.metrics.columns import check_matrix
 
 
 def sparsity(codes: Tensor, kinds: Sequence[str] | None = None) -> dict:

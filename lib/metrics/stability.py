@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.columns import check_matrix, csr, transposed_csr
 from lib.devices import metric
+from lib.metrics.columns import check_matrix, csr, transposed_csr
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

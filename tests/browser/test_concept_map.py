@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from lib.widgets.concept_map import Place, concept_map
+from widgets.concept_map import Place, concept_map
 
 pytestmark = pytest.mark.browser
 

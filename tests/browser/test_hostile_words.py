@@ -14,14 +14,14 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from lib.markup import styled
+from experiments.markup import styled
 from lib.plots import BookRenderer, picture_grid
-from lib.widgets.concept_map import Place, concept_map
-from lib.widgets.taxonomy_tree import Leaf, taxonomy_tree
 from tests.browser.conftest import settle
 from tests.small_book import tool
 from tests.small_models import open_clip_folder
 from tests.test_notebook_layouts import CHAPTERS, photographs
+from widgets.concept_map import Place, concept_map
+from widgets.taxonomy_tree import Leaf, taxonomy_tree
 
 RUN = "window.pwned=1"
 NAMES = [

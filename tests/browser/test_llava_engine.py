@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page
 
-from lib.data import load_images
-from lib.llava import Llava, load_llava
-from lib.sae import SAE, SAEConfig
-from lib.steering import Intervention
-from lib.widgets.llava_scripts import client_source
+from lib.images.image_set import load_images
+from lib.sae.model import SAE, SAEConfig
+from lib.steering.interventions import Intervention
+from lib.steering.llava import Llava, load_llava
 from tests.small_llava import llava_folder
+from widgets.llava_scripts import client_source
 
 pytestmark = pytest.mark.browser
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from lib.steering import Intervention
-from lib.widgets import SteeringPanel
+from lib.steering.interventions import Intervention
 from tests.browser.manners import colours_of_themes, without_a_name
 from tests.browser.steering_pages import SteeringPage, write_page
 from tests.browser.voila_pages import open_served, served
 from tests.small_steering import PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
+from widgets import SteeringPanel
 
 PATH = "notebooks/06a_steering_panel.html"
 VOILA_NOTEBOOK = """

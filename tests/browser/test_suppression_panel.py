@@ -5,19 +5,19 @@ import math
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from lib.disentanglement import SubsetResults
-from lib.widgets import SuppressionPanel
+from experiments.disentanglement.protocol import SubsetResults
 from tests.browser.manners import colours_of_themes, without_a_name
 from tests.browser.steering_pages import write_page
 from tests.browser.voila_pages import open_served, served
 from tests.small_suppression import COUNT, PEOPLE, STICKERS, outcome, outcomes, pictures
+from widgets import SuppressionPanel
 
 PATH = "notebooks/10_disentanglement.html"
 MAX_PAGE_BYTES = 5_000_000
 RESULTS = outcomes()
 VOILA_NOTEBOOK = """
 import numpy as np
-from lib.widgets import SuppressionPanel
+from widgets import SuppressionPanel
 from tests.small_suppression import outcomes, pictures
 results = outcomes()
 def live(result, strengths):  # at strengths of feature 0 above 1 all are taken for class 1, else for class 0

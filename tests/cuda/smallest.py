@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from lib.tiny_llava import lessons
+from menagerie.llava import lessons
 from tests.cuda.both import cuda_device
 from tests.notebook_cells import run_cells
 
@@ -118,7 +118,7 @@ def few_lessons() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for some in (lessons.LESSONS, lessons.OPEN):
             stack.enter_context(patch.dict(some, {name: some[name] for name in kept if name in some}, clear=True))
-        stack.enter_context(patch("lib.tiny_llava.training.TOKENIZER_SCENES", 100))
+        stack.enter_context(patch("menagerie.llava.training.TOKENIZER_SCENES", 100))
         yield
 
 

@@ -8,15 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
+from experiments.disentanglement.feature_choice import evidence, rankings
+from experiments.disentanglement.protocol import Part
+from experiments.disentanglement.suppression import Setting, Trials, every_subset, outcomes, subset_results, suppress
+from experiments.disentanglement.tasks import ordinary_tasks, people_task
+from experiments.probing import read_pictures
+from experiments.splicing import fit_tokens, reconstruction_at, spliced_embeddings, zero_at
+from experiments.sweep import clamps, measure_steerability
 from lib import (
     SAE,
     ActivationStream,
-    FeatureExplorer,
     FeatureTable,
     Intervention,
     SAEConfig,
-    SteeringPanel,
-    SuppressionPanel,
     extract,
     load_encoder,
     load_images,
@@ -24,19 +29,12 @@ from lib import (
     load_sae,
     metrics,
     train_sae,
-    training,
 )
-from lib.activations import ActivationStore
-from lib.disentanglement import Part
-from lib.disentanglement_tasks import ordinary_tasks, people_task
-from lib.ensembles import Bagging, Boosting, train_boosting
-from lib.erasure import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
-from lib.fidelity import fit_tokens, reconstruction_at, spliced_embeddings, zero_at
-from lib.probing import read_pictures
-from lib.rerun import Looks
-from lib.spurious import evidence, rankings
-from lib.steerability import clamps, measure_steerability
-from lib.steering import (
+from lib.activations.extraction import ActivationStore
+from lib.sae import training
+from lib.sae.ensembles import Bagging, Boosting, train_boosting
+from lib.steering.cached_forward import Looks
+from lib.steering.interventions import (
     Directions,
     Neurons,
     difference_of_means,
@@ -44,12 +42,11 @@ from lib.steering import (
     largest_codes,
     top_pictures,
 )
-from lib.suppression import Setting, Trials, every_subset, outcomes, subset_results, suppress
-from lib.widgets import HierarchyTree
-from lib.widgets.steering_kernel import Answering
-from lib.widgets.suppression_panel import Suppressing
 from tests.cuda.both import assert_same, cuda_device, devices, same_on_both
 from tests.small_steering import PROMPTS
+from widgets import FeatureExplorer, HierarchyTree, SteeringPanel, SuppressionPanel
+from widgets.steering_kernel import Answering
+from widgets.suppression_panel import Suppressing
 
 IMAGES = load_images("menagerie:val[:12]")
 SITE = "6.resid_post"

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import features, metrics
+from lib import metrics
+from lib.features.one_pass import top_images
 from lib.metrics import ground_truth, outliers
 from lib.metrics.ground_truth import Facts
 from tests.cuda.both import assert_same, cuda_device, devices
@@ -24,7 +25,7 @@ def _drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 CODES = _drawn(N, F) * (_drawn(N, F, seed=1) < 0.4)
 CSR = CODES.to_sparse_csr()
 EMBEDDINGS, TEXTS = _drawn(N, E, seed=2) - 0.5, _drawn(4, E, seed=3) - 0.5
-TOP = features.top_images(CODES, K)[0]
+TOP = top_images(CODES, K)[0]
 TRUTH = _drawn(N, 3, seed=4) < 0.5
 FACTS = Facts(["a", "b", "c"], TRUTH)
 GROUP, RIGHT = (_drawn(N, seed=5) * 3).long(), _drawn(N, seed=6) < 0.6
@@ -98,7 +99,7 @@ METRICS = {
     "agreement_growth": lambda m: ground_truth.agreement_growth(m(SCORE), m(SCORE), EDGES, 20, min_pairs=1),
     "auroc": lambda m: outliers.auroc(m(LOSSES), m(LOSSES / 2), n=20),
     "auroc_gain": lambda m: outliers.auroc_gain([m(EMBEDDINGS[:, :2])], m(EMBEDDINGS[:, 2:4]), n=20),
-    "top_images": lambda m: features.top_images(m(CODES), K),
+    "top_images": lambda m: top_images(m(CODES), K),
 }
 SPARSE = ("match_active_sets", "match_codes", "monosemanticity", "parents", "shuffled_codes", "sparsity", "auc")
 SPARSE += ("best_f1", "mutual_information", "best_facts", "top_images")

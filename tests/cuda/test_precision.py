@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from experiments.similarity import judge_embeddings
 from lib import SAEConfig, extract, load_encoder, load_images, metrics, train_sae
 from lib.devices import to_cpu
-from lib.judges import judge_embeddings
 from tests.cuda.both import REAL
 
 SITES = ["3.resid_post", "5.mlp_out", "7.resid_post", "proj"]
@@ -44,7 +44,7 @@ def test_activations_differ_by_less_than_the_bound(rows, site):
 
 def test_active_features_and_scores_differ_by_less_than_the_bounds(rows, images, tmp_path):
     here, there = (found["7.resid_post"] for found in rows)
-    from lib.activations import ActivationStore
+    from lib.activations.extraction import ActivationStore
 
     config = SAEConfig(kind="batchtopk", expansion=2, k=8, steps=300, batch_size=128)
     sae = train_sae(ActivationStore.from_tensor(here), config, device="cpu", progress=False)

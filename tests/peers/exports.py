@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lib.hub import export_saelens
-from lib.sae import SAE, SAEConfig
+from lib.sae.model import SAE, SAEConfig
 
 D, F, K = 16, 48, 4
 EXAMPLES = {

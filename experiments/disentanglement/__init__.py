@@ -1,0 +1,1 @@
+"""Chapter 10: tasks with spurious features, and what their suppression costs."""

@@ -1,0 +1,112 @@
+"""Vocabularies: the words whose probabilities tell what a push makes an encoder see (arXiv 2504.08729).
+
+Words are bare, without a template, as the paper takes them.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lib.images.image_set import ImageSet
+from lib.metrics.ground_truth import Facts
+from menagerie import HABITATS, SPECIES, STICKER_WORDS
+from menagerie.world.captions import GROUPS
+from menagerie.world.people import HAIRS, PRESENTATIONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPECS = "menagerie, imagenet, wordfreq:5000, or the path of a text file with one word a line"
+
+
+def load_vocabulary(spec: str, images: ImageSet | None = None) -> list[str]:
+    """The words of a vocabulary, each once, in its order.
+
+    "": what suits the pictures: the Menagerie's words for its own, else their classes, else ImageNet's; `menagerie`:
+    what captions of the Menagerie name; `imagenet`: open_clip's names of ImageNet's 1,000 classes; `wordfreq:5000`: the
+    5,000 most frequent words of English, by the package wordfreq; else a text file, one word a line. Raises ValueError
+    for an empty vocabulary or a number that is none, FileNotFoundError for a missing file, ImportError where wordfreq
+    is not installed.
+    """
+    family, _, size = spec.partition(":")
+    if not spec and images is not None:
+        return _that_suit(images)
+    if spec == "menagerie":
+        words = list(menagerie_words())
+    elif spec == "imagenet":
+        words = _imagenet()
+    elif family == "wordfreq":
+        words = _most_frequent(size)
+    else:
+        words = _lines(spec)
+    words = list(dict.fromkeys(words))
+    if not words:
+        raise ValueError(f"the vocabulary {spec!r} has no word: give {SPECS}")
+    return words
+
+
+def _that_suit(images: ImageSet) -> list[str]:
+    if images.spec.startswith("menagerie:"):
+        return load_vocabulary("menagerie")
+    return list(dict.fromkeys(map(spoken, images.class_names or ()))) or load_vocabulary("imagenet")
+
+
+def spoken(class_name: str) -> str:
+    """A class's name as a text says it: the first of its synonyms, with spaces for a folder's underscores."""
+    return class_name.split(",")[0].replace("_", " ").strip()
+
+
+def menagerie_words() -> dict[str, list[tuple[str, str | bool]]]:
+    """Word -> what it says, as columns and values of the Menagerie's facts, any of which makes it true of a picture.
+
+    A word that is also written on stickers may mean what is drawn or what is written.
+    """
+    words: dict[str, list] = {name: [("species", name), ("second_species", name)] for name in SPECIES}
+    for name in STICKER_WORDS:
+        words.setdefault(name, []).append(("sticker_word", name))
+    words |= {name: [("habitat", name)] for name in HABITATS}
+    for rank_class, name in GROUPS.items():
+        words.setdefault(name, []).append(("class", rank_class))
+    words |= {"water bird": [("water_bird", True)], "land bird": [("water_bird", False)]}
+    words |= {"person": [("kind", "person")]}
+    words |= {name: [("person_presentation", name)] for name in PRESENTATIONS}
+    words |= {f"{name} hair": [("person_hair", name)] for name in HAIRS}
+    return words | {name: [(f"person_{name}", True)] for name in ("glasses", "hat", "smile")}
+
+
+def word_facts(table: "pd.DataFrame") -> Facts:
+    """Of which of the Menagerie's pictures each of its words is true, in the vocabulary's order."""
+    words = menagerie_words()
+    truth = [
+        np.any([(table[column] == value).fillna(False).to_numpy(bool) for column, value in said], axis=0)
+        for said in words.values()
+    ]
+    return Facts(list(words), torch.from_numpy(np.stack(truth, axis=1)))
+
+
+def _imagenet() -> list[str]:
+    import open_clip
+
+    return list(open_clip.IMAGENET_CLASSNAMES)
+
+
+def _most_frequent(size: str) -> list[str]:
+    if not size.isdecimal() or int(size) == 0:
+        raise ValueError(f"wordfreq:{size} has no number of words: write wordfreq:5000")
+    try:
+        from wordfreq import top_n_list
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "the most frequent words come from the package wordfreq, which is not installed: "
+            "pip install 'monosemantic-vision[vocabulary]', or give a text file"
+        ) from error
+    return top_n_list("en", int(size))
+
+
+def _lines(spec: str) -> list[str]:
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no vocabulary {spec!r}: give {SPECS}")
+    return [word for line in path.read_text(encoding="utf-8").splitlines() if (word := line.strip())]

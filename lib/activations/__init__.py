@@ -1,0 +1,1 @@
+"""Extraction: reader, writer, store, stream."""

@@ -1,0 +1,299 @@
+"""Extraction: any number of sites from one forward pass, into a sharded store or straight into training.
+
+A store is cut into shards of a fixed number of images, and no batch reaches over the end of a shard. So a shard depends
+on its own images only: an extraction that was killed goes on at the first missing shard and ends with the same bits as
+one that was not.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from functools import cache
+from itertools import count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lib.activations.reader import (
+    Tokens,
+    check_count,
+    explaining_lost_workers,
+    read_batches,
+    rows_of,
+    unreadable_images,
+)
+from lib.activations.store import ActivationStore, activations_folder, endless_shuffle
+from lib.activations.writer import ShardWriter, SiteFolder
+from lib.artifacts import alone, code_fingerprint, opened, spec_hash
+from lib.devices import bring
+from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
+from lib.encoders.encoder import Encoder
+from lib.encoders.sites import as_sites
+from lib.files import quoted
+from lib.images.image_set import as_image_set
+
+__all__ = ["ActivationStore", "ActivationStream", "activations_folder", "extract"]
+
+SHARD_BYTES = 1 << 28  # at most, for one site
+SHARD_IMAGES = 1 << 10  # at most: what a kill can lose, and what processes share out
+BUFFER_ROWS = 1 << 16  # rows that a stream shuffles at a time
+
+
+def extract(
+    encoder: Encoder,
+    images,
+    sites: str | Iterable[str],
+    tokens: str = "cls",
+    out: str | Path = "activations",
+    dtype: str | torch.dtype = "float16",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_error: str = "raise",
+    progress: bool = True,
+    seed: int = 0,
+    shard_images: int | None = None,
+) -> dict[str, ActivationStore]:
+    """Activations of all images at all sites, in one forward pass each: {site: store}, on disk at `out/<site>/`.
+
+    Under `accelerate launch` or `lib.distributed.launch` each process fills a part of the shards, in a folder that all
+    of them see; the store is, byte for byte, the one that a single process would have made.
+
+    images: an `ImageSet`, or whatever `as_image_set` takes: pictures, paths, an array, a data set of torch.
+    sites: one name as `4.resid_post`, or several; `proj` has one row an image whatever the tokens. tokens: `cls`,
+    `spatial`, `all`, `random:k` (of all T, without replacement, drawn by `seed`) or `mean` (of the spatial ones). dtype
+    on disk: float16, bfloat16 or float32. on_error: "raise", or "skip" unreadable images, which are then counted and
+    named in meta.json.
+    workers: processes that read images; None for one a core, and none for a few images.
+
+    What is there is kept: a complete store of the same spec is opened, an unfinished one goes on at its first missing
+    or damaged shard, in shards of the size that it has; a store of another spec that lies there is kept beside it (see
+    `lib.artifacts.places`).
+    Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
+    finished shards stay and the next call goes on behind them.
+    """
+    images, out = as_image_set(images), Path(out).expanduser()
+    _check_source(images, on_error)
+    dtype = str(dtype).removeprefix("torch.")
+    if dtype not in ("float16", "bfloat16", "float32"):
+        raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {quoted(dtype)}")
+    selection = Tokens(tokens, encoder, seed)
+    names = list(dict.fromkeys(str(encoder.site(site)) for site in as_sites(sites)))
+    if not names:
+        raise ValueError(f"there is no site to extract at: name some of {encoder.spec}'s, such as {encoder.sites[-1]}")
+    batch_size = check_count("batch_size", batch_size) or _batch_size(encoder)
+    shard_images = check_count("shard_images", shard_images) or _shard_images(encoder, selection, batch_size, dtype)
+    spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
+    geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
+    about = {**_about(encoder), "device": encoder.device.type, "torch": torch.__version__}
+    folders = {name: SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
+    same_on_all_ranks([(name, folder.meta["hash"], geometry) for name, folder in folders.items()], "what to extract")
+    if (stores := _opened(folders)) is not None:
+        return stores
+    with alone([folder.out for folder in folders.values()] if rank() == 0 else (), "extract activations"):
+        missing = my_share(_prepare(folders))
+        options = (batch_size, workers, on_error, progress)
+        on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, *options))
+        on_first_rank(lambda: _finish(folders))
+        return {name: ActivationStore.open(folder.out) for name, folder in folders.items()}
+
+
+def _opened(folders: dict[str, SiteFolder]) -> dict[str, ActivationStore] | None:
+    """The stores where all of them are finished, which takes no lock and nothing that may be written to; else None."""
+
+    stores = {}
+
+    def look() -> bool:
+        for name, folder in folders.items():
+            stores[name] = opened(folder.out, folder.meta["hash"], ActivationStore.open)
+        return None not in stores.values()
+
+    return stores if all(on_all_ranks(look)) else None
+
+
+def _about(encoder: Encoder) -> dict[str, str]:
+    """What meta.json says of the encoder beside its fingerprint."""
+    return {"encoder": encoder.spec, "precision": str(encoder.dtype), "mlp_norms": encoder.mlp_norms}
+
+
+def _check_source(images, on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    if len(images) == 0:
+        raise ValueError("there is no image to extract from: the image set is empty")
+
+
+_code = cache(code_fingerprint)  # of what this process has loaded; it takes longer than a small extraction
+
+
+def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
+    """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
+    code = ["activations", "models", "pixels", "rows", "shards", "towers"]
+    home = type(images).__module__
+    code += [home] if home.startswith("lib.") else []
+    code += ["menagerie"] if images.spec.startswith("menagerie") else []
+    return {
+        "encoder": encoder.fingerprint,
+        "images": images.fingerprint,
+        "tokens": tokens.name,
+        "seed": tokens.seed if tokens.name.startswith("random") else None,
+        "code": _code(*code),
+    }
+
+
+def _batch_size(encoder: Encoder) -> int:
+    return 256 if encoder.device.type == "cuda" else 64
+
+
+def _shard_images(encoder: Encoder, tokens: Tokens, batch_size: int, dtype: str) -> int:
+    row_bytes = max(encoder.d_model, encoder.d_embed) * getattr(torch, dtype).itemsize
+    fitting = min(SHARD_IMAGES, SHARD_BYTES // (row_bytes * tokens.per_image))
+    return max(1, fitting // batch_size) * batch_size
+
+
+class _Missing(NamedTuple):
+    """A shard to be filled: its number, its images, and the sites that lack it."""
+
+    shard: int
+    images: range
+    sites: tuple[str, ...]
+
+
+def _prepare(folders: dict[str, SiteFolder]) -> list[_Missing]:
+    """Make the folders ready, and say which shards are to be filled, each with the sites that lack it."""
+    places = on_first_rank(lambda: {name: folder.prepare() for name, folder in folders.items()})
+    for name, folder in folders.items():
+        folder.place = places[name]
+    lacking: dict[tuple[int, range], list[str]] = {}  # the sites of unfinished stores may be cut differently
+    for name, folder in folders.items():
+        for shard, images in enumerate(folder.images_of_shards()):
+            if not folder.has(shard):
+                lacking.setdefault((shard, images), []).append(name)
+    found = [_Missing(shard, images, tuple(sites)) for (shard, images), sites in lacking.items()]
+    return on_first_rank(lambda: sorted(found, key=lambda missing: missing.images.start))
+
+
+def _fill(encoder, images, tokens, folders, missing, batch_size, workers, on_error, progress) -> None:
+    """Run the encoder over the missing shards' images, batch after batch, and write each shard once it is full."""
+    if not missing:
+        return
+    plan = [
+        (one, range(start, min(start + batch_size, one.images.stop)))
+        for one in missing
+        for start in range(one.images.start, one.images.stop, batch_size)
+    ]
+    reader = closing(read_batches(encoder, images, [batch for _, batch in plan], workers))
+    total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
+    bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
+    with explaining_lost_workers(), reader as batches, ShardWriter(folders, encoder.device) as writer, bar:
+        for (one, indices), batch in zip(plan, batches, strict=True):
+            stop_if_another_failed()
+            skipped = unreadable_images(batch, images, on_error)
+            rows = rows_of(encoder, batch, one.sites, tokens)
+            writer.put(one.shard, rows, batch.images, skipped, ends=indices.stop == one.images.stop)
+            bar.update(len(indices))
+
+
+def _finish(folders: dict[str, SiteFolder]) -> None:
+    for folder in folders.values():
+        folder.finish()
+
+
+class ActivationStream:
+    """Activations of one site straight from the encoder, endlessly and shuffled, with no copy on disk.
+
+    Trains like an `ActivationStore` (`.d`, `.site`, `.tokens`, `.meta`, `len` in rows of an epoch, `.batches`, `.rms`,
+    `.mean`). Images come in a new random order each epoch; their rows mix in a buffer of `buffer_rows`, the memory it
+    takes. Arguments as in `extract`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        images,
+        site: str,
+        tokens: str = "cls",
+        batch_size: int | None = None,
+        workers: int | None = None,
+        on_error: str = "raise",
+        buffer_rows: int = BUFFER_ROWS,
+        seed: int = 0,
+    ):
+        images = as_image_set(images)
+        _check_source(images, on_error)
+        self.encoder, self.images, self.site = encoder, images, str(encoder.site(site))
+        self._tokens = Tokens(tokens, encoder, seed)
+        self.tokens = "pooled" if self.site == "proj" else tokens
+        self.d, self.buffer_rows = encoder.width(site), buffer_rows
+        self._image_batch, self._workers, self._on_error = (
+            check_count("batch_size", batch_size) or _batch_size(encoder),
+            workers,
+            on_error,
+        )
+        spec = {**_source_spec(encoder, images, self._tokens), "site": self.site, "stream": True}
+        head = {"spec": spec, "hash": spec_hash(spec), "site": self.site, "tokens": self.tokens, "d": self.d}
+        self.meta = {**head, **_about(encoder)}
+
+    def __len__(self) -> int:
+        return len(self.images) * (1 if self.site == "proj" else self._tokens.per_image)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.d
+
+    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """Shuffled (batch_size, d) float32 batches for ever, on the encoder's device.
+
+        `start` enters the same sequence at that step; the steps before it are computed again, and dropped.
+        """
+        yield from islice(self._shuffled_batches(batch_size, seed), start, None)
+
+    def _shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
+        """Fill the buffer, hand out a random half of it, fill it up again."""
+        capacity = max(batch_size, min(self.buffer_rows, len(self)))
+        handed_out = max(1, capacity // 2 // batch_size) * batch_size
+        source = self._image_rows(seed)
+        rows = torch.empty(0, self.d, device=self.encoder.device)
+        for turn in count():
+            parts = [rows]
+            while sum(map(len, parts)) < capacity:
+                parts.append(next(source))
+            rows = torch.cat(parts)
+            order = torch.randperm(
+                len(rows), generator=torch.Generator().manual_seed(((seed << 32) + turn) % (1 << 63))
+            )
+            rows = rows[bring(order, rows)]
+            yield from rows[:handed_out].split(batch_size)
+            rows = rows[handed_out:]
+
+    def _image_rows(self, seed: int) -> Iterator[Tensor]:
+        """Rows of one batch of images after the other, epoch after epoch. Raises ValueError where none is readable."""
+        n, unread = self._image_batch, 0
+        order = (endless_shuffle(i * n, n, len(self.images), seed).tolist() for i in count())
+        for batch in read_batches(self.encoder, self.images, order, self._workers):
+            skipped = unreadable_images(batch, self.images, self._on_error)
+            unread = 0 if len(batch.images) else unread + len(skipped)
+            if unread >= 2 * len(self.images):  # in a row, so in one of both epochs not a single one was read
+                raise ValueError(
+                    f"none of the {len(self.images)} images could be read, for example {skipped[0]['name']}: "
+                    f"{skipped[0]['reason']}"
+                )
+            x, _ = rows_of(self.encoder, batch, [self.site], self._tokens)[self.site]
+            if not x.isfinite().all():
+                raise ValueError(
+                    f"the encoder gave NaN or infinite values at {self.site}: load it with dtype='float32'"
+                )
+            yield bring(x, self.encoder.device)
+
+    def sample(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """min(n, rows) random rows: (n, d) float32."""
+        return next(self.batches(min(n, len(self)), seed))
+
+    def rms(self, n: int = 4096, seed: int = 0) -> float:
+        """Root of the mean square over rows and dimensions, on a sample of n rows."""
+        return float(self.sample(n, seed).square().mean().sqrt())
+
+    def mean(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """Mean row (d,), on a sample of n rows."""
+        return self.sample(n, seed).mean(dim=0)

@@ -1,0 +1,299 @@
+"""Activations on disk, read back: slices, gathers, batches shuffled over the whole store without ever loading it."""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import count, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.artifacts import check_files, folder_name, sound_meta, spec_hash
+from lib.devices import to_cpu
+from lib.files import quoted
+
+if TYPE_CHECKING:
+    from lib.encoders.encoder import Encoder
+
+BLOCK_ROWS = 1 << 16  # rows that are gathered together while training
+SAMPLE_ROWS = 1 << 15  # rows behind .rms() and .mean()
+
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
+
+
+def activations_folder(profile_dir: str | Path, images_spec: str, tokens: str) -> Path:
+    """Where the notebooks of a profile keep activations, so that one finds what another extracted."""
+    return Path(profile_dir, "activations", folder_name(images_spec), tokens.replace(":", "-"))
+
+
+def map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, mapped and not read, and its metadata.
+
+    Unlike `safe_open` it gives whole tensors whose rows can be gathered in any order without loading the rest, and it
+    keeps no file open, so that a store may have any number of shards.
+    """
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > path.stat().st_size:
+            raise ValueError(f"{path} is no safetensors file")
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", {})
+    # private: torch wants memory it may write to, the file stays as it is
+    mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    data = mapped[8 + length :]
+    tensors = {}
+    for name, entry in header.items():
+        start, end = entry["data_offsets"]
+        tensors[name] = data[start:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+    return tensors, metadata
+
+
+def shuffled(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Where a pseudo-random permutation of 0..n-1 sends the positions: (p,) -> (p,) int64.
+
+    An eight-round Feistel network over the next power of four, walked along its cycle until it falls below n (Black and
+    Rogaway 2002, section 3): any part of the permutation costs no memory and no set-up, so a store of billions of rows
+    can be shuffled, and entered at any step.
+    """
+    half = max(1, math.ceil(math.log2(max(n, 2)) / 2))
+    mask = np.uint64((1 << half) - 1)
+    keys = np.random.SeedSequence([seed % (1 << 64), n]).generate_state(8, np.uint64)
+
+    def feistel(x: np.ndarray) -> np.ndarray:
+        left, right = x >> np.uint64(half), x & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        return (left << np.uint64(half)) | right
+
+    values = feistel(positions.astype(np.uint64))
+    while (outside := values >= n).any():
+        values[outside] = feistel(values[outside])
+    return values.astype(np.int64)
+
+
+def endless_shuffle(first: int, count: int, n: int, seed: int) -> np.ndarray:
+    """Elements first .. first + count of one permutation of 0..n-1 after the other, a new one each epoch: int64."""
+    end, drawn = first + count, []
+    for epoch in range(first // n, (end - 1) // n + 1):
+        here = np.arange(max(first, epoch * n), min(end, (epoch + 1) * n)) - epoch * n
+        drawn.append(shuffled(here, n, (seed << 32) + epoch))
+    return np.concatenate(drawn)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser: every bit of the input changes every bit of the output with probability about a half."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class ActivationStore:
+    """Activations of one site: rows (images x tokens) of width d, on disk or, by `from_tensor`, in memory.
+
+    `len`, `.shape` (rows, d), `.d`, `.site`, `.tokens`, `.meta` (spec, hash, rows, skipped images ...); `.image_index`
+    and `.token_index` (rows,) int32 say where a row comes from (token -1: not one token, as for `mean` and `proj`).
+    Rows come out as float32: by int, slice, mask, or index tensor.
+    """
+
+    def __init__(self, parts: list[dict[str, Tensor]], meta: dict):
+        self._parts, self.meta = parts, meta
+        self.site, self.tokens = meta.get("site"), meta.get("tokens")
+        self._ends = np.cumsum([len(part["activations"]) for part in parts])
+        widths = {part["activations"].shape[1] for part in parts}
+        if len(widths) != 1:
+            raise ValueError(f"the shards of a store must have one width, these have {sorted(widths)}")
+        (self.d,) = widths
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "ActivationStore":
+        """Open what `extract` wrote. The bytes of all shards are checked, once a process.
+
+        Raises FileNotFoundError where there is none, ValueError for an unfinished or damaged one.
+        """
+        folder = Path(folder).expanduser()
+        meta = sound_meta(folder)
+        if meta is None or "site" not in meta:
+            raise FileNotFoundError(f"no activations in {folder}: it has no meta.json of a store; run extract first")
+        if not meta.get("complete"):
+            raise ValueError(
+                f"the extraction into {folder} is not finished: run extract again, it goes on where it was"
+            )
+        check_files(folder, meta)
+        parts = []
+        for shard in meta["shards"]:
+            try:
+                tensors, _ = map_safetensors(folder / shard["file"])
+            except (OSError, ValueError, RuntimeError, struct.error) as error:
+                raise ValueError(
+                    f"{folder / shard['file']} is missing or damaged: delete it and extract again"
+                ) from error
+            parts.append(tensors)
+        store = cls(parts, meta)
+        if store.d != meta["d"] or len(store) != meta["rows"]:
+            said = (meta["rows"], meta["d"])
+            raise ValueError(f"{folder} holds {store.shape}, its meta.json says {said}: delete it and extract again")
+        return store
+
+    @classmethod
+    def from_tensor(cls, x: Tensor | np.ndarray, image_index: Tensor | None = None) -> "ActivationStore":
+        """A store in memory from (rows, d) floats; by default every row is its own image. Its hash is the content's."""
+        x = to_cpu(x).contiguous()
+        if x.ndim != 2:
+            raise ValueError(f"a store has shape (rows, d), this tensor has {tuple(x.shape)}: flatten its tokens first")
+        index = torch.arange(len(x)) if image_index is None else to_cpu(image_index)
+        part = {"activations": x, "image_index": index.int(), "token_index": torch.full((len(x),), -1).int()}
+        digest = hashlib.sha256(x.reshape(-1).view(torch.uint8).numpy()).hexdigest()
+        spec = {"tensor": digest, "shape": list(x.shape)}
+        return cls([part], {"spec": spec, "hash": spec_hash(spec), "complete": True, "rows": len(x), "d": x.shape[1]})
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.d
+
+    def __repr__(self) -> str:
+        return f"ActivationStore(site={self.site!r}, tokens={self.tokens!r}, shape={self.shape})"
+
+    @cached_property
+    def image_index(self) -> Tensor:
+        return torch.cat([part["image_index"] for part in self._parts])
+
+    @cached_property
+    def token_index(self) -> Tensor:
+        return torch.cat([part["token_index"] for part in self._parts])
+
+    def __getitem__(self, rows: int | slice | list | Tensor | np.ndarray) -> Tensor:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            return self._gather(torch.arange(start, stop, step)).float()
+        if isinstance(rows, int | np.integer):
+            return self._gather(torch.tensor([rows]))[0].float()
+        return self._gather(self._numbers(rows)).float()
+
+    def _numbers(self, chosen: object) -> Tensor:
+        """Numbers of rows (n,) int64, from such a list or from a mask. Raises IndexError for anything else."""
+        try:
+            rows = to_cpu(chosen)
+        except (TypeError, ValueError, RuntimeError):
+            rows = torch.empty(1)
+        if rows.dtype == torch.bool and rows.shape == (len(self),):
+            return rows.nonzero()[:, 0]
+        whole = rows.dtype != torch.bool and not rows.is_floating_point()
+        if rows.ndim == 1 and (whole or not len(rows)):
+            return rows.long()
+        raise IndexError(
+            f"rows of a store are chosen by whole numbers, a slice or a mask of its {len(self)} rows, not by "
+            f"{quoted(chosen)}"
+        )
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """(n,) int64 -> (n, d) in the dtype on disk; negative rows count from the end."""
+        rows = torch.where(rows < 0, rows + len(self), rows)
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(self)):
+            raise IndexError(f"row out of range: the store has {len(self)} rows")
+        return self._read(rows)
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """(n,) int64 from 0 on -> (n, d) in the dtype on disk, by shards and in the order of the file within each."""
+        in_order, order = rows.sort()
+        bounds = np.searchsorted(in_order.numpy(), [0, *self._ends])
+        gathered = torch.empty(len(rows), self.d, dtype=self._parts[0]["activations"].dtype)
+        for part, end, (a, b) in zip(self._parts, self._ends, pairwise(bounds), strict=True):
+            if a < b:
+                x = part["activations"]
+                torch.index_select(x, 0, in_order[a:b] - (int(end) - len(x)), out=gathered[a:b])
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        return gathered.index_select(0, back)
+
+    def of_tokens(self, tokens: str, encoder: "Encoder") -> "ActivationStore":
+        """The rows of some kind of token ("cls", "spatial") of a store of all tokens: a view, nothing is copied.
+
+        Its rows, their order and its hash are those of a store that `extract` would have made of these tokens. "all" is
+        the store itself. Raises ValueError for a store that lacks some tokens, and for a kind that the encoder lacks.
+        """
+        if tokens == "all" == self.tokens:
+            return self
+        if self.tokens != "all":
+            raise ValueError(f"this store holds the tokens {self.tokens!r}: extract tokens='all' and take its view")
+        return _TokenView(self, tokens, encoder.positions(tokens), encoder.n_tokens)
+
+    def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
+        """Shuffled (batch_size, d) float32 batches for ever; `start` enters the same sequence at that step.
+
+        One permutation of all rows after the other, a new one each epoch; a batch may span two of them. Rows are
+        gathered `BLOCK_ROWS` at a time by a thread that runs ahead, so memory does not depend on the store's size.
+        """
+        yield from (x.float() for x in self.stored_batches(batch_size, seed, start))
+
+    def stored_batches(
+        self, batch_size: int, seed: int = 0, start: int = 0, pinned: bool = False
+    ) -> Generator[Tensor, None, None]:
+        """The same in the dtype on disk, in pinned memory where wanted: half the bytes on the way to a GPU."""
+        if batch_size < 1:
+            raise ValueError(f"a batch needs at least one row, not {batch_size}")
+        per_block = max(1, min(BLOCK_ROWS, len(self)) // batch_size)
+
+        def block(i: int) -> tuple[Tensor, ...]:
+            first = i * per_block * batch_size
+            rows = endless_shuffle(first, per_block * batch_size, len(self), seed)
+            gathered = self._gather(torch.from_numpy(rows))
+            return (gathered.pin_memory() if pinned else gathered).split(batch_size)
+
+        with ThreadPoolExecutor(1) as ahead:
+            following = ahead.submit(block, start // per_block)
+            skip = start % per_block
+            for i in count(start // per_block + 1):
+                batches, following = following.result(), ahead.submit(block, i)
+                yield from batches[skip:]
+                skip = 0
+
+    def sample(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:
+        """min(n, rows) different random rows: (n, d) float32."""
+        n = min(n, len(self))
+        return self._gather(torch.from_numpy(shuffled(np.arange(n), len(self), seed))).float()
+
+    def rms(self, n: int = SAMPLE_ROWS, seed: int = 0) -> float:
+        """Root of the mean square over rows and dimensions, on a sample of n rows."""
+        return float(self.sample(n, seed).square().mean().sqrt())
+
+    def mean(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:
+        """Mean row (d,), on a sample of n rows."""
+        return self.sample(n, seed).mean(dim=0)
+
+
+class _TokenView(ActivationStore):
+    """The rows of the tokens at `positions` (n,) of each image's T, read out of a store of all of them."""
+
+    def __init__(self, store: ActivationStore, tokens: str, positions: Tensor, n_tokens: int):
+        if len(positions) == 0:
+            raise ValueError(f"the encoder has no {tokens!r} tokens: take spatial or all")
+        self._store, self._positions, self._n_tokens = store, positions, n_tokens
+        self._rows = len(store) // n_tokens * len(positions)
+        spec = {**store.meta["spec"], "tokens": tokens}
+        self.meta = {**store.meta, "spec": spec, "hash": spec_hash(spec), "tokens": tokens, "rows": self._rows}
+        self.site, self.tokens, self.d = store.site, tokens, store.d
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @cached_property
+    def image_index(self) -> Tensor:
+        return self._store.image_index.view(-1, self._n_tokens)[:, self._positions].flatten()
+
+    @cached_property
+    def token_index(self) -> Tensor:
+        return self._store.token_index.view(-1, self._n_tokens)[:, self._positions].flatten()
+
+    def _read(self, rows: Tensor) -> Tensor:
+        per_image = len(self._positions)
+        image = torch.div(rows, per_image, rounding_mode="floor")
+        return self._store._read(image * self._n_tokens + self._positions[rows % per_image])

@@ -1,0 +1,1 @@
+"""Models in: open_clip, Hugging Face, any `nn.Module`."""

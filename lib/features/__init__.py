@@ -1,0 +1,1 @@
+"""What features do on a set of pictures."""

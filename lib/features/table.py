@@ -1,0 +1,357 @@
+"""What features do on a set of images: sparse codes, top images, patch maps, names in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from lib import artifacts
+from lib.activations.reader import Tokens, batches_of, read_batches, unreadable_images
+from lib.devices import bring, metric, to_cpu, to_numpy
+from lib.encoders.encoder import Encoder
+from lib.images.image_set import as_image_set
+from lib.metrics.columns import csr, sorted_columns, transposed_csr
+from lib.sae.model import SAE
+from lib.sae.origin import check_origin
+
+MAX_CODES = 1 << 25  # dense codes held at once; more tokens are encoded in turn
+TENSORS = "features.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """The features of one SAE on N images: F features, k top images each, an (h, w) grid of patches.
+
+    An image's code is that of its CLS token, or the largest over its selected tokens. A feature is active where its
+    code is above zero. `patch_maps` hold the SAE's codes of every patch of the top images at the same site; they are
+    (F, k, 0, 0) where the site has no patches (`proj`).
+    """
+
+    site: str
+    tokens: str
+    images_spec: str
+    codes: Tensor  # (N, F) sparse CSR, one row an image
+    top_images: Tensor  # (F, k) int64, most active first; -1 where fewer than k are active
+    top_values: Tensor  # (F, k)
+    patch_maps: Tensor  # (F, k, h, w) float16
+
+    @classmethod
+    def compute(
+        cls,
+        encoder: Encoder,
+        sae: SAE,
+        images,
+        site: str,
+        tokens: str = "cls",
+        top: int = 16,
+        out: str | Path | None = None,
+        batch_size: int = 64,
+        workers: int | None = None,
+        on_error: str = "raise",
+        progress: bool = True,
+        check: bool = True,
+    ) -> FeatureTable:
+        """Run all images through encoder and SAE once; memory grows with the active codes and F x k patch maps only.
+
+        `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead,
+        one of another spec is kept beside it, with its hash in the name.
+        images, tokens, workers, on_error: as in `extract`; an image that is skipped has an empty row of codes.
+        Raises ValueError for bad arguments, an SAE of another width, an unreadable image and, unless `check` is False,
+        an SAE that was trained on another encoder or site.
+        """
+        site, images = str(encoder.site(site)), as_image_set(images)
+        out = None if out is None else Path(out).expanduser()
+        if sae.d != encoder.width(site):
+            raise ValueError(f"this SAE reads vectors of width {sae.d}, but {site} is {encoder.width(site)} wide.")
+        if check:
+            check_origin(sae, encoder, site)
+        if len(images) == 0 or top < 1:
+            raise ValueError(
+                f"a feature table needs at least one image and one top image, got {len(images)} and {top}."
+            )
+
+        def one_pass() -> FeatureTable:
+            pass_ = _OnePass(encoder, sae, site, tokens, len(images), top)
+            batches = batches_of(len(images), batch_size)
+            reader = read_batches(encoder, images, batches, workers)
+            for batch in tqdm(reader, "features", len(batches), disable=not progress):
+                unreadable_images(batch, images, on_error)
+                if batch.pixels is not None:
+                    pass_.add(batch.pixels, batch.images)
+            return cls(site, tokens, images.spec, pass_.codes(), pass_.top_images, pass_.top_values, pass_.patch_maps)
+
+        if out is None:
+            return one_pass()
+        head = _head(_spec(encoder, sae, images, site, tokens, top))
+        table = artifacts.opened(out, head["hash"], cls.load)
+        if table is None:
+            with artifacts.alone([out], "make a feature table"):
+                table = _made(out, head, one_pass)
+        return table
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self.codes.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the patch maps."""
+        return tuple(self.patch_maps.shape[2:])
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        return transposed_csr(self.codes)
+
+    @cached_property
+    def _active(self) -> Tensor:
+        return self._columns.crow_indices().diff()  # (F,) images
+
+    @property
+    def frequency(self) -> Tensor:
+        """(F,) share of the images on which each feature is active."""
+        return self._active / self.codes.shape[0]
+
+    @property
+    def alive(self) -> Tensor:
+        """(F,) bool: active on at least one image."""
+        return self._active > 0
+
+    @cached_property
+    def mean_active(self) -> Tensor:
+        """(F,) mean code over the images on which it is active; 0 for a dead feature."""
+        sums = torch.zeros(self.n_features, dtype=torch.double)
+        sums.index_add_(0, self.codes.col_indices(), self.codes.values().double())
+        return (sums / self._active.clamp_min(1)).float()
+
+    @property
+    def max(self) -> Tensor:
+        """(F,) largest code; 0 for a dead feature."""
+        return self.top_values[:, 0]
+
+    def activations(self, feature: int) -> tuple[Tensor, Tensor]:
+        """Images (n,) on which a feature is active, and its codes (n,) there, weakest first."""
+        start, stop = self._columns.crow_indices()[feature : feature + 2].tolist()
+        values, order = self._columns.values()[start:stop].sort(stable=True)
+        return self._columns.col_indices()[start:stop][order], values
+
+    def histogram(self, feature: int, bins: int = 20) -> tuple[Tensor, Tensor]:
+        """Counts (bins,) of a feature's codes above zero, and the bins' edges (bins + 1,)."""
+        _, values = self.activations(feature)
+        edges = torch.linspace(0, float(self.max[feature]) or 1.0, bins + 1)
+        place = torch.bucketize(values, edges[1:-1], right=True)
+        return place.bincount(minlength=bins), edges
+
+    def neighbours(self, sae: SAE, k: int = 6) -> tuple[Tensor, Tensor]:
+        """The k features with the most similar decoder directions: indices (F, k) and cosines (F, k), nearest first."""
+        unit = F.normalize(to_cpu(sae.W_dec), dim=1)  # (F, d)
+        found = []
+        for start, rows in zip(range(0, len(unit), 4096), unit.split(4096), strict=True):
+            cosine = rows @ unit.t()
+            own = torch.arange(len(rows))
+            cosine[own, own + start] = -torch.inf
+            found.append(cosine.topk(min(k, len(unit) - 1), dim=1))
+        return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+
+    @metric()
+    def names(
+        self,
+        vocabulary: Sequence[str],
+        encoder: Encoder,
+        image_embeddings: Tensor,
+        k: int = 3,
+        templates: Sequence[str] = ("a photo of a {}",),
+    ) -> list[list[tuple[str, float]]]:
+        """Each feature's k best words with their scores, best first; none for a dead feature.
+
+        image_embeddings: (N, E) of the table's images by the same encoder. The score is the cosine between the word's
+        text embedding (mean over the templates) and the feature's mean image embedding, weighted by its codes; images
+        and words are each centred first, so that what all pictures, or all words, share names nothing.
+        """
+        if isinstance(vocabulary, str):
+            raise ValueError(f"vocabulary is a list of words: write [{vocabulary!r}]")
+        if len(image_embeddings) != self.codes.shape[0]:
+            raise ValueError(f"image_embeddings must have a row for each of the {self.codes.shape[0]} images.")
+        unit = F.normalize(to_cpu(image_embeddings).float(), dim=1)
+        pictures = F.normalize(self._columns @ (unit - unit.mean(0)), dim=1)  # (F, E)
+        texts = sum(encoder.embed_texts([template.format(word) for word in vocabulary]) for template in templates)
+        words = F.normalize(to_cpu(texts).float(), dim=1)  # (V, E)
+        scores = pictures @ F.normalize(words - words.mean(0), dim=1).t()
+        best = scores.topk(min(k, len(vocabulary)), dim=1)
+        return [
+            [(vocabulary[i], s) for i, s in zip(places, values, strict=True)] if alive else []
+            for places, values, alive in zip(
+                best.indices.tolist(), best.values.tolist(), self.alive.tolist(), strict=True
+            )
+        ]
+
+    def save(self, folder: str | Path, spec: dict | None = None) -> None:
+        """Write the table as a complete artifact, `features.safetensors` and `meta.json`."""
+        folder = Path(folder).expanduser()
+        head = _head(spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec})
+        with artifacts.alone([folder], "save a feature table"):
+            place = artifacts.claim(folder, head)
+            self._write(place, head)
+            artifacts.publish(place, folder)
+
+    def _write(self, place: Path, head: dict) -> None:
+        tensors = {
+            "code_offsets": self.codes.crow_indices(),
+            "code_features": self.codes.col_indices().int(),
+            "code_values": self.codes.values(),
+            "top_images": self.top_images,
+            "top_values": self.top_values,
+            "patch_maps": self.patch_maps,
+        }
+        about = {"site": self.site, "tokens": self.tokens, "images": self.images_spec, "n_features": self.n_features}
+        with artifacts.replacing(place / TENSORS) as temporary:
+            digests = {TENSORS: artifacts.save_tensors(tensors, temporary)}
+        artifacts.write_meta(place, {**head, "complete": True, **about, "digests": digests})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> FeatureTable:
+        """Read what `save` wrote; raises FileNotFoundError where there is no complete table, ValueError for damage."""
+        folder = Path(folder).expanduser()
+        meta = artifacts.sound_meta(folder) or {}
+        if not meta.get("complete") or "n_features" not in meta:
+            raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
+        tensors, _ = artifacts.load_tensors(folder / TENSORS, meta.get("digests", {}).get(TENSORS))
+        offsets, features = tensors["code_offsets"], tensors["code_features"].long()
+        codes = csr(offsets, features, tensors["code_values"], (len(offsets) - 1, meta["n_features"]))
+        rest = (tensors[name] for name in ("top_images", "top_values", "patch_maps"))
+        return cls(meta["site"], meta["tokens"], meta["images"], codes, *rest)
+
+
+def _head(spec: dict) -> dict:
+    """The beginning of a table's meta.json."""
+    return {"spec": spec, "hash": artifacts.spec_hash(spec), "made_by": "FeatureTable"}
+
+
+def _made(out: Path, head: dict, make: Callable[[], FeatureTable]) -> FeatureTable:
+    """The table of this spec, made where it is not found; for the holder of the lock of `out`."""
+    table = artifacts.opened(out, head["hash"], FeatureTable.load)
+    if table is None:
+        place = artifacts.claim(out, head)
+        table = artifacts.opened(place, head["hash"], FeatureTable.load)
+        if table is None:
+            with artifacts.discarding(place):
+                table = make()
+                table._write(place, head)
+        artifacts.publish(place, out)
+    return table
+
+
+@metric()
+def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
+    """Each feature's k most active images: indices (F, k), most active first and -1 for none, and values (F, k).
+
+    codes: (N, F) dense or CSR; only values above zero count, and the earlier of two equal images comes first.
+    """
+    indices = torch.full((codes.shape[1], k), -1, device=codes.device)
+    values = torch.zeros(codes.shape[1], k, dtype=codes.dtype, device=codes.device)
+    for block in sorted_columns(codes):
+        place = torch.arange(len(block.value), device=codes.device)
+        place -= (block.counts.cumsum(0) - block.counts)[block.feature]
+        kept = (place < k) & (block.value > 0)
+        slot = block.feature[kept] + block.start, place[kept]
+        indices[slot], values[slot] = block.image[kept], block.value[kept]
+    return indices, values
+
+
+class _OnePass:
+    """What is kept while the images stream by: all active codes, and each feature's best k images with patch maps."""
+
+    def __init__(self, encoder: Encoder, sae: SAE, site: str, tokens: str, n_images: int, top: int) -> None:
+        self.encoder, self.sae, self.site = encoder, sae, site
+        self._tokens = Tokens(tokens, encoder)
+        self._patches = encoder.positions("spatial")
+        self._counts = torch.zeros(n_images, dtype=torch.long)
+        self._features, self._values = [torch.empty(0, dtype=torch.long)], [torch.empty(0)]
+        grid = (0, 0) if site == "proj" else encoder.grid
+        self.top_images = torch.full((sae.n_features, top), -1)
+        self.top_values = torch.zeros(sae.n_features, top)
+        self.patch_maps = torch.zeros(sae.n_features, top, *grid, dtype=torch.float16)
+
+    @torch.no_grad()
+    def add(self, pixels: Tensor, images: Tensor) -> None:
+        """Take in a batch of images (B, 3, H, W) and their ascending indices (B,)."""
+        values = bring(self.encoder.run(pixels, [self.site])[self.site], self.sae)  # (B, T, d) or (B, E)
+        rows, _ = self._tokens(values, images)
+        rows = rows.view(len(images), -1, self.sae.d)
+        codes = to_cpu(torch.cat([self.sae.encode(part).amax(1) for part in self._parts(rows)]))  # (B, F)
+        if not codes.isfinite().all():
+            raise ValueError(f"codes at {self.site} are not finite: load the encoder with dtype='float32'.")
+        row, feature = (codes > 0).nonzero().unbind(1)
+        self._counts[images] = row.bincount(minlength=len(images))
+        self._features.append(feature)
+        self._values.append(codes[row, feature])
+        self._merge(codes, images, values[:, self._patches] if values.ndim == 3 else None)
+
+    def codes(self) -> Tensor:
+        """(N, F) CSR of all images so far."""
+        offsets = torch.cat([torch.zeros(1, dtype=torch.long), self._counts.cumsum(0)])
+        size = (len(self._counts), self.sae.n_features)
+        return csr(offsets, torch.cat(self._features), torch.cat(self._values), size)
+
+    def _parts(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Tokens (B, t, d) in parts of as many images as can be encoded at once."""
+        return tokens.split(max(1, MAX_CODES // (tokens.shape[1] * self.sae.n_features)))
+
+    def _merge(self, codes: Tensor, images: Tensor, patches: Tensor | None) -> None:
+        """Let the batch's images into the top k of the features they activate more than the weakest there."""
+        top = self.top_values.shape[1]
+        moved = (codes.amax(0) > self.top_values[:, -1]).nonzero().squeeze(1)
+        merged = torch.cat([self.top_values[moved], codes[:, moved].t()], dim=1)  # (m, k + B)
+        values, order = (part[:, :top] for part in merged.sort(dim=1, descending=True, stable=True))
+        entering = order >= top
+        stays = order.clamp_max(top - 1)
+        self.top_values[moved] = values
+        self.top_images[moved] = torch.where(
+            entering, images[(order - top).clamp_min(0)], self.top_images[moved].gather(1, stays)
+        )
+        if patches is None:
+            return
+        maps = self.patch_maps[moved].take_along_dim(stays[:, :, None, None], dim=1)
+        feature, slot = entering.nonzero().unbind(1)
+        maps[feature, slot] = self._maps(patches, order[feature, slot] - top, moved[feature]).view(-1, *maps.shape[2:])
+        self.patch_maps[moved] = maps
+
+    def _maps(self, patches: Tensor, image: Tensor, feature: Tensor) -> Tensor:
+        """Codes (n, h * w) float16 of the patches (B, h * w, d) of each of n pairs of image and feature."""
+        maps = torch.zeros(len(image), patches.shape[1], dtype=torch.float16)
+        start = 0
+        for part in self._parts(patches):
+            pairs = ((image >= start) & (image < start + len(part))).nonzero().squeeze(1)
+            if len(pairs):
+                codes = self.sae.encode(part)  # (b, h * w, F)
+                where = bring(image[pairs] - start, codes), bring(feature[pairs], codes)
+                maps[pairs] = to_cpu(codes.transpose(1, 2)[where].clamp_max(torch.finfo(torch.float16).max).half())
+            start += len(part)
+        return maps
+
+
+def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) -> dict:
+    """Everything a table depends on: the pictures, both models' weights, and the code in between."""
+    weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
+    for name, tensor in sorted(sae.state_dict().items()):
+        weights.update(name.encode() + to_numpy(tensor.contiguous()).tobytes())
+    code = ["features", "models", "pixels", "rows", "towers", "sae", "sae_config", "sparse_codes"]
+    code += ["menagerie"] if images.spec.startswith("menagerie") else []
+    return {
+        "encoder": encoder.fingerprint,
+        "sae": weights.hexdigest()[:16],
+        "images": images.fingerprint,
+        "site": site,
+        "tokens": tokens,
+        "top": top,
+        "code": artifacts.code_fingerprint(*code),
+    }

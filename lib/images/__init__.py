@@ -1,0 +1,1 @@
+"""Pictures in, from anywhere: specs, sets, the data sets of others."""

@@ -1,0 +1,1 @@
+"""The dictionaries: model, config, selection of latents, objectives, training, ensembles."""

@@ -1,0 +1,71 @@
+"""Checkpoints of a training: everything its next step depends on, in one file that carries its digest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lib.artifacts import load_tensors, replacing, save_tensors
+from lib.devices import bring
+
+if TYPE_CHECKING:
+    from lib.sae.training import Run
+
+CHECKPOINT = "checkpoint"  # the folder of the checkpoint within that of the SAE
+_STATE = "state.safetensors"
+
+
+def save_checkpoint(run: Run) -> None:
+    """Write the run's tensors, and what else it knows, in place of its last checkpoint; in one step."""
+    tensors = {f"sae.{name}": tensor for name, tensor in run.sae.state_dict().items()}
+    for name, parameter in run.parameters.items():
+        tensors |= {f"adam.{name}.{key}": value for key, value in run.adam.state[parameter].items()}
+    tensors |= {f"own.{name}": run.parameters[name] for name in _beside_the_sae(run)}
+    tensors["since_fired"] = run.objective.since_fired
+    state = {"hash": run.meta["hash"], "step": run.step, "scale": run.scale, "memory": run.objective.memory}
+    with replacing(run.folder / CHECKPOINT / _STATE) as temporary:
+        save_tensors(tensors, temporary, {"run": json.dumps({**state, "rows": run.log.rows})})
+
+
+def restore_checkpoint(run: Run) -> list[dict[str, float]]:
+    """Bring the run to where its last checkpoint was, and return the rows of its log until then.
+
+    A damaged checkpoint is named in a warning; then, as without one, the run stays at its first step.
+    """
+    try:
+        tensors, metadata = load_tensors(run.folder / CHECKPOINT / _STATE)
+        state = json.loads(metadata.get("run", "{}"))
+    except (OSError, ValueError) as error:
+        if (run.folder / CHECKPOINT / _STATE).exists():
+            warnings.warn(f"{error}; training begins again with its first step.", stacklevel=2)
+        return []
+    if state.get("hash") != run.meta["hash"]:
+        return []
+    run.step, run.scale = state["step"], state["scale"]
+    run.sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
+    for name in _beside_the_sae(run):
+        run.parameters[name].copy_(tensors[f"own.{name}"])
+    run.objective.compose()
+    for name, parameter in run.parameters.items():
+        moments = {
+            key: torch.empty_like(parameter).copy_(tensors[f"adam.{name}.{key}"]) for key in ("exp_avg", "exp_avg_sq")
+        }
+        run.adam.state[parameter] = {"step": bring(tensors[f"adam.{name}.step"], parameter), **moments}
+    run.objective.since_fired.copy_(tensors["since_fired"])
+    run.objective.memory.update(state["memory"])
+    return state["rows"]
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a finished SAE's checkpoint; one that cannot be removed does no harm."""
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+
+
+def _beside_the_sae(run: Run) -> list[str]:
+    """Names of what is trained and is no part of the SAE."""
+    return [name for name in run.parameters if name not in run.sae.state_dict()]

@@ -1,0 +1,137 @@
+"""What an SAE is trained on: anything that holds rows, in shuffled batches, and what all runs of a pass take from it.
+
+Stores and streams are taken as they are; tensors, arrays and lists of batches become stores in memory.
+"""
+
+import math
+import os
+from collections.abc import Generator, Sized
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.activations.store import ActivationStore
+from lib.devices import bring, choose_device, to_cpu
+from lib.sae.model import SAEConfig
+from lib.sae.origin import Origin
+
+
+class Activations(Protocol):
+    """What the trainer asks of a store or stream: width, rows, the hash that names its content, shuffled batches."""
+
+    d: int
+    meta: dict
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, seed: int, start: int = 0) -> Generator[Tensor, None, None]:
+        """Float batches (batch_size, d) without end, from the `start`-th on."""
+
+
+def as_activations(data: object) -> Activations:
+    """Activations to train on, from whatever holds them.
+
+    A store, a stream or another object with `d`, `meta`, `batches` and a length is returned as it is; a folder is
+    opened as a store. A tensor, array or table (rows, d), a list of rows, and a list or DataLoader of batches (rows, d)
+    become a store in memory, whose hash is that of their content. Raises ValueError or TypeError in one sentence.
+    """
+    if all(hasattr(data, name) for name in ("d", "meta", "batches", "__len__")):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return ActivationStore.open(Path(data).expanduser())
+    if isinstance(data, Tensor) or hasattr(data, "__array__"):
+        return _in_memory(data)
+    if not isinstance(data, Sized) or not hasattr(data, "__iter__") or isinstance(data, dict | set | bytes):
+        raise TypeError(
+            "An SAE is trained on a tensor or array (rows, d), an ActivationStore or its folder, an ActivationStream "
+            f"or a list of batches, not on {type(data).__name__}."
+        )
+    parts = list(data)
+    try:
+        if parts and all(isinstance(part, Tensor | np.ndarray) for part in parts):
+            tensors = [to_cpu(part) for part in parts]
+            return _in_memory(torch.cat(tensors) if tensors[0].ndim == 2 else torch.stack(tensors))
+        return _in_memory(torch.tensor(parts, dtype=torch.float32))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"The activations in this {type(data).__name__} do not make one matrix (rows, d).") from error
+
+
+def _in_memory(x: object) -> ActivationStore:
+    x = x if isinstance(x, Tensor) else np.asarray(x)
+    kind = str(x.dtype).removeprefix("torch.")
+    if not kind.startswith(("float", "bfloat", "int", "uint", "bool")):
+        raise ValueError(f"Activations to train on are real numbers, and these are of type {kind}.")
+    x = to_cpu(x)
+    if x.ndim != 2:
+        raise ValueError(f"Activations to train on are (rows, d), and these are {tuple(x.shape)}: flatten the tokens.")
+    return ActivationStore.from_tensor(x if x.is_floating_point() else x.float())
+
+
+def batches(store: Activations, config: SAEConfig, start: int, pinned: bool = False) -> Generator[Tensor, None, None]:
+    """The training batches from step `start` on, in the config's data order; of a store in its own dtype."""
+    draw = partial(store.stored_batches, pinned=pinned) if hasattr(store, "stored_batches") else store.batches
+    if config.data_order == "reshuffle":
+        yield from draw(config.batch_size, seed=config.data_seed, start=start)
+        return
+    epoch = max(1, len(store) // config.batch_size)
+    while True:
+        yield from islice(draw(config.batch_size, seed=config.data_seed, start=start % epoch), epoch - start % epoch)
+        start = 0
+
+
+def require_finite(x: Tensor, step: int) -> None:
+    if not x.isfinite().all():
+        raise ValueError(
+            f"The activations contain NaN or infinity (batch {step}); extract them again, perhaps in float32."
+        )
+
+
+def geometric_median(x: Tensor, tolerance: float = 1e-5, max_iterations: int = 100) -> Tensor:
+    """Point (d,) with the least summed distance to the rows of x (n, d), by Weiszfeld's iteration."""
+    guess = x.mean(0)
+    for _ in range(max_iterations):
+        weights = 1 / torch.linalg.vector_norm(x - guess, dim=1).clamp(min=1e-6)
+        previous, guess = guess, weights @ x / weights.sum()
+        if torch.linalg.vector_norm(guess - previous) <= tolerance * torch.linalg.vector_norm(guess):
+            break
+    return guess
+
+
+class Setup:
+    """What the runs of one data pass share: device, the input's scale and the first guess of b_dec."""
+
+    def __init__(self, store: Activations, config: SAEConfig, device: str) -> None:
+        self.d, self.device = store.d, choose_device(device)
+        count = min(config.normalization_batches, max(1, len(store) // config.batch_size))
+        squares, first = [], None
+        with closing(batches(store, config, 0)) as source:
+            for step, x in enumerate(islice(source, count if config.normalize else 1)):
+                if x.shape[1] != store.d:
+                    raise ValueError(f"The store says width {store.d}, but its batches have width {x.shape[1]}.")
+                x = bring(x, self.device, torch.float32)
+                require_finite(x, step)
+                first = x if first is None else first
+                squares.append(float(x.square().sum(1).mean()))
+        self._store, self._rows, self.origin = store, {}, Origin.of(store)
+        self.scale = math.sqrt(sum(squares) / len(squares)) if config.normalize else 1.0
+        if self.scale == 0:
+            raise ValueError("All activations are zero; there is nothing to learn from them.")
+        self.b_dec = geometric_median(first / self.scale)
+
+    def points(self, n: int) -> Tensor:
+        """n rows of the data (n, d), less b_dec and in the runs' units; which ones does not depend on their seeds."""
+        if n > len(self._store):
+            raise ValueError(
+                f"Training is to begin from {n} rows of the data, and the store has {len(self._store)}: extract more "
+                "pictures, or lower `archetypes` or the width."
+            )
+        if n not in self._rows:
+            with closing(self._store.batches(n, seed=0)) as source:
+                self._rows[n] = bring(next(source), self.device, torch.float32) / self.scale - self.b_dec
+        return self._rows[n]

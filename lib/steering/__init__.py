@@ -1,0 +1,1 @@
+"""Interventions on any encoder, forward passes from cached activations, LLaVA."""

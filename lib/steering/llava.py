@@ -1,0 +1,274 @@
+"""LLaVA: a language model that reads an image tower, which interventions change (arXiv 2504.02821, 4.4).
+
+The published way steers one feature on one picture at a time, through the whole tower. Here everything that steered
+answers share is computed once: the tower up to the intervention's site and the features' codes for each picture, the
+text before the picture for each prompt. The answers are the same.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lib.devices import choose_device
+from lib.encoders.encoder import Encoder, Site, choose_dtype
+from lib.encoders.loading import TINY_LLAVA, embedded, with_clear_errors
+from lib.images.image_set import ImageSet
+from lib.steering.cached_forward import Looks, Variant
+from lib.steering.decoding import Choice, Decoder, Start
+from lib.steering.interventions import Intervention
+
+_MEMORY = 1 << 30  # bytes of keys and values in a batch, on a CPU
+_MOST_ROWS = 64
+
+
+class Llava:
+    """A LLaVA whose image tower can be steered. Made by `load_llava`.
+
+    Attributes: `model`, the `LlavaForConditionalGeneration`; `processor`; `vision`, an `Encoder` over the model's own
+    image tower, with its sites; `site`, the one that the language model reads (`22.resid_post` in LLaVA-1.5).
+    """
+
+    def __init__(self, parts, spec: str, device: torch.device):
+        self.model, self.processor, self.spec = parts.model, parts.processor, spec
+        self.vision = Encoder(parts.tower, spec, device, parts.model.dtype, is_part=True)
+        self.site = f"{parts.feature_block}.resid_post"
+        config = self.model.config
+        self._skipped = 1 if config.vision_feature_select_strategy == "default" else 0  # tokens that are not read
+        self._image_token = self.processor.tokenizer.convert_ids_to_tokens(config.image_token_id)
+        ends = self.model.generation_config.eos_token_id
+        ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
+        base = self.model.model
+        self._decoder = Decoder(base.language_model, self.model.lm_head, self.model.get_input_embeddings(), ends)
+
+    def __repr__(self) -> str:
+        n_layers = self.model.config.text_config.num_hidden_layers
+        return f"Llava({self.spec!r}, reads {self.site} of {self.vision!r}, {n_layers} layers of text)"
+
+    def steered(self, *interventions: Intervention) -> AbstractContextManager[None]:
+        """While it lasts, the model's own passes (`llava.model.generate`) are steered; see `Encoder.steered`."""
+        for intervention in interventions:
+            self._check(intervention)
+        return self.vision.steered(*interventions)
+
+    def generate(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str | Sequence[str],
+        intervention: Intervention | Variant | None = None,
+        max_new_tokens: int = 32,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """One answer for each picture. The arguments and errors are those of `answers`."""
+        rows = self.answers(images, prompt, [intervention], max_new_tokens, temperature, seed)
+        return [row[0] for row in rows]
+
+    @torch.no_grad()
+    def answers(
+        self,
+        images: Sequence[Image.Image],
+        prompt: str | Sequence[str],
+        interventions: Sequence[Intervention | Variant | None],
+        max_new_tokens: int = 32,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """The answers [picture][intervention], without the spaces around them.
+
+        prompt: one for all pictures, or one for each. interventions: each an `Intervention`, several of them in a
+        tuple, which act at once, or None for the model as it is. temperature 0 is greedy; above, tokens are drawn, for
+        picture i by `seed + i` whatever the intervention.
+
+        Raises ValueError for a prompt that is empty, too long or brings its own `<image>`, for no pictures or what is
+        no opened picture, and for an intervention that does not fit the tower or acts behind the site that is read.
+        """
+        variants = [self._variant(intervention) for intervention in interventions]
+        prompts = self._prompts(prompt, _pictures(images))
+        self._check_sampling(max_new_tokens, temperature)
+        texts = [[""] * len(variants) for _ in images]
+        for text in dict.fromkeys(prompts) if variants else ():
+            start, length = self._start(text, max_new_tokens)
+            asked = [i for i, other in enumerate(prompts) if other == text]
+            for rows, seen in self._seen(images, asked, variants, self._most_rows(length)):
+                choose = Choice(temperature, [seed + picture for picture, _ in rows])
+                ids: list[list[int]] = [[] for _ in rows]
+                for step in self._decoder.tokens(start, seen, choose, max_new_tokens):
+                    for row, token in step.items():
+                        ids[row].append(token)
+                for (picture, variant), found in zip(rows, ids, strict=True):
+                    texts[picture][variant] = self._text(found).strip()
+        return texts
+
+    def stream(
+        self,
+        image: Image.Image,
+        prompt: str,
+        intervention: Intervention | Variant | None = None,
+        max_new_tokens: int = 32,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[str]:
+        """The answer in pieces as they are generated, which together are what `generate` gives.
+
+        `stop` is asked before every token. A piece ends where a character does, and never in spaces.
+        """
+        variant = self._variant(intervention)
+        [text] = self._prompts(prompt, _pictures([image]))
+        self._check_sampling(max_new_tokens, temperature)
+        return self._pieces(image, text, variant, max_new_tokens, Choice(temperature, [seed]), stop)
+
+    def _pieces(self, image, text: str, variant, max_new_tokens: int, choose: Choice, stop) -> Iterator[str]:
+        if stop():
+            return
+        start, _ = self._start(text, max_new_tokens)
+        [(_, seen)] = self._seen([image], [0], [variant], 1)
+        ids, told = [], ""
+        for step in self._decoder.tokens(start, seen, choose, max_new_tokens):
+            ids += step.values()
+            whole = self._text(ids).lstrip().rstrip("\ufffd").rstrip()  # the mark of a character that has only begun
+            if len(whole) > len(told):
+                yield whole[len(told) :]
+                told = whole
+            if stop():
+                return
+        rest = self._text(ids).strip()[len(told) :]
+        if rest:
+            yield rest
+
+    # What the language model sees
+
+    def _seen(
+        self, images: Sequence[Image.Image], asked: list[int], variants: list[Variant], most: int
+    ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+        """Batches of at most `most` rows: which (picture, variant) they are, and their features (R, n, d of text)."""
+        together = max(1, most // len(variants))
+        for first in range(0, len(asked), together):
+            some = asked[first : first + together]
+            looks = Looks(self.vision, self.site, self.vision.pixels([images[i] for i in some]), variants)
+            each = max(1, most // len(some))
+            for begin in range(0, len(variants), each):
+                group = range(begin, min(begin + each, len(variants)))
+                values = looks.values([variants[v] for v in group])  # (variants, pictures, T, d)
+                seen = self.model.model.multi_modal_projector(values[:, :, self._skipped :])
+                yield [(picture, v) for v in group for picture in some], seen.flatten(0, 1)
+
+    def _variant(self, intervention: Intervention | Variant | None) -> Variant:
+        variant = intervention or ()
+        variant = (variant,) if isinstance(variant, Intervention) else tuple(variant)
+        for one in variant:
+            self._check(one)
+        return variant
+
+    def _check(self, intervention: Intervention) -> None:
+        site, read = self.vision.site(intervention.site), Site.parse(self.site)
+        if site.layer is None or site.layer > read.layer:
+            raise ValueError(
+                f"an intervention at {site} changes no answer: the language model reads {self.site}, so steer there "
+                "or before it"
+            )
+        intervention.check_fit(self.vision)
+
+    # What it reads beside
+
+    def _prompts(self, prompt: str | Sequence[str], images: Sequence[Image.Image]) -> list[str]:
+        """The text for each picture, with the place of the picture in it."""
+        prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(images):
+            raise ValueError(f"{len(prompts)} prompts for {len(images)} pictures: give one for all, or one for each")
+        text_of = {prompt: self._chat(prompt) for prompt in dict.fromkeys(prompts)}
+        return [text_of[prompt] for prompt in prompts]
+
+    def _chat(self, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("the prompt is empty: ask something about the picture")
+        if self._image_token in prompt:
+            raise ValueError(f"leave {self._image_token} out of the prompt: the picture's place is set for you")
+        if not self.processor.chat_template:
+            return f"USER: {self._image_token}\n{prompt} ASSISTANT:"  # of LLaVA-1.5
+        parts = [{"type": "image"}, {"type": "text", "text": prompt}]
+        return self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
+
+    def _start(self, text: str, max_new_tokens: int) -> tuple[Start, int]:
+        """The prompt as the decoder has it, and the tokens of a row, those to come included."""
+        n_seen = self.vision.n_tokens - self._skipped
+        tokenizer = self.processor.tokenizer
+        begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        ids = tokenizer(text.replace(self._image_token, n_seen * self._image_token), add_special_tokens=not begun)
+        ids = ids["input_ids"]
+        place = ids.index(self.model.config.image_token_id)
+        length, room = len(ids) + max_new_tokens, self._decoder.config.max_position_embeddings
+        if length > room:
+            raise ValueError(
+                f"picture, prompt and answer take {length} tokens, and the model reads {room}: "
+                "shorten the prompt or lower max_new_tokens"
+            )
+        return self._decoder.start(ids[:place], ids[place + n_seen :]), length
+
+    def _text(self, ids: list[int]) -> str:
+        return self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _most_rows(self, length: int) -> int:
+        device = self._decoder.device
+        memory = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _MEMORY
+        return max(1, min(_MOST_ROWS, memory // self._decoder.bytes_per_row(length)))
+
+    @staticmethod
+    def _check_sampling(max_new_tokens: int, temperature: float) -> None:
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is at least 1, not {max_new_tokens}")
+        if not temperature >= 0:
+            raise ValueError(f"a temperature is 0 (the most probable token) or more, not {temperature}")
+
+
+def _pictures(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+    if isinstance(images, Image.Image):
+        raise ValueError("give a list of pictures: write [image]")
+    if not len(images):
+        raise ValueError("there are no pictures: give at least one")
+    opened = () if isinstance(images, ImageSet) else images  # a set opens its pictures only when they are read
+    for image in opened:
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"{image!r} is no opened picture: open it with PIL's Image.open, or give load_images(...)")
+    return images
+
+
+def load_llava(
+    spec: str,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    device_map: str | dict | None = None,
+) -> Llava:
+    """Load a LLaVA by its spec: `tiny`, the book's own; `hf:NAME` or `hf:FOLDER` in the hub's layout.
+
+    The model_type is `llava` (LLaVA-1.5 and its kin) with an image tower of CLIP or SigLIP; safetensors alone are
+    read. device "auto" is CUDA, else MPS, else the CPU; dtype None is float16 on CUDA, as the paper has it, and float32
+    elsewhere. device_map (needs accelerate) spreads the model over devices, as transformers does, in place of device.
+    Settings of the checkpoint that would make greedy answers other than the most probable tokens are told by a warning.
+
+    Raises ValueError for another kind of model or weights that a checkpoint lacks, FileNotFoundError for a missing
+    folder, file, processor or tokenizer, ConnectionError when the hub cannot be reached, ImportError for a device_map
+    without accelerate.
+    """
+    family, _, name = spec.partition(":")
+    if spec != "tiny" and not (family == "hf" and name):
+        raise ValueError(f"unknown LLaVA {spec!r}: write tiny, hf:NAME or hf:FOLDER")
+    if device_map is not None and find_spec("accelerate") is None:
+        raise ImportError("a device_map needs accelerate: pip install accelerate, or give a device")
+    from lib.encoders.llava_tower import llava_parts
+
+    source = str(embedded(TINY_LLAVA, "LLaVA")) if spec == "tiny" else name
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, torch.float16 if device.type == "cuda" else torch.float32)
+    parts = with_clear_errors(spec, lambda: llava_parts(source, dtype, device_map))
+    if device_map is None:
+        parts.model.to(device)
+        return Llava(parts, spec, device)
+    places = {parameter.device for parameter in parts.tower.model.parameters()}
+    if len(places) > 1 or next(iter(places)).type == "meta":
+        raise ValueError("the device_map splits or offloads the image tower: give model.vision_tower one device")
+    return Llava(parts, spec, places.pop())

@@ -1,0 +1,1 @@
+"""The embedded CLIP with TopK MLPs: its layer, training and card."""

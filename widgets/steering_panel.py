@@ -1,0 +1,261 @@
+"""The steering panel: choose a picture, move features, and read what LLaVA then says of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from PIL import Image
+
+from lib.devices import to_numpy
+from lib.steering.interventions import Intervention
+from widgets.llava_scripts import client_source
+from widgets.packing import pack, sprite_sheets, unpack
+from widgets.steering_kernel import MODES, Answering
+
+HERE = Path(__file__).parent
+SCRIPTS = (  # one module, with the browser's engine in it
+    "packing.js", "elements.js", "address.js", "kernel_line.js",
+    "steering_engines.js", "steering_board.js", "steering_parts.js", "steering_panel.js",
+)  # fmt: skip
+TOP = 4  # most active pictures shown of a feature
+THUMBNAIL, QUALITY = 48, 70  # of those, in pixels and WebP's scale
+ALPHAS = (-1.0, 0.0, 1.0, 2.0, 4.0)
+
+
+class SteeringPanel(anywidget.AnyWidget):
+    """Steer a LLaVA: with a kernel, in the reader's browser, or from answers that are stored in the page.
+
+    llava: `lib.Llava`. sae: the dictionary, read and written at `site` of its vision tower. images: pictures to
+    choose from; `labels` say what each one shows. features: dicts with `feature` (its number), `name`, `max` (its
+    largest code on any token) and, where known, `mean`, `score`, `note` (one line) and `pictures` (most active first);
+    `steering_features` makes them. prompts: what the model knows to answer, first one first.
+    peaks: (F,) largest codes of all features, so that any of them can be steered by its number.
+
+    alphas: where stored answers are, in units of a feature's maximum; the sliders go from the lowest to the highest,
+    and begin at `start`, one of them (the highest, unless said). stored: how many pictures, features and prompts, the
+    first of each, have their answers in the page. mode and keep_error: what the panel starts with; by default the
+    paper's (2504.02821 §4.4): clamped, without the SAE's error.
+    page_files: where the rendered book has the files with which a browser computes by itself (`write_page_files`); None
+    where it cannot: a browser steers the layer that the language model reads, and no other. names: what your notebook
+    calls `llava`, `sae` and `images`, for the code that is copied.
+
+    Pictures are stored without loss at `picture_size` pixels a side. Raises ValueError where parts do not fit.
+    """
+
+    _esm = "\n".join([client_source(), *((HERE / name).read_text("utf-8") for name in SCRIPTS)])
+    _css = HERE / "steering_panel.css"
+
+    meta = traitlets.Dict().tag(sync=True)
+    numbers = traitlets.Bytes().tag(sync=True)
+    pictures = traitlets.Bytes().tag(sync=True)
+    sprites = traitlets.Bytes().tag(sync=True)
+
+    def __init__(
+        self,
+        llava,
+        sae,
+        site: str,
+        images: Sequence[Image.Image],
+        features: Sequence[Mapping],
+        prompts: Sequence[str],
+        labels: Sequence[str] | None = None,
+        peaks: Sequence[float] | None = None,
+        alphas: Sequence[float] = ALPHAS,
+        start: float | None = None,
+        stored: tuple[int, int, int] = (8, 16, 1),
+        mode: str = "clamp",
+        keep_error: bool = False,
+        max_new_tokens: int = 48,
+        picture_size: int = 112,
+        page_files: Mapping | None = None,
+        names: Mapping[str, str] | None = None,
+        key: str = "",
+    ) -> None:
+        super().__init__()
+        images, alphas = [image.convert("RGB") for image in images], sorted(float(alpha) for alpha in alphas)
+        site = str(llava.vision.site(site))
+        start = alphas[-1] if start is None and alphas else start
+        _check(sae, images, features, prompts, labels, alphas, start, mode)
+        if page_files and site != llava.site:
+            raise ValueError(
+                f"a browser steers {llava.site}, which the language model reads, and not {site}: leave page_files out."
+            )
+        edit = {"mode": mode, "keep_error": keep_error}
+        grid, texts, answers = _stored_answers(
+            llava, sae, site, images, features, prompts, alphas, stored, edit, max_new_tokens
+        )
+        peaks = np.zeros(0) if peaks is None else to_numpy(peaks)
+        manifest, self.numbers = pack({"answers": answers, "peaks": peaks.astype(np.float32)})
+        shown, sprites = _with_sprites(features)
+        sprite_layout, self.sprites = sprite_sheets(sprites, THUMBNAIL, QUALITY)
+        picture_layout, self.pictures = sprite_sheets(images, picture_size, quality=None)
+        self.meta = {
+            "key": key,
+            "site": site,
+            "grid": list(llava.vision.grid),
+            "has_cls": bool(llava.vision.has_cls),
+            "n_features": int(sae.n_features),
+            "arrays": manifest,
+            "picture_sheets": picture_layout,
+            "sprite_sheets": sprite_layout,
+            "labels": list(labels or [f"picture {i}" for i in range(len(images))]),
+            "features": shown,
+            "prompts": list(prompts),
+            "modes": list(MODES),
+            "edit": edit,
+            "alphas": alphas,
+            "start": start,
+            "stored": grid,
+            "texts": texts,
+            "max_new_tokens": max_new_tokens,
+            "page_files": dict(page_files) if page_files else None,
+            "names": {"llava": "llava", "sae": "sae", "images": "images"} | dict(names or {}),
+        }
+        self._answering = Answering(llava, sae, site, images, self.send)
+        self.on_msg(lambda _widget, message, buffers: self._answering.receive(message, buffers))
+
+    def stored_answers(self) -> list[dict]:
+        """The answers in the page: prompt, picture, feature and alpha (None for the model as it is), text."""
+        meta, answers = self.meta, unpack(self.meta["arrays"], self.numbers)["answers"]
+        features = [described["feature"] for described in meta["features"][: meta["stored"]["features"]]]
+        runs = [(None, None), *((feature, alpha) for feature in features for alpha in meta["alphas"])]
+        return [
+            {
+                "prompt": meta["prompts"][p],
+                "picture": i,
+                "feature": feature,
+                "alpha": alpha,
+                "text": meta["texts"][answers[p, i, run]],
+            }
+            for p in range(answers.shape[0])
+            for i in range(answers.shape[1])
+            for run, (feature, alpha) in enumerate(runs)
+        ]
+
+    @property
+    def state_size(self) -> int:
+        """Bytes that the widget adds to a page: its JSON, scripts and styles, and its binary parts as base64."""
+        state = self.get_state()
+        binary = {name for name, value in state.items() if isinstance(value, bytes | memoryview)}
+        text = json.dumps({name: value for name, value in state.items() if name not in binary})
+        return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
+
+
+def steering_features(
+    names: Mapping[int, str],
+    top_images: np.ndarray,
+    images: Sequence[Image.Image],
+    peaks: Sequence[float],
+    notes: Mapping[int, str] | None = None,
+) -> list[dict]:
+    """What the panel needs to know of the features that `names` calls by name, in their order.
+
+    top_images: (F, k) places in `images`, most active first, -1 for none; peaks: (F,) largest codes on any token.
+    """
+    return [
+        {
+            "feature": int(feature),
+            "name": name,
+            "note": (notes or {}).get(feature, ""),
+            "max": float(peaks[feature]),
+            "pictures": [images[int(i)] for i in top_images[feature][:TOP] if i >= 0],
+        }
+        for feature, name in names.items()
+    ]
+
+
+def write_page_files(folder: str | Path, sae, llava_folder: str | Path) -> dict:
+    """Write what a browser needs to steer with this SAE into `<profile>/page_files/<name>`, which the book serves.
+
+    llava_folder: the embedded model's, which the book serves from `_static/llava`. Returns the panel's `page_files`:
+    addresses below the book's `_static`, and how many bytes a reader loads.
+    """
+    folder = Path(folder)
+    sae.save(folder / "sae")
+    loaded = [file for place in (folder / "sae", Path(llava_folder)) for file in place.iterdir() if file.is_file()]
+    return {
+        "llava": "llava/",
+        "sae": f"page_files/{folder.name}/sae/",
+        "bytes": sum(file.stat().st_size for file in loaded),
+    }
+
+
+def _check(sae, images, features, prompts, labels, alphas: list[float], start: float, mode: str) -> None:
+    for name, values in {"images": images, "features": features, "prompts": prompts, "alphas": alphas}.items():
+        if not len(values):
+            raise ValueError(f"{name} is empty: the panel needs at least one.")
+    for described in features:
+        missing = [name for name in ("feature", "name", "max") if name not in described]
+        if missing:
+            raise ValueError(f"a feature lacks {', '.join(missing)}: give each its number, name and maximum.")
+        if not 0 <= described["feature"] < sae.n_features:
+            raise ValueError(f"there is no feature {described['feature']}: this SAE has {sae.n_features}.")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"labels has {len(labels)} entries for {len(images)} pictures: give one for each.")
+    if start not in alphas:
+        raise ValueError(f"start is {start}: choose one of the strengths {alphas}.")
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}: choose one of {', '.join(MODES)}.")
+
+
+def strength(described: Mapping, alpha: float, mode: str) -> float:
+    """The number that an edit sets, adds or scales by: alpha in units of the feature's maximum, or a plain factor.
+
+    Four digits are kept, here and in the page, so that the copied code says exactly what was run.
+    """
+    return float(f"{alpha if mode == 'scale' else alpha * described['max']:.4g}")
+
+
+def _stored_answers(
+    llava, sae, site: str, images, features, prompts, alphas, stored, edit: dict, max_new_tokens: int
+) -> tuple[dict, list[str], np.ndarray]:
+    """The grid's extents, its different texts, and which one answers each (prompt, picture, 1 + feature x alpha)."""
+    n_images, n_features, n_prompts = stored
+    kept = features[:n_features] if n_images and n_prompts else []
+    interventions = [
+        Intervention(
+            sae, site, {f["feature"]: strength(f, alpha, edit["mode"])}, edit["mode"], keep_error=edit["keep_error"]
+        )
+        for f in kept
+        for alpha in alphas
+    ]
+    answers = [
+        llava.answers(images[:n_images], prompt, [None, *interventions], max_new_tokens=max_new_tokens)
+        for prompt in (prompts[:n_prompts] if kept else [])
+    ]
+    texts = sorted({text for per_image in answers for row in per_image for text in row})
+    number = {text: i for i, text in enumerate(texts)}
+    places = [[[number[text] for text in row] for row in per_image] for per_image in answers]
+    grid = {
+        "pictures": min(n_images, len(images)) if kept else 0,
+        "features": len(kept),
+        "prompts": len(answers),
+    }
+    shape = (grid["prompts"], grid["pictures"], 1 + len(interventions))
+    return grid, texts, np.array(places, dtype=np.uint32).reshape(shape)
+
+
+def _with_sprites(features: Sequence[Mapping]) -> tuple[list[dict], list[Image.Image]]:
+    """The features as the page reads them, their pictures given as positions in the list of sprites."""
+    sprites, shown = [], []
+    for described in features:
+        pictures = list(described.get("pictures", []))[:TOP]
+        shown.append(
+            {
+                "feature": int(described["feature"]),
+                "name": str(described["name"]),
+                "note": str(described.get("note", "")),
+                "score": described.get("score"),
+                "max": float(described["max"]),
+                "mean": described.get("mean"),
+                "top": list(range(len(sprites), len(sprites) + len(pictures))),
+            }
+        )
+        sprites += pictures
+    return shown, sprites
