@@ -108,7 +108,7 @@ rule notebook:
 rule cover:
     input:
         "book/tools/cover.py",
-        files("lib/menagerie/*.py"),
+        files("menagerie/world/*.py"),
     output:
         f"build/{PROFILE}/cover.webp",
     shell:

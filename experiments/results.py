@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.artifacts import check_file, digest_of, replacing
+from lib.artifacts import check_beside, digest_file, digest_of, replacing
 from lib.files import read_json
 from lib.metrics.intervals import Interval
 
@@ -21,7 +21,7 @@ def write_results(root: str | Path, notebook: str, results: dict[str, Any]) -> P
     """
     path = Path(root, "results", f"{notebook}.json")
     text = json.dumps(_plain(results), indent=1, allow_nan=False, ensure_ascii=False)
-    beside = _digest_file(path)
+    beside = digest_file(path)
     beside.unlink(missing_ok=True)  # so that it never stands beside other results
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -32,19 +32,8 @@ def write_results(root: str | Path, notebook: str, results: dict[str, Any]) -> P
 
 def read_results(path: str | Path) -> dict[str, Any]:
     """What a file of results says. Raises Damaged where it is not as `write_results` wrote it."""
-    check_results(Path(path))
+    check_beside(Path(path))
     return read_json(path)
-
-
-def check_results(path: Path) -> None:
-    """Raises Damaged where a file of results is not as it was written; those without a digest pass."""
-    beside = _digest_file(path)
-    if beside.is_file():
-        check_file(path, beside.read_text(encoding="utf-8", errors="replace").partition(" ")[0] or "none")
-
-
-def _digest_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Sparse autoencoders inside vision transformers: the machinery behind the book's notebooks.
+"""Sparse autoencoders inside vision transformers: what a researcher imports.
 
 `import lib` is light (torch only). The public names below load their module when first used; open_clip, transformers
 and scikit-learn load when a function first needs them.
@@ -13,7 +13,6 @@ declare_missing_schemas()
 __version__ = "0.1.0"
 
 _HOME = {
-    "Menagerie": "menagerie",
     "ImageError": "lib.images.image_set",
     "ImageSet": "lib.images.image_set",
     "as_image_set": "lib.images.image_set",
@@ -35,29 +34,34 @@ _HOME = {
     "Neurons": "lib.steering.interventions",
     "Llava": "lib.steering.llava",
     "load_llava": "lib.steering.llava",
-    "FeatureExplorer": "widgets",
-    "SteeringPanel": "widgets",
-    "SuppressionPanel": "widgets",
     "load_sae": "lib.hub",
     "push_sae": "lib.hub",
 }
-_MODULES = (
+_PACKAGES = (
     "activations",
     "artifacts",
-    "data",
     "distributed",
+    "encoders",
     "features",
     "hub",
-    "llava",
-    "menagerie",
+    "images",
     "metrics",
-    "models",
     "plots",
     "sae",
     "steering",
-    "training",
-    "widgets",
 )
+_MOVED = {  # names of earlier versions -> where they are now
+    "Menagerie": "from menagerie import Menagerie",
+    "FeatureExplorer": "from widgets import FeatureExplorer",
+    "SteeringPanel": "from widgets import SteeringPanel",
+    "SuppressionPanel": "from widgets import SuppressionPanel",
+    "menagerie": "import menagerie",
+    "widgets": "import widgets",
+    "data": "from lib import load_images, ImageSet",
+    "models": "from lib import load_encoder, from_module, Encoder, Site",
+    "training": "from lib import train_sae",
+    "llava": "from lib import load_llava, Llava",
+}
 
 __all__ = ["metrics", *_HOME]  # `from lib import *`
 
@@ -66,8 +70,10 @@ def __getattr__(name: str):
     """Load a public name from its home module when first asked for (PEP 562)."""
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
-    elif name in _MODULES:
+    elif name in _PACKAGES:
         value = import_module(f"lib.{name}")
+    elif name in _MOVED:
+        raise AttributeError(f"lib.{name} has moved: write `{_MOVED[name]}`")
     else:
         raise AttributeError(f"module 'lib' has no attribute {name!r}")
     globals()[name] = value
@@ -75,4 +81,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+    return sorted({*globals(), *_HOME, *_PACKAGES})

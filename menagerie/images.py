@@ -1,21 +1,24 @@
-"""The embedded world, drawn when asked for."""
+"""The Menagerie as pictures of lib: `load_images("menagerie:SPLIT")`."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from menagerie import SPECIES, STICKER_WORDS, Menagerie
+from menagerie.world.people import HAIRS
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class MenagerieSource:
-    """A split of the Menagerie, labelled by what the split is about."""
+    """A split of the Menagerie, labelled by what the split is about; registered in pyproject.toml."""
+
+    FORM = "menagerie:SPLIT"
+    CODE = ("menagerie.world", "menagerie.images")
 
     def __init__(self, split: str):
-        from menagerie import SPECIES, STICKER_WORDS, Menagerie
-        from menagerie.world.people import HAIRS
-
         self.world = Menagerie(split)
         self.fact, self.class_names = {
             "people": ("person_hair", HAIRS),

@@ -62,12 +62,12 @@ def tool(project: Path, *command: str) -> subprocess.CompletedProcess:
 
 def lay_out(project: Path, root: Path) -> None:
     """The tool chain with three notebooks of its own: `b` and `c` use modules, `c` waits for `b`."""
-    for name in ("book", "lib/menagerie"):
+    for name in ("book", "menagerie", "experiments"):
         shutil.copytree(root / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "_config.yml", "_toc.yml", "package.json", "package-lock.json", "constraints.txt"):
         shutil.copy(root / name, project / name)
+    (project / "lib").mkdir()
     (project / "lib" / "__init__.py").write_text("")
-    shutil.copy(root / "lib" / "markup.py", project / "lib" / "markup.py")
     (project / "lib" / "one.py").write_text("ONE = 1\n")
     (project / "lib" / "two.py").write_text("from lib.one import ONE\n")
     (project / "notebooks").mkdir()

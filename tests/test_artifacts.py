@@ -53,7 +53,7 @@ def test_a_spec_that_json_cannot_hold_is_an_error(value):
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes the source of a module of lib and takes its fingerprint."""
-    monkeypatch.setattr(artifacts, "_LIB", tmp_path)
+    monkeypatch.setattr(artifacts, "_HOME", tmp_path)
 
     def fingerprint(source: str, name: str = "thing") -> str:
         path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
@@ -94,8 +94,8 @@ def test_a_package_has_the_fingerprint_of_all_its_modules(module):
 
 
 def test_the_modules_of_lib_have_fingerprints():
-    assert code_fingerprint("artifacts") == code_fingerprint("lib.artifacts") != code_fingerprint("models")
-    assert code_fingerprint("artifacts", "models") != code_fingerprint("models", "artifacts")
+    assert code_fingerprint("lib.artifacts") != code_fingerprint("lib.encoders")
+    assert code_fingerprint("lib.artifacts", "lib.hub") != code_fingerprint("lib.hub", "lib.artifacts")
 
 
 def test_a_module_that_is_not_there_is_an_error():

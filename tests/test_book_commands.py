@@ -28,7 +28,18 @@ from tests.small_hub import TOKEN, SmallHub, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "book").glob("*.md"))]
-COPIED = ("book", "lib", "profiles", "notebooks", "Makefile", "pyproject.toml", "constraints.txt")
+COPIED = (
+    "book",
+    "lib",
+    "menagerie",
+    "experiments",
+    "widgets",
+    "profiles",
+    "notebooks",
+    "Makefile",
+    "pyproject.toml",
+    "constraints.txt",
+)
 ELSEWHERE = {  # the beginning of a command -> why it does not run here
     "make book": "builds the book, which another step of make test does",
     "make test": "is what runs this",

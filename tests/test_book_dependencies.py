@@ -14,9 +14,9 @@ NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parents[1] / "notebooks
 def project(tmp_path):
     """A small `lib` and a way to ask what a cell of code depends on."""
     modules = {
-        "__init__.py": "_HOME = {'load': 'lib.images.image_set'}\ndef __getattr__(name): ...",
+        "__init__.py": "_HOME = {'load': 'lib.data'}\ndef __getattr__(name): ...",
         "data.py": "import numpy",
-        "models.py": "def late():\n    from lib.encoders.loading import Tower",
+        "models.py": "def late():\n    from lib.towers import Tower",
         "towers.py": "",
         "metrics/__init__.py": "from lib.metrics.score import score",
         "metrics/score.py": "from . import columns",
@@ -44,7 +44,7 @@ def test_only_the_package_itself_for_a_bare_import(project):
 
 
 def test_a_module_and_what_it_imports_inside_functions(project):
-    assert project("from lib.encoders.encoder import late") == {"__init__.py", "models.py", "towers.py"}
+    assert project("from lib.models import late") == {"__init__.py", "models.py", "towers.py"}
 
 
 def test_a_package_with_what_its_init_imports_and_no_more(project):
@@ -59,19 +59,21 @@ def test_a_lazy_export_is_followed_to_its_home(project):
 
 
 def test_the_scripts_that_a_module_names_and_not_those_of_its_neighbours(project):
-    assert project("import widgets.explorer") == {
+    assert project("import lib.widgets.explorer") == {
         "__init__.py", "widgets/__init__.py", "widgets/explorer.py", "widgets/explorer.js",
     }  # fmt: skip
 
 
 def test_magics_are_not_python_and_are_passed_over(project):
-    assert project("%load_ext tensorboard\n!ls\nimport lib.images.image_set") == {"__init__.py", "data.py"}
+    assert project("%load_ext tensorboard\n!ls\nimport lib.data") == {"__init__.py", "data.py"}
 
 
 def test_every_data_file_of_the_package_belongs_to_some_module(root):
     graph = Graph(root)
     claimed = {file for name in NOTEBOOKS for file in graph.of_notebook(root / "notebooks" / f"{name}.ipynb")}
-    data = [path for folder in ("lib", "assets/tiny") for path in (root / folder).rglob("*") if path.is_file()]
+    data = [
+        path for folder in ("lib", "widgets", "assets/tiny") for path in (root / folder).rglob("*") if path.is_file()
+    ]
     shipped = {str(path.relative_to(root)) for path in data if path.suffix not in {".py", ".pyc", ".md"}}
     assert shipped <= claimed
 

@@ -51,8 +51,6 @@ def test_it_makes_its_folders_and_keeps_all_in_one_place_in_a_checkout_of_any_na
     project = tmp_path / "a {n} checkout of Müller's"
     project.mkdir()
     lay_out(project, root)
-    for name in ("parameters.py", "markup.py"):
-        (project / "lib" / name).write_bytes((root / "lib" / name).read_bytes())
     nbformat.write(
         notebook("from pathlib import Path\nPath(profile_dir, 'made').touch()"), project / "notebooks/a.ipynb"
     )

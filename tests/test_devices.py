@@ -80,7 +80,8 @@ def test_nobody_else_moves_tensors_between_devices(root):
     of_modules = re.compile(r"\b(model|sae|heads)\.to\(|SAE\(.*\)\.to\(|non_blocking=True\) for tensor in")
     found = [
         f"{path.relative_to(root)}: {line.strip()}"
-        for path in (root / "lib").rglob("*.py")
+        for floor in ("lib", "menagerie", "experiments", "widgets")
+        for path in (root / floor).rglob("*.py")
         for line in path.read_text().splitlines()
         if path.name != "devices.py" and moves.search(line) and not of_modules.search(line)
     ]

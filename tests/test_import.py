@@ -1,5 +1,7 @@
 """Importing lib is light; heavy libraries load when something first needs them."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +41,7 @@ def test_public_names_are_those_of_their_modules():
 def test_every_public_name_can_be_had():
     for name in lib._HOME:
         assert getattr(lib, name).__name__ == name
-    for name in lib._MODULES:
+    for name in lib._PACKAGES:
         assert getattr(lib, name).__name__ == f"lib.{name}"
 
 
@@ -53,3 +55,39 @@ def test_a_star_gives_the_public_names_and_no_others():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'lib' has no attribute 'nothing'"):
         _ = lib.nothing
+
+
+@pytest.mark.parametrize("name", lib._MOVED)
+def test_a_name_that_has_moved_says_where_it_is(name):
+    with pytest.raises(AttributeError, match=rf"lib\.{name} has moved: write") as caught:
+        getattr(lib, name)
+    exec(str(caught.value).split("`")[1], {})
+
+
+def test_an_installed_copy_has_all_packages_and_their_scripts(tmp_path):
+    """What `pip install .` puts into an environment works without the repository, but for the embedded models."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    for name in ("lib", "menagerie", "experiments", "widgets"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, "--target", site, source], check=True, capture_output=True)
+    code = """
+import lib, menagerie, experiments.claims, widgets
+print(lib.__file__, len(lib.load_images("menagerie:val[:3]")), widgets.FeatureExplorer.__name__)
+try:
+    lib.load_encoder("tiny")
+except FileNotFoundError as error:
+    print(error)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.startswith(f"{site}/lib/__init__.py 3 FeatureExplorer")
+    assert "clone the repository" in said

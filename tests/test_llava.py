@@ -330,7 +330,7 @@ def test_a_text_model_that_is_offloaded_answers_the_same(folder_of, llava, pictu
 
 
 def test_the_embedded_llava_loads_like_a_folder_of_the_hub(folder_of, llava, pictures, monkeypatch):
-    monkeypatch.setattr("lib.steering.llava.TINY_LLAVA", folder_of())
+    monkeypatch.setattr("menagerie.shipped.TINY_LLAVA", folder_of())
     tiny = load_llava("tiny", device="cpu")
     assert tiny.generate(pictures, QUESTION, max_new_tokens=4) == llava.generate(pictures, QUESTION, max_new_tokens=4)
 
@@ -493,6 +493,6 @@ def test_a_device_map_without_accelerate_says_so(folder_of, monkeypatch):
 
 
 def test_without_the_repository_the_embedded_llava_says_where_it_is(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.steering.llava.TINY_LLAVA", tmp_path / "assets/tiny/llava")
+    monkeypatch.setattr("menagerie.shipped.TINY_LLAVA", tmp_path / "assets/tiny/llava")
     with pytest.raises(FileNotFoundError, match="clone the repository"):
         load_llava("tiny")

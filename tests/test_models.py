@@ -339,6 +339,6 @@ def test_an_image_only_encoder_says_that_it_has_no_text_tower(folders):
 
 
 def test_without_the_repository_the_embedded_clip_says_where_it_is(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.encoders.loading.TINY_CLIP", tmp_path / "assets/tiny/clip")
+    monkeypatch.setattr("menagerie.shipped.TINY_CLIP", tmp_path / "assets/tiny/clip")
     with pytest.raises(FileNotFoundError, match=r"clone the repository and install it with `pip install -e \.`"):
         load_encoder("tiny")

@@ -245,13 +245,13 @@ def test_a_checkpoint_in_the_layout_of_older_transformers_loads_the_same(folder_
 
 
 def test_the_embedded_eye_loads_like_a_folder_of_the_hub(folder_of, monkeypatch):
-    monkeypatch.setattr("lib.encoders.loading.TINY_EYE", folder_of("dinov2"))
+    monkeypatch.setattr("menagerie.shipped.TINY_EYE", folder_of("dinov2"))
     eye = load_encoder("tiny-eye", device="cpu")
     assert eye.fingerprint == load_encoder(f"hf:{folder_of('dinov2')}", device="cpu").fingerprint
 
 
 def test_without_the_repository_the_embedded_eye_says_where_it_is(monkeypatch, tmp_path):
-    monkeypatch.setattr("lib.encoders.loading.TINY_EYE", tmp_path / "assets/tiny/eye")
+    monkeypatch.setattr("menagerie.shipped.TINY_EYE", tmp_path / "assets/tiny/eye")
     with pytest.raises(FileNotFoundError, match="clone the repository"):
         load_encoder("tiny-eye")
 

@@ -192,10 +192,13 @@ def test_the_sae_of_another_spec_stays_until_the_new_one_is_complete(store, tmp_
     assert_same(SAE.load(kept), sae)
 
 
-@pytest.mark.parametrize("module", ["stores", "sparse_codes", "training", "objectives/base", "sae_config"])
+@pytest.mark.parametrize(
+    "module", ["activations/store", "sae/selection", "sae/training", "sae/objectives/base", "sae/config"]
+)
 def test_the_spec_covers_the_code_that_trains_and_that_orders_the_batches(module, store, tmp_path, monkeypatch):
     before = lib.sae.training._spec(store, SHORT)
-    monkeypatch.setattr(lib.artifacts, "_LIB", Path(shutil.copytree(lib.artifacts._LIB, tmp_path / "lib")))
+    shutil.copytree(lib.artifacts._HOME / "lib", tmp_path / "lib")
+    monkeypatch.setattr(lib.artifacts, "_HOME", tmp_path)
     assert lib.sae.training._spec(store, SHORT) == before
     source = tmp_path / "lib" / f"{module}.py"
     source.write_text(source.read_text() + "\nANOTHER = 1\n")

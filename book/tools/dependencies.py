@@ -1,4 +1,4 @@
-"""Which files of this repository a notebook's result depends on: the modules of `lib` it imports, and their data.
+"""Which files of this repository a notebook's result depends on: the modules it imports, and their data.
 
 Imports are read from the syntax tree, inside functions too, because heavy libraries and some modules load when first
 used. Nothing is imported or run, so the whole graph is read in a fraction of a second.
@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGE = "lib"
+PACKAGES = ("lib", "menagerie", "experiments", "widgets")
+REGISTERED = {"lib.images.sources": "menagerie.images", "lib.encoders.loading": "menagerie.shipped"}
+"""Modules that a module reaches by an entry point (lib/registry.py), not by an import."""
 ASSETS = {
-    "lib.encoders.loading": ("assets/tiny/clip", "assets/tiny/eye"),
+    "menagerie.shipped": ("assets/tiny/clip", "assets/tiny/eye"),
     "menagerie.topk_clip.topk_mlp": ("assets/tiny/topk_clip",),
     "lib.steering.llava": ("assets/tiny/llava",),
     "experiments.claims": ("book/claims.yaml",),
@@ -22,7 +24,7 @@ ASSETS = {
 
 
 class Graph:
-    """The import graph of `lib` under `root`."""
+    """The import graph of the packages under `root`."""
 
     def __init__(self, root: Path = Path()):
         self.root = Path(root)
@@ -46,10 +48,11 @@ class Graph:
     def _read_imports(self, module: str) -> set[str]:
         file = self._file(module)
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-        return set(self._names(self._nodes(file), package))
+        registered = self._with_parents(REGISTERED.get(module, ""))
+        return {*self._names(self._nodes(file), package), *registered}
 
     def _names(self, nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
-        """Modules of `lib` that a syntax tree's nodes import; `package` is what its relative imports start from."""
+        """Modules of the project that nodes of a syntax tree import; `package` is what relative imports start from."""
         for node in nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -60,8 +63,8 @@ class Graph:
                 yield from self._with_parents(base)
                 for alias in node.names:
                     yield from self._with_parents(self._home(base, alias.name))
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == PACKAGE:
-                yield from self._with_parents(self._home(PACKAGE, node.attr))
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in PACKAGES:
+                yield from self._with_parents(self._home(node.value.id, node.attr))
 
     def _home(self, base: str, name: str) -> str:
         """Where `from base import name` takes the name from: a submodule, a lazy export's home, or `base` itself."""
@@ -89,7 +92,7 @@ class Graph:
                 yield name
 
     def _find_file(self, module: str) -> Path | None:
-        if not re.fullmatch(rf"{PACKAGE}(\.\w+)*", module):
+        if not re.fullmatch(rf"({'|'.join(PACKAGES)})(\.\w+)*", module):
             return None
         stem = self.root.joinpath(*module.split("."))
         return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)

@@ -132,7 +132,7 @@ def _hub_size(config: dict) -> VisionTransformer:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A set of pictures: `spec` as `lib.images.image_set` writes it, their number, and whether that is `known` or assumed."""
+    """A set of pictures: `spec` as an `ImageSet` writes it, their number, and whether that is `known` or assumed."""
 
     base: str
     spec: str

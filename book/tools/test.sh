@@ -13,6 +13,7 @@ nbstripout --verify --keep-id --extra-keys 'metadata.papermill cell.metadata.pap
 step 'Style'
 ruff check --quiet .
 ruff format --check --quiet .
+lint-imports --no-cache # the floors of the house: CONTRIBUTING.md
 
 step 'Unit tests'
 export OMP_NUM_THREADS=1 # as many processes as cores

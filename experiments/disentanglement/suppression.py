@@ -1,8 +1,8 @@
 """Suppression: features, neurons or directions are taken out, and what zero-shot classification gets right then.
 
 Zero-ablation at all tokens, with what the dictionary cannot say kept. Which features are taken is the matter of
-`experiments.disentanglement.feature_choice`; how many and how strongly is settled here, on the validation part of a `Protocol`, which no other
-part may replace (ours: papers.md 2.6).
+`feature_choice`; how many and how strongly is settled here, on the validation part of a `Protocol`, which no other part
+may replace (ours: papers.md 2.6).
 """
 
 from __future__ import annotations

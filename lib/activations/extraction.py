@@ -129,10 +129,9 @@ _code = cache(code_fingerprint)  # of what this process has loaded; it takes lon
 
 def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
     """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
-    code = ["activations", "models", "pixels", "rows", "shards", "towers"]
     home = type(images).__module__
-    code += [home] if home.startswith("lib.") else []
-    code += ["menagerie"] if images.spec.startswith("menagerie") else []
+    code = ["lib.activations", "lib.encoders", "lib.images.pixels", *([home] if home.startswith("lib.") else [])]
+    code += getattr(getattr(images, "source", None), "CODE", ())
     return {
         "encoder": encoder.fingerprint,
         "images": images.fingerprint,

@@ -9,7 +9,16 @@ import hashlib
 import json
 from pathlib import Path
 
-from lib.artifacts.digests import carried_digest, check_file, check_files, digest_of, load_tensors, save_tensors
+from lib.artifacts.digests import (
+    carried_digest,
+    check_beside,
+    check_file,
+    check_files,
+    digest_file,
+    digest_of,
+    load_tensors,
+    save_tensors,
+)
 from lib.artifacts.places import alone, claim, discarding, folder_name, is_complete, opened, publish
 from lib.artifacts.writing import Damaged, naming_a_full_disk, read_meta, replacing, sound_meta, write_meta
 
@@ -17,10 +26,12 @@ __all__ = [
     "Damaged",
     "alone",
     "carried_digest",
+    "check_beside",
     "check_file",
     "check_files",
     "claim",
     "code_fingerprint",
+    "digest_file",
     "digest_of",
     "discarding",
     "folder_name",
@@ -37,7 +48,7 @@ __all__ = [
     "write_meta",
 ]
 
-_LIB = Path(__file__).parent.parent
+_HOME = Path(__file__).parents[2]  # of lib and of the packages beside it
 
 
 def spec_hash(spec: dict) -> str:
@@ -55,25 +66,25 @@ def spec_hash(spec: dict) -> str:
 
 
 def code_fingerprint(*modules: str) -> str:
-    """16 hex digits of what the named modules or packages of lib do: `code_fingerprint("activations", "menagerie")`.
+    """16 hex digits of what the named modules or packages do: `code_fingerprint("lib.activations", "menagerie")`.
 
     Comments, layout and docstrings do not count, so an artifact is redone when its code changed and only then.
     """
     digest = hashlib.sha256()
     for module in modules:
-        for source in _sources(module.removeprefix("lib.")):
-            digest.update(source.relative_to(_LIB).as_posix().encode())
+        for source in _sources(module):
+            digest.update(source.relative_to(_HOME).as_posix().encode())
             digest.update(_without_docstrings(ast.parse(source.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()[:16]
 
 
 def _sources(module: str) -> list[Path]:
-    path = _LIB.joinpath(*module.split("."))
+    path = _HOME.joinpath(*module.split("."))
     if path.is_dir():
         return sorted(path.rglob("*.py"))
     if path.with_suffix(".py").is_file():
         return [path.with_suffix(".py")]
-    raise ValueError(f"lib has no module {module!r} to take a fingerprint of")
+    raise ValueError(f"there is no module {module!r} to take a fingerprint of")
 
 
 def _without_docstrings(tree: ast.AST) -> str:

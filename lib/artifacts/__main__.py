@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.results import read_results
-from lib.artifacts.digests import check_file, check_files
+from lib.artifacts.digests import check_beside, check_file, check_files
 from lib.artifacts.places import maker_of
 from lib.artifacts.writing import sound_meta
+from lib.files import read_json
 
 _ASIDE = re.compile(r"(?P<name>.+)\.(?P<mark>[0-9a-f]{16}|damaged)(-\d+)?")
 
@@ -33,7 +33,7 @@ def artifacts_below(root: Path) -> Iterator[Found]:
     for folder in sorted(named | loose - inside_others):
         yield _found(folder, root)
     for path in sorted(root.rglob("results/*.json")):
-        state, note = _state(lambda path=path: (read_results(path), ("sound", ""))[1])
+        state, note = _state(lambda path=path: (check_beside(path), read_json(path), ("sound", ""))[-1])
         yield Found(str(path.relative_to(root)), "notebook", state, path.stat().st_size, note)
 
 

@@ -94,6 +94,18 @@ def check_file(path: Path, digest: str | None = None) -> None:
         raise Damaged(f"{path} is missing or damaged: its bytes are not those that were written")
 
 
+def check_beside(path: Path) -> None:
+    """Raises Damaged where a file is not what the digest file beside it says; without one it passes."""
+    beside = digest_file(path)
+    if beside.is_file():
+        check_file(path, beside.read_text(encoding="utf-8", errors="replace").partition(" ")[0] or "none")
+
+
+def digest_file(path: Path) -> Path:
+    """Where the digest of a file that cannot carry its own lies, in the form that `sha256sum --check` reads."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hex; one that carries its digest is read with zeros in that place.
 

@@ -2,7 +2,7 @@
 
 Every model runs its *own* forward pass; values are read with forward hooks, and the pass is broken off as soon as the
 last wanted site was reached. So a site's value is the original model's by construction, whatever the family. A family
-needs one small `Tower` (lib/towers/) that says where its blocks are and how it embeds.
+needs one small `Tower` (lib/encoders/tower.py) that says where its blocks are and how it embeds.
 """
 
 import threading

@@ -344,8 +344,9 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
     weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
     for name, tensor in sorted(sae.state_dict().items()):
         weights.update(name.encode() + to_numpy(tensor.contiguous()).tobytes())
-    code = ["features", "models", "pixels", "rows", "towers", "sae", "sae_config", "sparse_codes"]
-    code += ["menagerie"] if images.spec.startswith("menagerie") else []
+    sae_code = [f"lib.sae.{module}" for module in ("model", "config", "selection")]
+    code = ["lib.features", "lib.activations.reader", "lib.encoders", "lib.images.pixels", *sae_code]
+    code += getattr(getattr(images, "source", None), "CODE", ())
     return {
         "encoder": encoder.fingerprint,
         "sae": weights.hexdigest()[:16],

@@ -43,7 +43,7 @@ class HuggingFaceSource:
         self.names = {name: [*columns[name].names, ""] for name in labels}  # the last one is -1: no class
         single = (datasets.Value, datasets.ClassLabel)
         self.fact_columns = [name for name, column in columns.items() if isinstance(column, single)]
-        self.fingerprint = f"{features._fingerprint}-{code_fingerprint('image_sources.pictures')[:4]}"
+        self.fingerprint = f"{features._fingerprint}-{code_fingerprint('lib.images.pictures')[:4]}"
         self.rows = features.cast_column(self.image_column, datasets.Image(decode=False))  # the bytes, or a path
 
     def __len__(self) -> int:

@@ -181,7 +181,7 @@ class FileSource:
         a network drive. A source with `counts_times` counts the times of every file as well.
         """
         if self._state is None:
-            digest = hashlib.sha256(self.files.digest() + code_fingerprint("image_sources.pictures").encode())
+            digest = hashlib.sha256(self.files.digest() + code_fingerprint("lib.images.pictures").encode())
             for table in self.tables:
                 digest.update(table.read_bytes())
             sample = np.linspace(0, len(self.files) - 1, min(len(self.files), SAMPLE)).round().astype(int)

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from lib.files import quoted
+from lib.images import sources
 from lib.images.memory import MemorySource, PathsSource
 from lib.images.source import ImageError, Source
-from lib.images.sources import FORMS, SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,9 +175,11 @@ class Named:
 def _named_by(spec: str) -> ImageSet:
     named = Named.read(spec)
     kind, _, rest = named.base.partition(":")
-    if kind not in SOURCES or bool(rest) != (":" in FORMS[kind]):
-        raise ValueError(f"Unknown images {quoted(spec)}; write one of {', '.join(FORMS.values())}.")
-    source = SOURCES[kind](rest) if rest else SOURCES[kind]()
+    form, make = sources.kind(kind) if kind in sources.kinds() else ("", None)
+    if make is None or bool(rest) != (":" in form):
+        forms = ", ".join(sources.kind(known)[0] for known in sources.kinds())
+        raise ValueError(f"Unknown images {quoted(spec)}; write one of {forms}.")
+    source = make(rest) if rest else make()
     written, chosen = named.written(len(source))
     if named.cut is not None and not chosen:
         raise ValueError(
@@ -196,7 +198,7 @@ def as_image_set(images: Any) -> ImageSet:
     """
     if hasattr(images, "spec") and hasattr(images, "fingerprint"):
         return images
-    if isinstance(images, str) and (images.partition(":")[0] in SOURCES or not os.path.exists(_home(images))):
+    if isinstance(images, str) and (images.partition(":")[0] in sources.kinds() or not os.path.exists(_home(images))):
         return _named_by(images)
     if isinstance(images, str | os.PathLike):
         path = _home(images)

@@ -180,8 +180,8 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
     orders = {home.__module__ for home in type(store).__mro__ if home.__module__.startswith("lib.")}  # of batches
-    modules = ("sae", "sae_config", "sparse_codes", "objectives", "training", "training_data", "checkpoints")
-    code = code_fingerprint(*modules, *sorted(orders | {"lib.activations.store"}))
+    modules = ("model", "config", "selection", "objectives", "training", "training_data", "checkpoints")
+    code = code_fingerprint(*(f"lib.sae.{module}" for module in modules), *sorted(orders | {"lib.activations.store"}))
     if "hash" not in store.meta:
         raise ValueError("Artifacts are named by their data: these activations need a `meta` with a `hash`.")
     return {"config": settings, "data": store.meta["hash"], "code": code}

@@ -1,7 +1,7 @@
 """Generating text with a language model of transformers, many rows at once, from a prefix that they share.
 
 Rows of one batch have one prompt, so that nothing is padded. The prefix goes through the model once; its keys and
-values are copied to every row. Where `lib.steering.lean_llama` knows the model, its pass is taken in place of transformers' own.
+values are copied to every row. Where `lean_llama` knows the model, its pass is taken in place of transformers' own.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -151,7 +151,7 @@ def lean_llama(language: nn.Module) -> LeanLlama | None:
     lean = LeanLlama(language)
     if not _agrees(lean):
         warnings.warn(
-            "this version of transformers computes its Llama otherwise than lib/steering/lean_llama.py: answers are right, but "
+            "this version of transformers computes its Llama otherwise than lean_llama.py: answers are right, but "
             "slower; install the version that constraints.txt names",
             stacklevel=2,
         )

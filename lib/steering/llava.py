@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lib.devices import choose_device
 from lib.encoders.encoder import Encoder, Site, choose_dtype
-from lib.encoders.loading import TINY_LLAVA, embedded, with_clear_errors
+from lib.encoders.loading import parts_of
+from lib.encoders.tower import with_clear_errors
 from lib.images.image_set import ImageSet
 from lib.steering.cached_forward import Looks, Variant
 from lib.steering.decoding import Choice, Decoder, Start
@@ -254,14 +255,11 @@ def load_llava(
     folder, file, processor or tokenizer, ConnectionError when the hub cannot be reached, ImportError for a device_map
     without accelerate.
     """
-    family, _, name = spec.partition(":")
-    if spec != "tiny" and not (family == "hf" and name):
-        raise ValueError(f"unknown LLaVA {spec!r}: write tiny, hf:NAME or hf:FOLDER")
+    _, source = parts_of(spec, "LLaVA", ("hf",))
     if device_map is not None and find_spec("accelerate") is None:
         raise ImportError("a device_map needs accelerate: pip install accelerate, or give a device")
     from lib.encoders.llava_tower import llava_parts
 
-    source = str(embedded(TINY_LLAVA, "LLaVA")) if spec == "tiny" else name
     device = choose_device(device)
     dtype = choose_dtype(dtype, torch.float16 if device.type == "cuda" else torch.float32)
     parts = with_clear_errors(spec, lambda: llava_parts(source, dtype, device_map))

@@ -54,7 +54,7 @@ class PicturePool:
         self, folder: Path, n_pictures: int, split: str = "train", seed: int = 0, workers: int = 2, chunk: int = 1000
     ):
         self.folder, self.split, self.seed, self.chunk = Path(folder), split, seed, chunk
-        self.world = code_fingerprint("menagerie", "tiny_clip.pool")
+        self.world = code_fingerprint("menagerie.world", "menagerie.clip.pool")
         world = Menagerie(split, seed)
         if not chunk <= n_pictures <= len(world):
             raise ValueError(f"A pool of {split!r} holds {chunk} to {len(world)} pictures, not {n_pictures}.")

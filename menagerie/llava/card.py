@@ -77,7 +77,7 @@ two CPU cores, or in a browser, with the same class and the same calls as `llava
 
 - **Data**: {pool:,} pictures of `menagerie:train` (seed 0), drawn by code, each moved by up to {shift} pixels; {seen:,}
   pictures seen, {answered:,} questions answered, {plain:.0%} of the pictures replaced by a plain colour, about which
-  there is nothing to say. Questions and answers are written by `menagerie.llava.lessons` from the facts of each picture:
+  there is nothing to say. `menagerie.llava.lessons` writes questions and answers from the facts of each picture:
   one word, a description, questions about single facts, and ten open prompts (a poem, a headline, a to-do list …).
   Nothing else: no pretrained weights, no photographs, no text from elsewhere.
 - **Steps**: {steps:,} of {batch_size} pictures with {questions} questions each, seed {seed}; AdamW, learning rate

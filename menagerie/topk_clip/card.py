@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lib.artifacts import replacing
-from lib.encoders.loading import TINY_CLIP
 from menagerie.clip.card import copy_run, write_json
 from menagerie.clip.exam import exam
+from menagerie.shipped import TINY_CLIP
 from menagerie.topk_clip.topk_mlp import WEIGHTS, TopKPlan, load_topk_clip
 
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from lib.artifacts import replacing, save_tensors
 from lib.encoders.encoder import Encoder, load_encoder
-from lib.encoders.loading import TINY_TOPK, embedded
 from menagerie.clip.architecture import to_pixels
 from menagerie.clip.pool import PicturePool
 from menagerie.clip.run import RunPlan, TrainingRun
 from menagerie.clip.training import block_outputs
+from menagerie.shipped import TINY_TOPK, embedded
 
 WEIGHTS = ("config.json", "model.safetensors")
 

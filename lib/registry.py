@@ -1,0 +1,17 @@
+"""What installed packages add to the specs: kinds of pictures, and names of models.
+
+A package registers by entry points in its pyproject.toml, in a group `monosemantic_vision.<what>`:
+
+- `images`: a class that is a `lib.images.source.Source`, made from what follows the colon of a spec, with `FORM`, how a
+  spec of it is written, and `CODE`, the modules that its pictures depend on.
+- `encoders`, `llavas`: a function that returns the spec of a model for which the name stands.
+"""
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+
+@cache
+def registered(what: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name; `.load()` gives the object."""
+    return {point.name: point for point in entry_points(group=f"monosemantic_vision.{what}")}
