@@ -27,7 +27,7 @@ from tests.peers.exports import example
 from tests.small_hub import TOKEN, SmallHub, serving
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "book").glob("*.md"))]
+TEXTS = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "book").rglob("*.md"))]
 COPIED = (
     "book",
     "lib",

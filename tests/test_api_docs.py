@@ -1,0 +1,38 @@
+"""The reference pages: every public name stands there, and docstrings become reStructuredText that says the same."""
+
+import re
+
+import lib
+import lib.hub
+from book.tools.api_docs import as_restructured_text
+
+
+def test_every_public_name_is_documented(root):
+    pages = "\n".join(page.read_text() for page in (root / "book/api").glob("*.md"))
+    shown = set(re.findall(r"^\.\. auto\w+:: (\S+)$", pages, flags=re.MULTILINE))
+    public = {f"lib.{name}" for name in lib.__all__ if name != "metrics"}
+    public |= {f"lib.metrics.{name}" for name in lib.metrics.__all__}
+    public |= {f"lib.hub.{name}" for name in lib.hub.__all__ if name not in lib.__all__}
+    assert shown == public
+
+
+def test_every_page_of_the_reference_is_in_the_table_of_contents(root):
+    listed = re.findall(r"book/api/(\w+)", (root / "_toc.yml").read_text())
+    assert sorted(listed) == sorted(page.stem for page in (root / "book/api").glob("*.md"))
+
+
+def test_names_are_literals_and_marks_are_kept():
+    assert as_restructured_text(["`W_dec` is (F, d); a*b, x_ and |y|"]) == [
+        "``W_dec`` is (F, d); a\\*b, x\\_ and \\|y\\|"
+    ]
+
+
+def test_indented_lines_are_code_and_stay_as_they_are():
+    lines = ["It is called so:", "", "    f(*x)  # `y`", "", "More."]
+    assert as_restructured_text(lines) == ["It is called so:", "", "::", "", "    f(*x)  # `y`", "", "More."]
+
+
+def test_a_list_stands_apart_from_the_text_around_it():
+    assert as_restructured_text(["One of:", "- a, which", "  goes on", "- b", "and more"]) == [
+        "One of:", "", "- a, which", "  goes on", "- b", "", "and more",
+    ]  # fmt: skip
