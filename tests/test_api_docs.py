@@ -5,6 +5,7 @@ import re
 import lib
 import lib.hub
 from book.tools.api_docs import as_restructured_text
+from book.tools.house import FLOORS, WAY, house, imports_in_lib
 
 
 def test_every_public_name_is_documented(root):
@@ -36,3 +37,10 @@ def test_a_list_stands_apart_from_the_text_around_it():
     assert as_restructured_text(["One of:", "- a, which", "  goes on", "- b", "and more"]) == [
         "One of:", "", "- a, which", "  goes on", "- b", "", "and more",
     ]  # fmt: skip
+
+
+def test_the_house_shows_each_floor_and_package_and_an_arc_for_each_import(root):
+    picture = house(root)
+    assert all(f">{name}</text>" in picture for name in (*FLOORS, *WAY))
+    assert picture.count('class="arc"') == len(imports_in_lib(root))
+    assert imports_in_lib(root)["hub", "sae"] > 0 == imports_in_lib(root)["images", "sae"]

@@ -16,6 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from book.tools.house import house
 from book.tools.page_scripts import NAMED
 from book.tools.pages import (
     figures_drawn,
@@ -29,6 +30,7 @@ from book.tools.profiles import Profile, profiles_of_book
 from book.tools.site import check_target, publish, stamp_of
 from book.tools.status import status_page
 
+HERE = Path(__file__).resolve().parents[2]  # this repository, whose packages are drawn
 MODEL = Path("assets/tiny/llava")  # which pages run in the reader's browser: widgets/llava_engine.js
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
 
@@ -41,6 +43,7 @@ def stage(profiles: list[Profile], folder: Path) -> Path:
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("tools", "__pycache__"))
     shutil.copytree(root / "build" / "vendor", folder / "book" / "_static" / "vendor")
     shutil.copyfile(root / "build" / main.name / "cover.webp", folder / "book" / "_static" / "cover.webp")
+    (folder / "book" / "_static" / "house.svg").write_text(house(HERE), encoding="utf-8")
     copy_page_files(profiles, folder / "book" / "_static")
     shutil.copyfile(root / "_config.yml", folder / "_config.yml")
     toc = yaml.safe_load((root / "_toc.yml").read_text())
