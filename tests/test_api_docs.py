@@ -44,3 +44,9 @@ def test_the_house_shows_each_floor_and_package_and_an_arc_for_each_import(root)
     assert all(f">{name}</text>" in picture for name in (*FLOORS, *WAY))
     assert picture.count('class="arc"') == len(imports_in_lib(root))
     assert imports_in_lib(root)["hub", "sae"] > 0 == imports_in_lib(root)["images", "sae"]
+
+
+def test_every_file_that_the_contributors_guide_names_is_there(root):
+    named = re.findall(r"`((?:[\w.-]+/)+[\w.-]*)`", (root / "CONTRIBUTING.md").read_text())
+    assert len(named) > 20
+    assert [path for path in named if not (root / path).exists()] == []
