@@ -15,7 +15,7 @@ from lib.encoders.encoder import Encoder
 from lib.metrics.fidelity import PublishedReconstruction
 from lib.metrics.reconstruction import Reconstruction
 from lib.sae.model import SAE
-from lib.steering.cached_forward import Looks, Variant
+from lib.steering.cached_forward import CachedForward, Variant
 from lib.steering.interventions import Intervention, Neurons
 
 _DENSE_CODES = 1 << 24  # codes, or values of the store, that are held at a time: 64 MiB
@@ -91,7 +91,7 @@ def spliced_embeddings(
         for batch in read_batches(encoder, images, batches, workers):
             if batch.unreadable:
                 raise ValueError(f"cannot read image {batch.unreadable[0]['index']}: {batch.unreadable[0]['reason']}")
-            looks = Looks(encoder, "proj", batch.pixels, variants)
+            looks = CachedForward(encoder, "proj", batch.pixels, variants)
             found.append(to_cpu(normalize(looks.values(variants), dim=-1)))
             bar.update(len(batch.images))
     return dict(zip(splices, torch.cat(found, dim=1), strict=True))

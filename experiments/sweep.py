@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lib.devices import bring
 from lib.encoders.encoder import Encoder
 from lib.metrics.steerability import Steerability, softmax_over, steerability
-from lib.steering.cached_forward import Looks, Variant
+from lib.steering.cached_forward import CachedForward, Variant
 from lib.steering.interventions import Dictionary, Intervention
 
 _PROBABILITIES = 1 << 24  # that are held at a time: 64 MiB
@@ -33,7 +33,7 @@ def measure_steerability(
 
     pixels: (P, 3, H, W); words: (C, E) text embeddings of the same encoder. All fields are on the CPU.
     """
-    looks = Looks(encoder, "proj", pixels, pushes)
+    looks = CachedForward(encoder, "proj", pixels, pushes)
     words = bring(words, encoder.device)
 
     def probabilities(some: Sequence[Variant]) -> Tensor:

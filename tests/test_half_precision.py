@@ -5,7 +5,7 @@ import torch
 
 from experiments.disentanglement.feature_choice import mistake
 from lib.encoders.encoder import Encoder, load_encoder
-from lib.steering.cached_forward import Looks
+from lib.steering.cached_forward import CachedForward
 from lib.steering.decoding import Choice
 from lib.steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
@@ -69,7 +69,7 @@ def test_a_rerun_in_bfloat16_is_the_published_pass_within_its_rounding(spec, sit
     variants = [(Intervention(Neurons(width), site, {j: 3.0}),) for j in range(5)]
     reads = ["proj"] if site == "proj" else ["proj", "1.resid_post", "2.resid_post"]
     for read in reads:
-        values = Looks(encoder, read, pixels, variants).values(variants).float()
+        values = CachedForward(encoder, read, pixels, variants).values(variants).float()
         for variant, value in zip(variants, values, strict=True):
             with encoder.steered(*variant):
                 published = encoder.run(pixels, [read])[read]
@@ -82,7 +82,7 @@ def test_of_one_variant_a_rerun_in_bfloat16_is_bit_for_bit_the_published_pass(sp
     pixels = pixels_for(encoder)
     for kind in ("attn_out", "mlp_act", "mlp_out", "resid_post"):
         edit = Intervention(Neurons(encoder.width(f"0.{kind}")), f"0.{kind}", {3: 5.0})
-        value = Looks(encoder, "1.resid_post", pixels, [(edit,)]).values([(edit,)])[0]
+        value = CachedForward(encoder, "1.resid_post", pixels, [(edit,)]).values([(edit,)])[0]
         with encoder.steered(edit):
             published = encoder.run(pixels, ["1.resid_post"])["1.resid_post"]
         assert torch.equal(value, published.bfloat16()), kind
@@ -95,7 +95,7 @@ def test_steering_that_overflows_is_one_sentence_wherever_it_runs(spec):
     with encoder.steered(edit), pytest.raises(ValueError, match=r"0\.mlp_act of .* not finite in float16: steer less"):
         encoder.run(pixels, ["proj"])
     with pytest.raises(ValueError, match="not finite"):
-        Looks(encoder, "proj", pixels, [(edit,)]).values([(edit,)])
+        CachedForward(encoder, "proj", pixels, [(edit,)]).values([(edit,)])
     assert encoder.steering == ()
     assert encoder.run(pixels, ["proj"])["proj"].isfinite().all()
 

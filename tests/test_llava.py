@@ -110,12 +110,12 @@ def test_an_edit_before_the_site_that_is_read_runs_through_the_blocks_between(ll
 
 
 def test_values_after_a_resumed_pass_are_those_of_a_whole_one(llava, pictures, sae):
-    from lib.steering.cached_forward import Looks
+    from lib.steering.cached_forward import CachedForward
 
     pixels = llava.vision.pixels(pictures)
     variants = [(Intervention(sae, site, {5: 3.0}),) for site in (*SITES, llava.site)]
     variants += [(), (variants[0] + variants[4]), (variants[5][0], variants[5][0])]
-    values = Looks(llava.vision, llava.site, pixels, variants).values(variants)
+    values = CachedForward(llava.vision, llava.site, pixels, variants).values(variants)
     for variant, value in zip(variants, values, strict=True):
         with llava.vision.steered(*variant):
             expected = llava.vision.run(pixels, [llava.site])[llava.site]

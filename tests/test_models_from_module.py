@@ -15,7 +15,7 @@ from lib.features.table import FeatureTable
 from lib.images.image_set import ImageSet
 from lib.images.memory import MemorySource
 from lib.sae.model import SAE, SAEConfig
-from lib.steering.cached_forward import Looks
+from lib.steering.cached_forward import CachedForward
 from lib.steering.interventions import Intervention, Neurons
 
 
@@ -158,7 +158,7 @@ def test_an_intervention_steers_it_and_looks_give_the_same(encoder, pictures):
     resumed = encoder.model.blocks[2](layout)
     resumed = resumed.flatten(2).transpose(1, 2) if isinstance(encoder.model, ConvNet) else resumed
     assert torch.allclose(after["2.resid_post"], resumed, atol=1e-6)
-    looks = Looks(encoder, "proj", pixels, [(edit,), ()]).values([(edit,), ()])
+    looks = CachedForward(encoder, "proj", pixels, [(edit,), ()]).values([(edit,), ()])
     assert torch.equal(looks, torch.stack([after["proj"], before["proj"]]))
 
 

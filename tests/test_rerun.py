@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from lib.encoders.encoder import Encoder, load_encoder
 from lib.sae.model import SAE, SAEConfig
-from lib.steering.cached_forward import Looks
+from lib.steering.cached_forward import CachedForward
 from lib.steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
@@ -86,7 +86,7 @@ def test_embeddings_are_those_of_a_whole_steered_pass_from_every_site(encoder_of
     variants = [(), *(variant for site in sites for variant in kinds_of_edit(encoder, site))]
     variants.append((variants[1][0], variants[-1][0]))  # at several sites
     variants = variants[:: 5 if family == "timm" else 1]
-    values = Looks(encoder, "proj", pixels, variants).values(variants)
+    values = CachedForward(encoder, "proj", pixels, variants).values(variants)
     expected = one_by_one(encoder, "proj", pixels, variants)
     assert torch.allclose(values, expected, atol=1e-4, rtol=1e-4)
     # what is done to patches behind the last block does not, where CLS is pooled
@@ -97,7 +97,7 @@ def test_embeddings_are_those_of_a_whole_steered_pass_from_every_site(encoder_of
 def test_they_are_what_embed_images_normalises(encoder_of):
     encoder = encoder_of("open_clip")
     pixels, edit = pixels_for(encoder), Intervention(dictionary(24), "1.resid_post", {5: 8.0})
-    values = Looks(encoder, "proj", pixels, [(edit,)]).values([(edit,)])[0]
+    values = CachedForward(encoder, "proj", pixels, [(edit,)]).values([(edit,)])[0]
     with encoder.steered(edit):
         assert torch.allclose(normalize(values, dim=-1), encoder.embed_images(pixels), atol=1e-5)
 
@@ -108,7 +108,7 @@ def test_a_residual_stream_is_read_as_in_a_whole_steered_pass(encoder_of, read):
     pixels = pixels_for(encoder)
     sites = [site for site in encoder.sites[: encoder.sites.index(read) + 1] if site != "proj"]
     variants = [variant for site in sites for variant in kinds_of_edit(encoder, site)]
-    values = Looks(encoder, read, pixels, variants).values(variants)
+    values = CachedForward(encoder, read, pixels, variants).values(variants)
     assert torch.allclose(values, one_by_one(encoder, read, pixels, variants), atol=1e-4, rtol=1e-4)
 
 
@@ -117,7 +117,7 @@ def test_so_it_is_in_half_precision(encoder_of, family):
     encoder = load_encoder(encoder_of(family).spec, device="cpu", dtype="bfloat16")
     pixels = pixels_for(encoder)
     variants = [(Intervention(dictionary(24), site, {5: 8.0}),) for site in ("0.mlp_out", "1.resid_post", "2.attn_out")]
-    values = normalize(Looks(encoder, "proj", pixels, variants).values(variants), dim=-1)
+    values = normalize(CachedForward(encoder, "proj", pixels, variants).values(variants), dim=-1)
     expected = normalize(one_by_one(encoder, "proj", pixels, variants), dim=-1)
     assert values.dtype == torch.float32
     assert (values * expected).sum(-1).min() > 0.999
@@ -127,7 +127,7 @@ def test_many_variants_go_through_the_blocks_in_parts_to_the_same_values(encoder
     encoder = encoder_of("open_clip")
     pixels = pixels_for(encoder)
     variants = [(Intervention(Neurons(24), "1.resid_post", {j: 5.0}),) for j in range(24)]
-    looks = Looks(encoder, "proj", pixels, variants)
+    looks = CachedForward(encoder, "proj", pixels, variants)
     whole = looks.values(variants)
     monkeypatch.setattr("lib.steering.cached_forward._TOGETHER", {"cpu": 5 * 2 * 17 * 24})
     assert torch.allclose(looks.values(variants), whole, atol=1e-6)
@@ -137,7 +137,7 @@ def test_many_variants_go_through_the_blocks_in_parts_to_the_same_values(encoder
 def test_where_cls_is_pooled_the_last_mlp_sees_nothing_else(encoder_of, family):
     encoder = encoder_of(family)
     edit = (Intervention(Neurons(encoder.d_model), "0.resid_post", {3: 5.0}),)
-    looks = Looks(encoder, "proj", pixels_for(encoder), [edit])
+    looks = CachedForward(encoder, "proj", pixels_for(encoder), [edit])
     seen = []
     handles = [
         block.mlp.register_forward_hook(lambda mlp, inputs, output: seen.append(tuple(inputs[0].shape)))
@@ -158,7 +158,7 @@ def test_the_model_is_left_as_it_was(encoder_of, family):
     before = encoder.run(pixels, encoder.sites)
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in encoder.model.modules())
     variants = [variant for site in encoder.sites for variant in kinds_of_edit(encoder, site)]
-    Looks(encoder, "proj", pixels, variants).values(variants)
+    CachedForward(encoder, "proj", pixels, variants).values(variants)
     assert all(torch.equal(value, before[site]) for site, value in encoder.run(pixels, encoder.sites).items())
     assert hooks == sum(
         len(module._forward_hooks) + len(module._forward_pre_hooks) for module in encoder.model.modules()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lib.encoders.encoder import Encoder, load_encoder
-from lib.steering.cached_forward import Looks
+from lib.steering.cached_forward import CachedForward
 from lib.steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
@@ -65,7 +65,7 @@ def test_threads_that_read_steer_and_rerun_at_once_each_get_their_own_results(en
     sites = ["1.resid_post", "2.mlp_out", "proj"]
     plain, hooks = encoder.run(pixels, sites), n_hooks(encoder)
     variants = [(), *((edit,) for edit in edits)]
-    wanted = Looks(encoder, "proj", pixels, variants).values(variants)
+    wanted = CachedForward(encoder, "proj", pixels, variants).values(variants)
 
     def read():
         for site, value in encoder.run(pixels, sites).items():
@@ -79,7 +79,7 @@ def test_threads_that_read_steer_and_rerun_at_once_each_get_their_own_results(en
             same(encoder.run(pixels, ["proj"])["proj"], wanted[1 + i])
 
     def rerun():
-        same(Looks(encoder, "proj", pixels, variants).values(variants), wanted)
+        same(CachedForward(encoder, "proj", pixels, variants).values(variants), wanted)
 
     at_once(read, read_early, lambda: steer(0), lambda: steer(1), lambda: steer(2), rerun, rerun)
     assert n_hooks(encoder) == hooks
@@ -148,13 +148,13 @@ def test_what_accelerate_puts_on_blocks_is_used_and_stays(encoder, pixels):
             return args, options
 
     edit = push(encoder, "0.resid_post")
-    wanted = Looks(encoder, "proj", pixels, [(edit,)]).values([(edit,)])
+    wanted = CachedForward(encoder, "proj", pixels, [(edit,)]).values([(edit,)])
     hooked = [*encoder.tower.blocks, encoder.model.visual if hasattr(encoder.model, "visual") else encoder.tower.vision]
     try:
         for module in hooked:
             add_hook_to_module(module, Counting())
         forwards = [module.forward for module in hooked]
-        assert torch.equal(Looks(encoder, "proj", pixels, [(edit,)]).values([(edit,)]), wanted)
+        assert torch.equal(CachedForward(encoder, "proj", pixels, [(edit,)]).values([(edit,)]), wanted)
         assert [module.forward for module in hooked] == forwards
         assert Counting.calls > len(encoder.tower.blocks)
     finally:

@@ -8,7 +8,7 @@ from lib.sae.model import SAEConfig
 from lib.sae.selection import (
     BatchTopK,
     Codes,
-    Encoder,
+    PreActivations,
     TopK,
     dot_products,
     flat_indices,
@@ -24,7 +24,7 @@ D, F, B, K = 24, 200, 64, 6
 def encoder_and_input(dtype=None, seed=0, f=F):
     generator = torch.Generator().manual_seed(seed)
     weight, bias = torch.randn(f, D, generator=generator), torch.randn(f, generator=generator)
-    return Encoder(weight, bias, dtype), torch.randn(B, D, generator=generator)
+    return PreActivations(weight, bias, dtype), torch.randn(B, D, generator=generator)
 
 
 def flat_top_k(pre, k):
@@ -57,7 +57,7 @@ def test_batch_top_k_stays_exact_when_the_scale_of_the_input_jumps(dtype, jump):
 
 
 def test_batch_top_k_breaks_ties_by_row_order_and_keeps_exactly_k_per_row_on_average():
-    encoder = Encoder(torch.ones(F, 1), torch.zeros(F))
+    encoder = PreActivations(torch.ones(F, 1), torch.zeros(F))
     codes = BatchTopK(K)(torch.ones(B, 1), encoder)
     assert len(codes.values) == K * B
     assert torch.equal(codes.rows * F + codes.features, torch.arange(K * B))
@@ -115,10 +115,10 @@ def test_screening_keeps_a_latent_that_rounding_moves_as_far_down_as_it_can(d, v
     pairs = [rounded_against(d, seed, value) for seed in range(8)]
     x, weight = (torch.stack(side) for side in zip(*pairs, strict=True))
     x, weight, bias = scale * x, weight / 32, torch.zeros(8)
-    pre = Encoder(weight, bias).dense(x)
+    pre = PreActivations(weight, bias).dense(x)
     for i in range(8):
         level = float(pre[i, i]) - 1e-5 * abs(float(pre[i, i]))
-        flat, _ = Encoder(weight, bias, torch.bfloat16).above(x[i : i + 1], level)
+        flat, _ = PreActivations(weight, bias, torch.bfloat16).above(x[i : i + 1], level)
         assert i in flat.tolist()
         hat = float(x[i].bfloat16().double() @ weight[i].bfloat16().double())
         assert level - hat > 0.99 * 2.0**-7 * float(x[i].norm() * weight[i].norm())  # it was close to the worst
@@ -142,11 +142,11 @@ def test_screening_is_exact_also_where_the_machine_cuts_off_instead_of_rounding(
     generator = torch.Generator().manual_seed(seed)
     weight, bias = torch.randn(300, 96, generator=generator), 0.1 * torch.randn(300, generator=generator)
     x = torch.randn(20, 96, generator=generator)
-    pre = Encoder(weight, bias).dense(x)
+    pre = PreActivations(weight, bias).dense(x)
     monkeypatch.setattr(lib.sae.selection.torch, "mm", cut_off_sum)
     for level in pre.flatten()[:: 6000 // 40].tolist():  # each just above a value that is there
         level *= 1 - 1e-5 if level > 0 else 1 + 1e-5
-        flat, _ = Encoder(weight, bias, torch.bfloat16).above(x, level)
+        flat, _ = PreActivations(weight, bias, torch.bfloat16).above(x, level)
         certain = (pre > level + 1e-5).view(-1).nonzero().squeeze(1)
         assert set(certain.tolist()) <= set(flat.tolist())
 

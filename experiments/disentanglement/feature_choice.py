@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from experiments.disentanglement.protocol import Part
 from experiments.disentanglement.suppression import Trials
 from lib.devices import bring, to_cpu
-from lib.steering.cached_forward import Looks
+from lib.steering.cached_forward import CachedForward
 from lib.steering.interventions import Dictionary, Intervention
 
 
@@ -150,7 +150,7 @@ def by_steerability(
     variants = [(Intervention(dictionary, site, {j: float(seen.largest[j])}),) for j in candidates]
     spread = torch.linspace(0, len(trials) - 1, n_pictures).long().tolist()
     pixels = torch.cat(trials.pixels)[spread] if n_pictures < len(trials) else torch.cat(trials.pixels)
-    steered = Looks(trials.encoder, "proj", pixels, variants).values([(), *variants])
+    steered = CachedForward(trials.encoder, "proj", pixels, variants).values([(), *variants])
     said = (trials.encoder.logit_scale * F.normalize(steered, dim=-1) @ vocabulary.T).softmax(-1).mean(1)  # (1 + n, C)
     moved = (said[1:] - said[0])[:, -len(texts) :].square().sum(-1)
     scores = torch.full((dictionary.n_features,), -torch.inf)

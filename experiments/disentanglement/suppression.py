@@ -17,7 +17,7 @@ from experiments.disentanglement.protocol import NearestText, Part, SubsetResult
 from lib.activations.reader import batches_of, read_batches
 from lib.devices import to_cpu
 from lib.encoders.encoder import Encoder
-from lib.steering.cached_forward import Looks, Variant
+from lib.steering.cached_forward import CachedForward, Variant
 from lib.steering.interventions import Dictionary, Intervention
 
 BATCH = 64  # pictures that go through the tower together
@@ -48,7 +48,7 @@ class Trials:
         """(variants, N, E), not normalised, on the CPU; the pictures pass once, then what lies behind each edit."""
         parts = []
         for pixels in self.pixels:
-            parts.append(to_cpu(Looks(self.encoder, "proj", pixels, variants).values(variants)))
+            parts.append(to_cpu(CachedForward(self.encoder, "proj", pixels, variants).values(variants)))
         return torch.cat(parts, dim=1)
 
     def correct(self, variants: Sequence[Variant]) -> Tensor:
@@ -211,7 +211,7 @@ def _subsets_of(setting: Setting, trials: Trials, pixels: Tensor, features: Sequ
     speaking = [i for i, speaks in enumerate(pattern.tolist()) if speaks]
     subsets = [[speaking[k] for k in range(len(speaking)) if number >> k & 1] for number in range(2 ** len(speaking))]
     variants = [suppress(setting.dictionary, setting.site, [features[i] for i in some]) for some in subsets]
-    values = to_cpu(Looks(trials.encoder, "proj", pixels, variants).values(variants))
+    values = to_cpu(CachedForward(trials.encoder, "proj", pixels, variants).values(variants))
     place = {sum(1 << i for i in some): k for k, some in enumerate(subsets)}
     mask = sum(1 << i for i in speaking)
     return values[[place[number & mask] for number in range(2 ** len(features))]]

@@ -29,7 +29,7 @@ from lib.devices import bring, choose_device
 from lib.files import naming, quoted, read_json, safetensors_header
 from lib.sae.config import KINDS, PENALISED, SAEConfig, register_kind
 from lib.sae.origin import Origin
-from lib.sae.selection import Codes, Encoder
+from lib.sae.selection import Codes, PreActivations
 from lib.sae.training_log import read_metrics
 
 __all__ = ["KINDS", "PENALISED", "SAE", "SAEConfig", "register_kind"]
@@ -125,7 +125,7 @@ class SAE(nn.Module):
     def _sparse_codes(self, x: Tensor) -> Codes:
         """Thresholding kinds take the few latents above the lowest threshold; others their dense codes' non-zeros."""
         if KINDS[self.config.kind] is above_threshold:
-            encoder = Encoder(self.W_enc.t(), self.b_enc)
+            encoder = PreActivations(self.W_enc.t(), self.b_enc)
             flat, values = encoder.above(self._normalized(x) - self.b_dec, max(0.0, float(self.threshold.min())))
             if self.threshold.ndim:
                 keep = values > self.threshold[flat % self.n_features]

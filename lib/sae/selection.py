@@ -135,7 +135,7 @@ def _row_norms(x: Tensor) -> Tensor:
 
 
 @dataclass
-class Encoder:
+class PreActivations:
     """Pre-activations `x @ weight.T + bias` of which only the large ones are wanted.
 
     With `dtype=torch.bfloat16` the product runs in bfloat16 only to screen: whatever could lie above the level,
@@ -231,7 +231,7 @@ class BatchTopK:
         self.cut: float | None = None  # smallest value kept in the last batch
         self.margin = 0.05  # how far below the last cut the next level lies
 
-    def __call__(self, x: Tensor, encoder: Encoder) -> Codes:
+    def __call__(self, x: Tensor, encoder: PreActivations) -> Codes:
         """Codes of x (B, d)."""
         wanted = self.k * len(x)
         level = self._first_level(x, encoder) if self.cut is None else self.cut * (1 - self.margin)
@@ -244,7 +244,7 @@ class BatchTopK:
         self._follow(values)
         return Codes.from_flat(flat, values, len(x), len(encoder.weight))
 
-    def _first_level(self, x: Tensor, encoder: Encoder) -> float:
+    def _first_level(self, x: Tensor, encoder: PreActivations) -> float:
         """Guess from a few rows where the cut lies, a little lower; 0 when fewer than k of a row are positive."""
         sample = encoder.dense(x[:: max(1, len(x) // 64)])
         wanted = min(self.k * len(sample), sample.numel())
@@ -279,7 +279,7 @@ class TopK:
         self.level: float | None = None  # None: do the batch densely
         self.separates = True
 
-    def __call__(self, x: Tensor, encoder: Encoder) -> Codes:
+    def __call__(self, x: Tensor, encoder: PreActivations) -> Codes:
         """Codes of x (B, d)."""
         n_features = len(encoder.weight)
         if self.level is None:
@@ -303,7 +303,7 @@ class TopK:
         self.level = self._next_level(kept) if self.separates else None
         return kept
 
-    def _dense(self, x: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
+    def _dense(self, x: Tensor, encoder: PreActivations) -> tuple[Tensor, Tensor]:
         """Flat indices, ascending, and values of the rows' positive top k, by a dense top-k of each row."""
         top = encoder.dense(x).topk(self.k, dim=1, sorted=False)
         features, order = top.indices.sort(dim=1)

@@ -25,7 +25,7 @@ _TOGETHER = {"cpu": 1 << 20, "cuda": 1 << 27}
 """Edited values that go through a block at a time: on a CPU what its caches hold, on a GPU half a gigabyte."""
 
 
-class Looks:
+class CachedForward:
     """Pictures (P, 3, H, W) as the tower sees them, kept at every site where one of the variants acts.
 
     Their values are given at `read`, a residual stream or `proj`, which no intervention may lie behind. A tower whose

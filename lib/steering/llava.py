@@ -18,7 +18,7 @@ from lib.encoders.encoder import Encoder, Site, choose_dtype
 from lib.encoders.loading import parts_of
 from lib.encoders.tower import with_clear_errors
 from lib.images.image_set import ImageSet
-from lib.steering.cached_forward import Looks, Variant
+from lib.steering.cached_forward import CachedForward, Variant
 from lib.steering.decoding import Choice, Decoder, Start
 from lib.steering.interventions import Intervention
 
@@ -150,7 +150,7 @@ class Llava:
         together = max(1, most // len(variants))
         for first in range(0, len(asked), together):
             some = asked[first : first + together]
-            looks = Looks(self.vision, self.site, self.vision.pixels([images[i] for i in some]), variants)
+            looks = CachedForward(self.vision, self.site, self.vision.pixels([images[i] for i in some]), variants)
             each = max(1, most // len(some))
             for begin in range(0, len(variants), each):
                 group = range(begin, min(begin + each, len(variants)))

@@ -33,7 +33,7 @@ from lib import (
 from lib.activations.extraction import ActivationStore
 from lib.sae import training
 from lib.sae.ensembles import Bagging, Boosting, train_boosting
-from lib.steering.cached_forward import Looks
+from lib.steering.cached_forward import CachedForward
 from lib.steering.interventions import (
     Directions,
     Neurons,
@@ -287,7 +287,7 @@ class TestSteering:
             for name, intervention in interventions(dictionary, device).items():
                 with encoder.steered(intervention):
                     found[name] = encoder.run(pixels, ["proj"])["proj"]
-                looks = Looks(encoder, "proj", pixels, [(intervention,)])
+                looks = CachedForward(encoder, "proj", pixels, [(intervention,)])
                 assert_same(looks.values([(intervention,)])[0], found[name], 1e-4)
             return found
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.sae.model import SAE
-from lib.sae.selection import Codes, Encoder, by_latent, dot_products, weighted_sums
+from lib.sae.selection import Codes, PreActivations, by_latent, dot_products, weighted_sums
 
 Points = Callable[[int], Tensor]
 """n to n rows of the data (n, d), less b_dec and in units of the normalised input: the same for every seed."""
@@ -91,7 +91,7 @@ class Common:
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
         self.sae, self.config = sae, sae.config
         self.parameters = dict(sae.named_parameters())
-        self.encoder = Encoder(sae.W_enc.detach().t(), sae.b_enc.detach(), encoder_dtype)
+        self.encoder = PreActivations(sae.W_enc.detach().t(), sae.b_enc.detach(), encoder_dtype)
         self.since_fired = torch.zeros(sae.n_features, dtype=torch.int64, device=sae.b_enc.device)
         self.memory: dict[str, float | None] = {}
         self.aux_loss: Tensor | None = None
