@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.features.table import FeatureTable, top_images
+from lib.features.one_pass import top_images
+from lib.features.table import FeatureTable
 from widgets import FeatureExplorer
 from widgets.feature_explorer import BINS, MAP_LEVELS, NONE, PICTURES, VALUE_LEVELS
 from widgets.packing import pack, quantise, sprite_sheets, unpack

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-import lib.features.table
+import lib.features.one_pass
 from lib.artifacts import read_meta
 from lib.encoders.encoder import Encoder, load_encoder
-from lib.features.table import FeatureTable, top_images
+from lib.features.one_pass import top_images
+from lib.features.table import FeatureTable
 from lib.sae.model import SAE, SAEConfig
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
@@ -96,7 +97,7 @@ def test_patch_maps_are_the_codes_of_the_patches(table, token_codes):
 
 
 def test_batches_and_parts_do_not_change_the_table(encoder, sae, table, monkeypatch):
-    monkeypatch.setattr(lib.features.table, "MAX_CODES", 1)
+    monkeypatch.setattr(lib.features.one_pass, "MAX_CODES", 1)
     assert_same(table_of(encoder, sae, batch_size=7), table)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.features.table import top_images
+from lib.features.one_pass import top_images
 from lib.metrics import parents
 from widgets import HierarchyTree
 from widgets.hierarchy_tree import PICTURES

@@ -13,15 +13,8 @@ from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
 from lib.sae.ensembles import Bagging
 from lib.sae.model import SAE, SAEConfig, input_scale
-from lib.steering.interventions import (
-    Directions,
-    Intervention,
-    Neurons,
-    difference_of_means,
-    difference_of_means_by_text,
-    largest_codes,
-    top_pictures,
-)
+from lib.steering.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
+from lib.steering.interventions import Directions, Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -199,7 +192,7 @@ def test_the_difference_of_means_points_from_the_pictures_without_to_those_with(
 def test_many_rows_are_encoded_in_parts_to_the_same_values(clip, activations, monkeypatch):
     intervention = Intervention(dictionary(24), "1.resid_post", {2: 4.0}, keep_error=False)
     whole = intervention.edit(activations, clip)
-    monkeypatch.setattr("lib.steering.interventions._DENSE_CODES", 5 * intervention.sae.n_features)
+    monkeypatch.setattr("lib.steering.interventions.DENSE_CODES", 5 * intervention.sae.n_features)
     assert torch.allclose(intervention.edit(activations, clip), whole, atol=1e-6)
 
 
@@ -392,7 +385,7 @@ def store() -> ActivationStore:
 
 @pytest.fixture(params=[1, 1 << 26])
 def few_codes_at_a_time(request, monkeypatch):
-    monkeypatch.setattr("lib.steering.interventions._DENSE_CODES", request.param)
+    monkeypatch.setattr("lib.steering.directions.DENSE_CODES", request.param)
 
 
 @pytest.mark.parametrize("some", [dictionary(24), Neurons(24), Directions(-torch.eye(3, 24))])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from experiments.disentanglement.protocol import Part
 from experiments.disentanglement.suppression import Trials
 from lib.devices import bring, to_cpu
-from lib.steering.interventions import difference_of_means
+from lib.steering.directions import difference_of_means
 
 
 class Eraser:

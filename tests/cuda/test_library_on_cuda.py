@@ -34,14 +34,8 @@ from lib.activations.extraction import ActivationStore
 from lib.sae import training
 from lib.sae.ensembles import Bagging, Boosting, train_boosting
 from lib.steering.cached_forward import CachedForward
-from lib.steering.interventions import (
-    Directions,
-    Neurons,
-    difference_of_means,
-    difference_of_means_by_text,
-    largest_codes,
-    top_pictures,
-)
+from lib.steering.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
+from lib.steering.interventions import Directions, Neurons
 from tests.cuda.both import assert_same, cuda_device, devices, same_on_both
 from tests.small_steering import PROMPTS
 from widgets import FeatureExplorer, HierarchyTree, SteeringPanel, SuppressionPanel
