@@ -12,8 +12,10 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.long)])
-@pytest.mark.parametrize("name", COMMANDS)
+LONG = [pytest.param(name, 50, marks=pytest.mark.long) for name in COMMANDS]
+
+
+@pytest.mark.parametrize(("name", "kills"), [("notebook", 1), *LONG])
 def test_killed_at_random_moments_a_rerun_ends_with_the_same_bytes(name, kills, tmp_path, root, record_property):
     """Each round kills, once or several times in a row, and then runs to the end."""
     book, draw = Book.laid_out(tmp_path / "book", root, *COMMANDS[name]), random.Random(name)

@@ -177,12 +177,20 @@ def test_what_lies_behind_the_blocks_is_a_copy_that_shares_the_weights(encoder, 
     assert all(type(block) is type(encoder.tower.blocks[0]) for block in encoder.tower.blocks)
 
 
+class Broken(Neurons):
+    """A dictionary that cannot encode."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("within the pass")
+
+
 def test_an_error_in_one_threads_pass_is_not_seen_by_another(encoder, pixels):
     def fail():
-        with pytest.raises(ValueError, match="are \\(B, 3, H, W\\)"):
+        with pytest.raises(ValueError, match="are \\(B, 3, 32, 32\\)"):
             encoder.run(pixels[0], ["0.resid_post"])
-        with pytest.raises(RuntimeError), encoder.steered(push(encoder, "0.resid_post")):
-            encoder.run(pixels[:, :1], ["0.resid_post"])
+        broken = Intervention(Broken(encoder.d_model), "0.resid_post", {0: 1.0})
+        with pytest.raises(RuntimeError, match="within the pass"), encoder.steered(broken):
+            encoder.run(pixels, ["0.resid_post"])
 
     plain = encoder.run(pixels, ["2.resid_post"])["2.resid_post"]
     at_once(fail, lambda: same(encoder.run(pixels, ["2.resid_post"])["2.resid_post"], plain))
