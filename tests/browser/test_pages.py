@@ -10,7 +10,7 @@ import pytest
 from tests.browser.rendered_book import HTML
 
 PAGES = sorted(
-    str(page.relative_to(HTML)) for folder in ("book", "notebooks") for page in HTML.glob(f"{folder}/*.html")
+    str(page.relative_to(HTML)) for folder in ("book", "notebooks") for page in HTML.glob(f"{folder}/**/*.html")
 )
 
 pytestmark = pytest.mark.browser

@@ -17,7 +17,8 @@ from widgets import SteeringPanel
 PATH = "notebooks/06a_steering_panel.html"
 VOILA_NOTEBOOK = """
 import torch
-from lib import SAE, SAEConfig, SteeringPanel, load_images, load_llava
+from lib import SAE, SAEConfig, load_images, load_llava
+from widgets import SteeringPanel
 llava, images = load_llava("tiny"), [load_images("menagerie:val")[i] for i in range(3)]
 torch.manual_seed(0)
 sae = SAE(SAEConfig(kind="relu", expansion=1), llava.vision.d_model)
