@@ -157,8 +157,7 @@ class Book:
     def _see_what_stands(self) -> None:
         """Asserts that every lock can be taken, and that notebooks and pages are whole or not there."""
         for lock in self.folder.rglob(".*lock"):
-            with lock.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            assert _comes_free(lock), f"{lock} is held after {self.killed}"
         assert self._executed().items() <= self.whole.items()
         html = self.folder / "build" / "html"
         assert not html.exists() or (html / "index.html").is_file()
@@ -170,3 +169,15 @@ class Book:
             "PYTHONPYCACHEPREFIX": str(self.folder / "code"),
         }
         return os.environ | {"PYTHONPATH": str(self.folder)} | quick
+
+
+def _comes_free(lock: Path, seconds: float = 10) -> bool:
+    """Whether a lock can be taken: at once, or as soon as the last thread of a process that is a zombie has ended."""
+    end = time.monotonic() + seconds
+    with lock.open("a") as file:
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(0.05)
+    return False
