@@ -29,7 +29,8 @@ def nulls_of(codes: Tensor, rows: Tensor, seed: int = 0) -> dict[str, Tensor]:
             f"codes are of {len(codes):,} pictures, rows of {len(rows):,}: give those of the same pictures."
         )
     sparse = codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr()
-    counts = transposed_csr(sparse).crow_indices().diff()  # (F,)
+    active = to_cpu(sparse.col_indices()[sparse.values() > 0])  # a zero may be stored
+    counts = active.bincount(minlength=codes.shape[1])  # (F,)
     return {
         "neurons": to_cpu(rows),
         "sparse neurons": _projected(rows, drawn_neurons(rows.shape[1], len(counts), seed), counts),

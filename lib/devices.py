@@ -129,3 +129,11 @@ def _answered(found: Any) -> Any:
         parts = [_answered(part) for part in found]
         return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
     return to_cpu(found) if isinstance(found, Tensor) else found
+
+
+def choose_dtype(dtype: str | torch.dtype | None, usual: torch.dtype) -> torch.dtype:
+    """The precision of that name, `usual` for None. Raises ValueError for others than a model runs in."""
+    dtype = usual if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError("the dtype of a model is 'float32', 'bfloat16' or 'float16'")
+    return dtype

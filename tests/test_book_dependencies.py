@@ -80,3 +80,8 @@ def test_every_data_file_of_the_package_belongs_to_some_module(root):
 
 def test_the_scoreboard_depends_on_the_list_of_claims(root):
     assert "book/claims.yaml" in Graph(root).of_notebook(root / "notebooks/90_scoreboard.ipynb")
+
+
+def test_what_is_registered_belongs_to_whoever_reads_specs(root):
+    files = Graph(root).of_notebook(root / "notebooks/02_activations.ipynb")
+    assert {"menagerie/images.py", "menagerie/shipped.py", "menagerie/world/people.py", "lib/registry.py"} <= set(files)

@@ -47,6 +47,11 @@ def test_each_null_feature_is_active_on_as_many_pictures_as_its_feature(codes, r
     assert torch.equal((nulls_of(codes, rows)[name].to_dense() > 0).sum(0), wanted)
 
 
+def test_a_stored_zero_is_not_active(codes, rows):
+    stored = torch.sparse_csr_tensor(codes.crow_indices(), codes.col_indices(), torch.zeros(codes._nnz()), codes.shape)
+    assert nulls_of(stored, rows)["sparse neurons"]._nnz() == 0
+
+
 def test_they_are_drawn_by_the_seed_and_block_by_block(codes, rows, monkeypatch):
     whole = {name: null.to_dense() for name, null in nulls_of(codes, rows, seed=3).items()}
     monkeypatch.setattr("experiments.nulls.BLOCK", 3 * N)

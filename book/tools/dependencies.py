@@ -7,13 +7,13 @@ used. Nothing is imported or run, so the whole graph is read in a fraction of a 
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGES = ("lib", "menagerie", "experiments", "widgets")
-REGISTERED = {"lib.images.sources": "menagerie.images", "lib.encoders.loading": "menagerie.shipped"}
-"""Modules that a module reaches by an entry point (lib/registry.py), not by an import."""
+REGISTRY = "lib.registry"  # who imports it reaches what pyproject.toml registers, without an import
 ASSETS = {
     "menagerie.shipped": ("assets/tiny/clip", "assets/tiny/eye"),
     "menagerie.topk_clip.topk_mlp": ("assets/tiny/topk_clip",),
@@ -48,8 +48,14 @@ class Graph:
     def _read_imports(self, module: str) -> set[str]:
         file = self._file(module)
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-        registered = self._with_parents(REGISTERED.get(module, ""))
-        return {*self._names(self._nodes(file), package), *registered}
+        return {*self._names(self._nodes(file), package), *(self._registered() if module == REGISTRY else ())}
+
+    def _registered(self) -> Iterator[str]:
+        """Homes of the project's entry points."""
+        project = tomllib.loads((self.root / "pyproject.toml").read_text())["project"]
+        for group in project["entry-points"].values():
+            for point in group.values():
+                yield from self._with_parents(point.partition(":")[0])
 
     def _names(self, nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
         """Modules of the project that nodes of a syntax tree import; `package` is what relative imports start from."""

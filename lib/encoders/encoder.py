@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from lib.devices import bring, choose_device
+from lib.devices import bring, choose_device, choose_dtype
 from lib.encoders.described import what_it_makes
 from lib.encoders.loading import Tower, load_tower
 from lib.encoders.own_module import Layout, ModuleTower
@@ -341,11 +341,3 @@ def from_module(
 
 def _usual_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
-
-
-def choose_dtype(dtype: str | torch.dtype | None, usual: torch.dtype) -> torch.dtype:
-    """The precision of that name, `usual` for None. Raises ValueError for others than a model runs in."""
-    dtype = usual if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError("the dtype of a model is 'float32', 'bfloat16' or 'float16'")
-    return dtype

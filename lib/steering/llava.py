@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.devices import choose_device
-from lib.encoders.encoder import Encoder, Site, choose_dtype
+from lib.devices import choose_device, choose_dtype
+from lib.encoders.encoder import Encoder, Site
 from lib.encoders.loading import parts_of
 from lib.encoders.tower import with_clear_errors
 from lib.images.image_set import ImageSet
