@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.artifacts import alone, claim, code_fingerprint, digest_of, opened, publish, spec_hash
-from lib.devices import bring
+from lib.devices import bring, has_fast_bfloat16
 from lib.distributed import (
     on_all_ranks,
     on_first_rank,
@@ -190,8 +190,7 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
 def _encoder_dtype(config: SAEConfig, device: torch.device) -> torch.dtype:
     if config.encoder_dtype != "auto":
         return getattr(torch, config.encoder_dtype)
-    fast = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and has_fast_bfloat16(device) else torch.float32
 
 
 class Run:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.artifacts import replacing
-from lib.devices import bring, choose_device
+from lib.devices import bring, choose_device, has_fast_bfloat16
 from menagerie.clip.pool import PicturePool
 
 
@@ -72,7 +72,7 @@ class TrainingRun(ABC):
 
     @abstractmethod
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The loss's summands by name, weights included; called under bfloat16 autocast."""
+        """The loss's summands by name, weights included; called under bfloat16 autocast where that is fast."""
 
     @abstractmethod
     def write_weights(self) -> None:
@@ -172,7 +172,7 @@ class TrainingRun(ABC):
         batch = {name: bring(value, self.device) for name, value in batch.items()}
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(self.step)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             losses = self.losses(batch)
         sum(losses.values()).backward()
         nn.utils.clip_grad_norm_(self._parameters(), 1.0)

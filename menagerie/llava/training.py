@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.devices import has_fast_bfloat16
 from lib.encoders.encoder import Encoder
 from menagerie import Menagerie
 from menagerie.clip.architecture import to_pixels
@@ -166,13 +167,14 @@ def packed_states(llava: nn.Module, seen: Tensor, batch: dict[str, Tensor], open
 
 
 def written_out_attention(module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, **_):
-    """Attention as two products in bfloat16: the fused one's backward takes 40 % of a step on a CPU, this a fifth.
+    """Attention as two products: the fused one's backward takes 40 % of a step on a CPU, this in bfloat16 a fifth.
 
     query, key, value (B, heads, L, d_head), mask (B, 1, L, L) to add -> (B, L, heads, d_head), None.
     """
     with torch.autocast(query.device.type, enabled=False):
-        query, key, value = (part.bfloat16() for part in (query, key, value))
-        weights = ((query * scaling) @ key.transpose(-1, -2) + mask.bfloat16()).softmax(dim=-1)
+        dtype = torch.bfloat16 if has_fast_bfloat16(query.device) else torch.float32
+        query, key, value, mask = (part.to(dtype) for part in (query, key, value, mask))
+        weights = ((query * scaling) @ key.transpose(-1, -2) + mask).softmax(dim=-1)
         return (weights @ value).transpose(1, 2).contiguous(), None
 
 
