@@ -37,8 +37,8 @@ class Facts:
 
     @property
     def share(self) -> Tensor:
-        """`(C,)` share of the images of which each fact is true."""
-        return self.truth.double().mean(0).float()
+        """`(C,)` share of the images of which each fact is true, on the CPU."""
+        return to_cpu(self.truth).double().mean(0).float()
 
 
 def facts_table(images: ImageSet) -> pd.DataFrame:
@@ -194,7 +194,7 @@ def focus(top_images: Tensor, facts: Facts) -> Tensor:
     species have 6 bits, images that all show some animal hardly any.
     """
     share = purity(top_images, facts).double()
-    base = to_cpu(facts.share).double()
+    base = facts.share.double()
     bits = torch.xlogy(share, share / base) + torch.xlogy(1 - share, (1 - share) / (1 - base))
     return torch.where(share < base, 0, bits / np.log(2)).float()
 
@@ -220,7 +220,7 @@ def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.Data
         "purity": purity(top_images, facts)[pick],
         "purity_above_chance": purity(top_images, facts, above_chance=True)[pick],
         "information": mutual_information(activations, facts)[pick],
-        "share": to_cpu(facts.share)[best],
+        "share": facts.share[best],
     }
     frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
     frame.insert(0, "fact", [facts.names[i] for i in best.tolist()])

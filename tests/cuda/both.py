@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,16 @@ def cuda_device() -> Iterator[None]:
             yield
     else:
         pytest.skip("no CUDA here, and the emulated device replaces a table inside of libc10.so: it is for Linux")
+
+
+@contextlib.contextmanager
+def without_float64() -> Iterator[None]:
+    """While it lasts the emulated device refuses float64, as Apple's GPUs do; what needs it goes to the CPU."""
+    if not EMULATED:
+        yield
+        return
+    with patch("lib.devices._WITHOUT_FLOAT64", {"cuda"}), patch("tests.emulated_cuda.REFUSED", {torch.float64}):
+        yield
 
 
 def same_on_both(work: Callable[[str], Any], on_a_gpu: float = 1e-4, emulated: float = TOLERANCE) -> Any:

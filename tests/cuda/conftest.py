@@ -5,7 +5,7 @@ The emulated device changes torch for the whole process, so they have a pytest c
 
 import pytest
 
-from tests.cuda.both import cuda_device
+from tests.cuda.both import cuda_device, without_float64
 
 
 @pytest.fixture
@@ -19,3 +19,10 @@ def cuda():
 def profile_dir(tmp_path_factory):
     """One for all: a chapter finds what those before it extracted and trained."""
     return tmp_path_factory.mktemp("profile")
+
+
+@pytest.fixture(scope="module")
+def no_float64():
+    """In this module the device has no float64, as Apple's GPUs have none."""
+    with without_float64():
+        yield

@@ -49,6 +49,8 @@ PEERS = Path(__file__).parents[1] / "fixtures" / "peers"
 DICTIONARIES = [f"{library}/topk" for library in ("dictionary_learning", "overcomplete", "saelens", "saev", "sparsify")]
 QUICKLY = {"workers": 0, "progress": False}
 
+pytestmark = pytest.mark.usefixtures("no_float64")  # as on Apple's GPUs; CUDA's float64 is for the metrics' own tests
+
 
 def config(kind: str = "batchtopk", **changed) -> SAEConfig:
     points = {"archetypes": 450} if kind == "archetypal" else {}

@@ -1,5 +1,6 @@
 """Every public metric: its figures are the CPU's, and on the CPU, wherever its operands lie and whatever holds them."""
 
+import contextlib
 import inspect
 import itertools
 import math
@@ -13,7 +14,7 @@ from lib import metrics
 from lib.features.one_pass import top_images
 from lib.metrics import ground_truth, outliers
 from lib.metrics.ground_truth import Facts
-from tests.cuda.both import assert_same, cuda_device, devices
+from tests.cuda.both import assert_same, cuda_device, devices, without_float64
 
 N, F, E, K = 40, 12, 6, 5
 
@@ -131,6 +132,7 @@ PLACES = {
     "the first on CUDA": lambda: _alternating("cuda"),
     "the second on CUDA": lambda: _alternating("cpu"),
 }
+FLOAT64 = {"with float64": contextlib.nullcontext, "without float64": without_float64}
 
 
 def test_every_public_metric_is_here():
@@ -143,23 +145,25 @@ def test_every_public_metric_is_here():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("float64", FLOAT64)
 @pytest.mark.parametrize("name", METRICS)
-def test_figures_are_those_of_the_cpu_and_on_the_cpu(name):
+def test_figures_are_those_of_the_cpu_and_on_the_cpu(name, float64):
     here = METRICS[name](lambda x: x)
-    with cuda_device():
+    with FLOAT64[float64](), cuda_device():
         for where, moving in PLACES.items():
             there = METRICS[name](moving())
             assert devices(there) <= {"cpu"}, where
             assert_same(here, there)
 
 
+@pytest.mark.parametrize("float64", FLOAT64)
 @pytest.mark.parametrize("name", SPARSE)
-def test_sparse_codes_may_lie_anywhere_too(name):
+def test_sparse_codes_may_lie_anywhere_too(name, float64):
     def sparse(move):
         return lambda x: move(x.to_sparse_csr() if x.shape == CODES.shape and x.dtype == CODES.dtype else x)
 
     here = METRICS[name](sparse(lambda x: x))
-    with cuda_device():
+    with FLOAT64[float64](), cuda_device():
         for where, moving in PLACES.items():
             there = METRICS[name](sparse(moving()))
             assert devices(there) <= {"cpu"}, where
