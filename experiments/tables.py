@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
     from pandas.io.formats.style import Styler
 
+    from lib.metrics.intervals import Interval
+
 MISSING = "–"
 
 
 def number(value: float | None, form: str = ".3f") -> str:
     """A figure in a sentence, as `format` writes it; a dash where there is none or it is not finite."""
     return MISSING if value is None or not math.isfinite(value) else format(value, form)
+
+
+def percent(interval: Interval, sign: str = "") -> str:
+    """A share and its interval in per cent, `12.3 [10, 15]`; sign "+": with the sign that a change has."""
+    parts = zip(interval, (1, 0, 0), strict=True)
+    value, *bounds = (number(None if x is None else 100 * x, f"{sign}.{digits}f") for x, digits in parts)
+    return value if MISSING in bounds else f"{value} [{', '.join(bounds)}]"
 
 
 def written(

@@ -10,7 +10,14 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from lib.metrics import intervals
-from lib.metrics.intervals import Interval, bootstrap, jackknife_error, jackknife_interval, rank_correlation
+from lib.metrics.intervals import (
+    Interval,
+    bootstrap,
+    jackknife_error,
+    jackknife_interval,
+    mean_interval,
+    rank_correlation,
+)
 
 
 def normal(*shape, seed=0):
@@ -149,3 +156,10 @@ def test_a_jackknife_by_groups_meets_the_spread_of_new_samples():
 def test_bad_input_is_an_error(sample, level):
     with pytest.raises(ValueError, match=r"a sample is|level must"):
         bootstrap(mean, sample, level=level)
+
+
+def test_the_mean_leaves_nan_out_and_has_the_bootstrap_s_interval():
+    sample = torch.tensor([1.0, math.nan, 2.0, 6.0])
+    assert mean_interval(sample, 100) == bootstrap(mean, sample, n=100)
+    assert mean_interval(sample, 100).value == 3
+    assert math.isnan(mean_interval(torch.tensor([])).value)

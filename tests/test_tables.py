@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from IPython.display import Markdown
 
-from experiments.tables import number, written
+from experiments.tables import number, percent, written
+from lib.metrics.intervals import Interval
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf])
@@ -33,3 +34,10 @@ def test_a_table_without_rows_says_what_it_cannot_show():
     shown = written(pd.DataFrame({"share": []}), otherwise="No feature is alive.")
     assert isinstance(shown, Markdown)
     assert shown.data == "No feature is alive."
+
+
+def test_shares_with_their_intervals_are_written_in_per_cent():
+    assert percent(Interval(0.123, 0.1, 0.152)) == "12.3 [10, 15]"
+    assert percent(Interval(0.123, -0.1, 0.152), "+") == "+12.3 [-10, +15]"
+    assert percent(Interval(0.123)) == "12.3"
+    assert percent(Interval(math.nan)) == "–"

@@ -12,7 +12,14 @@ from lib.metrics.group_accuracy import (
     worst_group_change,
 )
 from lib.metrics.hierarchy import Level, Parents, by_level, clades, lca_depth, majority_depth, parents
-from lib.metrics.intervals import Interval, bootstrap, jackknife_error, jackknife_interval, rank_correlation
+from lib.metrics.intervals import (
+    Interval,
+    bootstrap,
+    jackknife_error,
+    jackknife_interval,
+    mean_interval,
+    rank_correlation,
+)
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
 from lib.metrics.sparsity import Sparsity, centre_minus_border, sparsity
@@ -77,6 +84,7 @@ __all__ = [
     "match_codes",
     "match_directions",
     "mean_difference",
+    "mean_interval",
     "monosemanticity",
     "name_bounds",
     "parents",

@@ -81,6 +81,11 @@ def bootstrap(
     return Interval(value, low, high) if math.isfinite(low) else Interval(value)
 
 
+def mean_interval(sample: Tensor, n: int = 2000) -> Interval:
+    """The mean of a sample `(N,)`, NaN left out, with its `bootstrap` interval of n resamples."""
+    return bootstrap(lambda x: x.mean(1), sample, n=n)
+
+
 @metric(on="cpu")
 def jackknife_error(replicates: Tensor) -> float:
     """Standard error of a figure, from its values `(G,)` with each of G equal groups of images left out in turn.

@@ -1,0 +1,131 @@
+"""Scores of steered one-word answers: does LLaVA say what a feature stands for (arXiv 2504.02821, section 4.3)?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from experiments.pushes import Arm
+from lib import metrics
+from lib.encoders.encoder import Encoder
+from lib.metrics.intervals import Interval
+from lib.steering.interventions import Intervention
+from lib.steering.llava import Llava
+
+STEERED, UNSTEERED, RECONSTRUCTED = range(3)
+WAYS = ("steered", "not steered", "reconstruction")
+
+
+@dataclass(frozen=True)
+class WordScorer:
+    """Asks for one word and scores it by the cosine of its text embedding and the top pictures of a feature.
+
+    reader: the encoder of the words; pictures: (N, E) embeddings of the training pictures by the same encoder;
+    max_new_tokens: of an answer, whose first word counts.
+    """
+
+    model: Llava
+    reader: Encoder
+    pictures: Tensor
+    prompt: str
+    max_new_tokens: int
+    _words: dict[str, Tensor] = field(default_factory=dict)  # each word is embedded once
+
+    def embedded(self, answers: Sequence) -> Tensor:
+        """Text embeddings (..., E) of the first words of nested lists of answers."""
+        first = np.vectorize(lambda answer: (answer.split() or [""])[0], otypes=[object])(np.array(answers, object))
+        new = sorted(set(first.flat) - set(self._words))
+        self._words.update(zip(new, self.reader.embed_texts(new), strict=True))
+        return torch.stack([self._words[word] for word in first.flat]).view(*first.shape, -1)
+
+    def answers(self, pictures: Sequence[Image.Image], pushes: Sequence[Intervention | None]) -> Tensor:
+        """(P, pushes, E) embeddings of what is answered."""
+        return self.embedded(self.model.answers(pictures, self.prompt, pushes, max_new_tokens=self.max_new_tokens))
+
+    def meaning(self, arm: Arm, features: Tensor) -> Tensor:
+        """(F, E) what some features stand for."""
+        return metrics.feature_embeddings(arm.tops[features], self.pictures)
+
+    def steered(self, arm: Arm, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
+        """(P, F) scores of pushing each feature by one strength."""
+        answers = self.answers(pictures, [arm.push(j, strength) for j in features])
+        return metrics.steering_score(answers, self.meaning(arm, features))
+
+    def rise(self, arm: Arm, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
+        """(P, F) scores less those of the answers without a push."""
+        unsteered = metrics.steering_score(self.answers(pictures, [None]), self.meaning(arm, features))
+        return self.steered(arm, features, pictures, strength) - unsteered
+
+    def curves(
+        self,
+        arms: Mapping[str, Arm],
+        features: Mapping[str, Tensor],
+        strengths: Mapping[str, Sequence[float]],
+        pictures: Sequence[Image.Image],
+        n: int,
+    ) -> dict[str, dict[float, Interval]]:
+        """The mean score of each method at each of its strengths; features: by the dictionary's name."""
+        return {
+            name: {
+                s: metrics.crossed_mean(self.steered(arm, features[arm.dictionary], pictures, s).t(), n=n)
+                for s in strengths[name]
+            }
+            for name, arm in arms.items()
+        }
+
+    def compared(
+        self,
+        arms: Mapping[str, tuple[Arm, Tensor, float]],
+        pictures: Sequence[Image.Image],
+        reconstruction: Intervention,
+    ) -> dict[str, Tensor]:
+        """(3, P, F) scores of each method, its features and strength: steered, without an SAE, only reconstructed."""
+        plain = self.answers(pictures, [None, reconstruction])  # (P, 2, E)
+        found = {}
+        for name, (arm, features, strength) in arms.items():
+            meaning = self.meaning(arm, features)
+            controls = [metrics.steering_score(plain[:, i, None], meaning) for i in (0, 1)]
+            found[name] = torch.stack([self.steered(arm, features, pictures, strength), *controls])
+        return found
+
+
+def mean_score(scores: Tensor, n: int = 2000) -> Interval:
+    """The mean of scores (P, F) with its interval, over features, and over pictures where there are several."""
+    return metrics.mean_interval(scores[0], n) if len(scores) == 1 else metrics.crossed_mean(scores.t(), n=n)
+
+
+def gain(scores: Tensor) -> Tensor:
+    """Steered less unsteered scores (P, F) of a method's (3, P, F)."""
+    return scores[STEERED] - scores[UNSTEERED]
+
+
+def score_table(compared: Mapping[str, Tensor], n: int = 2000) -> dict[str, dict[str, Interval]]:
+    """The mean scores of each method in three ways, and how far steering moved them."""
+    return {
+        name: {way: mean_score(scores[i], n) for i, way in enumerate(WAYS)}
+        | {"steered − not": mean_score(gain(scores), n)}
+        for name, scores in compared.items()
+    }
+
+
+def shown(table: Mapping[str, Mapping[str, Interval]], what: str) -> pd.DataFrame:
+    """A score table as text; what: over its rows."""
+    return pd.DataFrame(table).T.map(str).rename_axis(what)
+
+
+def recorded(table: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Interval]]:
+    """A score table as results and the scoreboard know it."""
+    keys = dict(zip(("steered", "unsteered", "reconstruction"), WAYS, strict=True))
+    return {name: {key: row[way] for key, way in keys.items()} for name, row in table.items()}
+
+
+def told(compared: Mapping[str, Tensor]) -> str:
+    """The methods by how far they moved the mean score, best first."""
+    moved = {name: float(gain(scores).mean()) for name, scores in compared.items()}
+    return ", ".join(f"{name} {change:+.3f}" for name, change in sorted(moved.items(), key=lambda pair: -pair[1]))

@@ -1,0 +1,44 @@
+"""Every figure of the chapters: drawn from ordinary data and from none, and its axes have names."""
+
+import math
+
+import pytest
+
+from experiments.figures import pushed_answers
+from lib.metrics.intervals import Interval
+from lib.metrics.steering_scores import Rates
+
+ONE, NONE = Interval(0.5, 0.25, 0.75), Interval(math.nan)
+
+
+def axis_titles(figure) -> set[str]:
+    """What stands at the axes of a figure."""
+    return {axis.title.text for axis in (*figure.select_xaxes(), *figure.select_yaxes()) if axis.title.text}
+
+
+def row(interval):
+    return dict.fromkeys(("steered", "not steered", "reconstruction"), interval)
+
+
+RATES = {"insertion": {("SAE", 1.0): Rates(ONE, ONE, ONE), ("SAE", 4.0): Rates(NONE, NONE, NONE)}}
+FIGURES = [
+    (pushed_answers.score_over_strength, ({"SAE": {1.0: ONE, 4.0: NONE}}, [1, 4], "B/32"), ({}, [], "B/32"),
+     {"strength, in units of the largest activation", "mean score, E = B/32, selection set"}),
+    (pushed_answers.scores_of_methods, ({"white": {"SAE": row(ONE), "neuron": row(NONE)}}, [ONE], "B/32"),
+     ({"white": {}}, [], "B/32"), {"score, E = B/32"}),
+    (pushed_answers.rates_over_strength, (RATES,), ({"insertion": {}},), {"strength"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("draw", "ordinary", "empty", "titles"), FIGURES, ids=lambda x: getattr(x, "__name__", ""))
+def test_a_figure_takes_ordinary_and_no_data_and_names_its_axes(draw, ordinary, empty, titles):
+    figure = draw(*ordinary)
+    assert figure.data
+    assert axis_titles(figure) == titles
+    draw(*empty).to_json()
+
+
+def test_error_bars_reach_to_the_bounds():
+    figure = pushed_answers.score_over_strength({"SAE": {1.0: Interval(0.5, 0.25, 1.0)}}, [1], "B/32")
+    assert figure.data[0].error_y.array.tolist() == [0.5]
+    assert figure.data[0].error_y.arrayminus.tolist() == [0.25]
