@@ -237,6 +237,28 @@ def test_a_damaged_file_is_read_as_it_was_or_gives_one_sentence_that_names_it(ca
         path.write_bytes(whole)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("case", "file", "setting"),
+    [
+        ("saelens/standard", "cfg.json", {"d_sae": 64}),
+        ("saelens/standard", "cfg.json", {"d_in": 8}),
+        ("sparsify/topk", "cfg.json", {"num_latents": 64}),
+        (
+            "dictionary_learning/topk",
+            "config.json",
+            {"trainer": {"dict_class": "AutoEncoderTopK", "k": 4, "dict_size": 8}},
+        ),
+        ("visaebench/topk", "config.json", {"hidden_dim": 64}),
+    ],
+    ids=str,
+)
+def test_settings_of_other_weights_are_refused(case, file, setting, peers):
+    rewrite(peers / case / file, **setting)
+    with pytest.raises(ValueError, match="they belong to different dictionaries"):
+        load_sae(peers / case)
+
+
 def test_scaled_training_activations_that_the_file_does_not_hold_are_warned_of(peers):
     rewrite(peers / "saelens" / "standard" / "cfg.json", normalize_activations="expected_average_only_in")
     with pytest.warns(UserWarning, match="trained on scaled activations"):

@@ -211,7 +211,8 @@ def test_a_short_run_has_less_patience_with_latents_that_do_not_fire():
         ({"lr": float("nan")}, r"lr must be a finite number, not nan\."),
         ({"beta1": 2}, r"beta1 must be from 0 to below 1, not 2\."),
         ({"expansion": -3}, r"expansion must be above 0, not -3\."),
-        ({"width": 0}, r"width must be at least 1, not 0\."),
+        ({"width": 0}, r"width must be from 1 to 2147483648, not 0\."),
+        ({"width": 10**13}, r"width must be from 1 to 2147483648, not 1e\+13\."),
         ({"seed": 2**40}, "seed must be between"),
         ({"normalize": "yes"}, r"normalize must be True or False, not 'yes'\."),
         ({"kind": 5}, r"kind must be a word, not 5\."),
@@ -382,3 +383,8 @@ def test_an_sae_is_not_saved_over_another_artifact(tmp_path):
     with pytest.raises(ValueError, match="holds an artifact that is no SAE: save this one into a folder of its own"):
         SAE(SAEConfig(kind="topk", width=4, k=2), 3).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["meta.json"]
+
+
+def test_an_sae_wider_than_the_memory_is_refused_with_its_size():
+    with pytest.raises(ValueError, match="2,000,000,000 latents takes 1,490,116 GiB: choose fewer"):
+        SAE(SAEConfig(width=2 * 10**9), 100_000)

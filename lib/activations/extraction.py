@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from lib.activations.reader import (
     Tokens,
-    check_count,
     explaining_lost_workers,
     read_batches,
     rows_of,
@@ -26,6 +25,7 @@ from lib.activations.reader import (
 )
 from lib.activations.store import ActivationStore, activations_folder, endless_shuffle
 from lib.activations.writer import ShardWriter, SiteFolder
+from lib.arguments import check_count
 from lib.artifacts import alone, code_fingerprint, opened, spec_hash
 from lib.devices import bring
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
@@ -246,6 +246,7 @@ class ActivationStream:
 
         `start` enters the same sequence at that step; the steps before it are computed again, and dropped.
         """
+        check_count("batch_size", batch_size, "rows")
         yield from islice(self._shuffled_batches(batch_size, seed), start, None)
 
     def _shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lib.arguments import check_count, check_seed
 from lib.devices import bring
 from lib.encoders.encoder import Encoder
-from lib.files import one_sentence, quoted
+from lib.files import one_sentence
 from lib.images.pixels import Wire
 
 WAIT = 600  # seconds for a batch of pictures, after which something is wrong
@@ -29,7 +30,7 @@ class Tokens:
 
     def __init__(self, name: str, encoder: Encoder, seed: int = 0):
         kind, _, k = str(name).partition(":")
-        self.name, self.seed, self.n_tokens = name, seed, encoder.n_tokens
+        self.name, self.seed, self.n_tokens = name, check_seed(seed), encoder.n_tokens
         self._fixed: Tensor | None = None
         if kind == "random" and k.isdecimal() and 1 <= int(k) <= encoder.n_tokens:
             self.per_image = int(k)
@@ -97,13 +98,6 @@ def _through_a_pipe(items: list[tuple[int, Tensor | str]]) -> Batch:
     """As `_collate`; torch sends tensors through shared memory, but arrays of numpy through the pipe."""
     batch = _collate(items)
     return batch if batch.pixels is None else batch._replace(pixels=batch.pixels.numpy())
-
-
-def check_count(name: str, given: int | None, of: str = "pictures", least: int = 1) -> int | None:
-    """A number of pictures, or of processes, as it is. Raises ValueError for what is none."""
-    if given is not None and (not isinstance(given, int | np.integer) or given < least):
-        raise ValueError(f"{name} is a number of {of}, at least {least}, not {quoted(given)}")
-    return given
 
 
 def batches_of(n: int, batch_size: int) -> list[range]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.arguments import check_count
 from lib.artifacts import check_files, folder_name, sound_meta, spec_hash
 from lib.devices import to_cpu
 from lib.files import quoted
@@ -238,8 +239,7 @@ class ActivationStore:
         self, batch_size: int, seed: int = 0, start: int = 0, pinned: bool = False
     ) -> Generator[Tensor, None, None]:
         """The same in the dtype on disk, in pinned memory where wanted: half the bytes on the way to a GPU."""
-        if batch_size < 1:
-            raise ValueError(f"a batch needs at least one row, not {batch_size}")
+        check_count("batch_size", batch_size, "rows")
         per_block = max(1, min(BLOCK_ROWS, len(self)) // batch_size)
 
         def block(i: int) -> tuple[Tensor, ...]:
@@ -258,7 +258,7 @@ class ActivationStore:
 
     def sample(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:
         """min(n, rows) different random rows: (n, d) float32."""
-        n = min(n, len(self))
+        n = min(check_count("the size of a sample", n, "rows"), len(self))
         return self._gather(torch.from_numpy(shuffled(np.arange(n), len(self), seed))).float()
 
     def rms(self, n: int = SAMPLE_ROWS, seed: int = 0) -> float:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lib import artifacts
 from lib.activations.reader import batches_of, read_batches, unreadable_images
+from lib.arguments import check_count
 from lib.devices import metric, to_cpu, to_numpy
 from lib.encoders.encoder import Encoder
 from lib.features.one_pass import OnePass
@@ -74,10 +75,9 @@ class FeatureTable:
             raise ValueError(f"this SAE reads vectors of width {sae.d}, but {site} is {encoder.width(site)} wide.")
         if check:
             check_origin(sae, encoder, site)
-        if len(images) == 0 or top < 1:
-            raise ValueError(
-                f"a feature table needs at least one image and one top image, got {len(images)} and {top}."
-            )
+        check_count("top", top, "images for each feature")
+        if len(images) == 0:
+            raise ValueError("a feature table needs at least one image, got none.")
 
         def one_pass() -> FeatureTable:
             pass_ = OnePass(encoder, sae, site, tokens, len(images), top)

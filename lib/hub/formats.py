@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from lib.devices import choose_device
-from lib.files import naming
+from lib.files import naming, quoted
 from lib.hub import dictionary_learning, overcomplete, prisma, saelens, saev, sparsify, visaebench
 from lib.hub.assembly import inexpressible
 from lib.hub.remote import PREFIX, download
@@ -26,6 +26,9 @@ WEIGHTS = (
 """Files of weights that a folder is searched for, in this order; others have to be named."""
 
 _BY_NAME = {"sae_weights.safetensors": "saelens", "sae.safetensors": "sparsify"}
+_WIDTHS = dict.fromkeys(("d_in", "activation_dim", "input_dim"), "d")
+_WIDTHS |= dict.fromkeys(("d_sae", "dict_size", "num_latents", "hidden_dim"), "n_features")
+"""What libraries call the widths in their settings; 0 or nothing there leaves it to the weights."""
 _UNSAID = ("kind", "k", "threshold")
 
 
@@ -66,8 +69,21 @@ def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | t
         sae = FORMATS[format or detect(checkpoint)](checkpoint, unsaid)
         if unknown := checkpoint.unused():
             raise inexpressible(checkpoint.path, f"it also holds {names(unknown)}, which no part of an SAE here reads")
+        _check_widths(checkpoint, sae)
         sae.check_finite(str(checkpoint.path))
     return sae.to(choose_device(device))
+
+
+def _check_widths(checkpoint: Checkpoint, sae: SAE) -> None:
+    """Raises ValueError where the settings are those of other weights."""
+    settings = checkpoint.config or {}
+    trainer = settings.get("trainer")
+    for name, said in {**settings, **(trainer if isinstance(trainer, dict) else {})}.items():
+        if name in _WIDTHS and said and said != getattr(sae, _WIDTHS[name]):
+            raise ValueError(
+                f"the settings beside {checkpoint.path} say {name} = {quoted(said)}, and its weights have "
+                f"{getattr(sae, _WIDTHS[name])}: they belong to different dictionaries"
+            )
 
 
 def _weights(place: Path, spec: str) -> Path:

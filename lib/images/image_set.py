@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from lib.arguments import check_count, check_seed
 from lib.files import quoted
 from lib.images import sources
 from lib.images.memory import MemorySource, PathsSource
@@ -73,9 +74,8 @@ class ImageSet(Sequence[Image.Image]):
         The classes are dealt from in turn, so the first m of n are `sample(m, seed)` and as balanced; pictures of no
         class (label -1) count as one more. Without labels every picture is as likely. Raises ValueError for n < 1.
         """
-        if n < 1:
-            raise ValueError(f"a sample holds at least one picture, not {n}")
-        order = np.random.default_rng(seed).permutation(len(self))  # (N,) positions
+        check_count("the size of a sample", n)
+        order = np.random.default_rng(check_seed(seed)).permutation(len(self))  # (N,) positions
         if self.labels is not None:
             import pandas as pd
 

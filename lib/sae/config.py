@@ -60,11 +60,13 @@ _ABOVE_0: Range = (lambda x: x > 0, "above 0")
 _NOT_NEGATIVE: Range = (lambda x: x >= 0, "0 or more")
 _AT_LEAST_1: Range = (lambda x: x >= 1, "at least 1")
 _DECAY: Range = (lambda x: 0 <= x < 1, "from 0 to below 1")
+_WIDTH: Range = (lambda x: 1 <= x <= 2**31, "from 1 to 2147483648")
 _SEED: Range = (lambda x: abs(x) < 2**31, "between -2147483648 and 2147483648")
 
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("k", "steps", "batch_size", "log_every", "checkpoint_every"), _AT_LEAST_1),
-    **dict.fromkeys(("width", "archetypes", "aux_k", "normalization_batches", "dead_after"), _AT_LEAST_1),
+    "width": _WIDTH,
+    **dict.fromkeys(("archetypes", "aux_k", "normalization_batches", "dead_after"), _AT_LEAST_1),
     **dict.fromkeys(("expansion", "bandwidth", "noise", "lr", "clip_norm"), _ABOVE_0),
     **dict.fromkeys(("l1", "l0", "kl", "relaxation", "aux_alpha"), _NOT_NEGATIVE),
     **dict.fromkeys(("warmup_steps", "decay_start", "threshold_start"), _NOT_NEGATIVE),

@@ -89,7 +89,11 @@ class SAE(nn.Module):
         self.origin: Origin | None = None
         self.history: list[dict[str, float]] = []
         generator = torch.Generator().manual_seed(config.seed)
-        directions = torch.rand(self.n_features, d, generator=generator).mul_(2).sub_(1)
+        try:
+            directions = torch.rand(self.n_features, d, generator=generator).mul_(2).sub_(1)
+        except RuntimeError as error:
+            gib = 8 * self.n_features * d / 2**30
+            raise ValueError(f"an SAE of {self.n_features:,} latents takes {gib:,.0f} GiB: choose fewer") from error
         directions = nn.functional.normalize(directions, dim=1)
         self.W_enc = nn.Parameter(directions.clone().t())
         self.b_enc = nn.Parameter(torch.zeros(self.n_features))
