@@ -5,7 +5,7 @@ the notebooks' own check and the command that runs them read values here, so bot
 """
 
 import math
-from collections.abc import MutableMapping
+from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
 
@@ -23,14 +23,53 @@ class Range:
         return self.low <= number <= self.high and not (self.open and number == self.low)
 
 
+@dataclass(frozen=True)
+class Words:
+    """Texts among those that `known` lists, when they are asked for. A list of them holds at least one."""
+
+    known: Callable[[], Collection[str]]
+
+    @property
+    def text(self) -> str:
+        return f"one of {', '.join(self.known())}"
+
+    def __contains__(self, word: str) -> bool:
+        return word in self.known()
+
+
+@dataclass(frozen=True)
+class SiteNames:
+    """Names of sites, as `Site.parse` reads them. A list of them holds at least one."""
+
+    text: str = "a site such as 7.resid_post, or proj"
+
+    def __contains__(self, name: str) -> bool:
+        from lib.encoders.sites import Site as LibSite  # imports torch: `book.tools.run --list` needs none
+
+        try:
+            return bool(LibSite.parse(name))
+        except ValueError:
+            return False
+
+
+def _trained_kinds() -> list[str]:
+    from lib.sae.objectives import OBJECTIVES
+
+    return sorted(OBJECTIVES)
+
+
 Count = Annotated[int, Range("a whole number, 1 or more", 1)]
 Natural = Annotated[int, Range("a whole number, 0 or more", 0)]
 Positive = Annotated[float, Range("a number above 0", 0, open=True)]
 NonNegative = Annotated[float, Range("a number, 0 or more", 0)]
 Share = Annotated[float, Range("a number from 0 to 1", 0, 1)]
+Kind = Annotated[str, Words(_trained_kinds)]
+Site = Annotated[str, SiteNames()]
+OnError = Annotated[str, Words(lambda: ("raise", "skip"))]
 
 TYPES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)} | {
     "Count": Count, "Natural": Natural, "Positive": Positive, "NonNegative": NonNegative, "Share": Share,
+    "Kind": Kind, "Site": Site, "OnError": OnError,
 }  # fmt: skip
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", dict: "a mapping"}
 
@@ -68,6 +107,9 @@ def read(name: str, kind: Any, value: Any) -> Any:
     """
     if kind is list or get_origin(kind) is list:
         items = _items(name, value)
+        limits = get_args(get_args(kind)[0])[1:] if get_args(kind) else ()
+        if not items and any(isinstance(limit, Words | SiteNames) for limit in limits):
+            raise ValueError(f"{name} must hold {limits[0].text}, and it is empty")
         return items if kind is list else [read(name, get_args(kind)[0], item) for item in items]
     limits = get_args(kind)[1] if get_args(kind) else None
     base = get_args(kind)[0] if get_args(kind) else kind

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from book.tools.parameters_cell import Declared, declared_parameters
-from book.tools.run import named, values
+from book.tools.run import from_here, named, values
 from book.tools.run_notebook import Job, reported
 from tests.small_book import lay_out, notebook, tool
 
@@ -37,6 +37,32 @@ def test_values_are_read_by_the_declared_types():
 def test_what_does_not_fit_is_one_sentence(given, says):
     with pytest.raises(ValueError, match=says):
         values([given], DECLARED)
+
+
+def test_relative_paths_that_lead_somewhere_from_here_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("pictures/train", "owner/model", "tiny"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "words.txt").write_text("bat")
+    for given, meant in {
+        "folder:pictures/train[:200]": f"folder:{tmp_path}/pictures/train[:200]",
+        "hf:owner/model": f"hf:{tmp_path}/owner/model",
+        "owner/model": f"{tmp_path}/owner/model",
+        "words.txt": f"{tmp_path}/words.txt",
+        f"folder:{tmp_path}/pictures": f"folder:{tmp_path}/pictures",
+    }.items():
+        assert from_here(given) == meant
+        assert from_here([given, 3]) == [meant, 3]
+    for other in (
+        "tiny",
+        "hf:openai/clip-vit-base-patch32",
+        "folder:elsewhere",
+        "menagerie:val[:60]",
+        "",
+        3,
+        "a photo of a {}",
+    ):
+        assert from_here(other) == other
 
 
 def test_the_parameters_cell_is_read_with_types_defaults_and_comments(tmp_path):

@@ -38,7 +38,11 @@ def test_a_value_is_read_by_the_type_that_is_declared(annotation, given, meant):
         ("NonNegative", -0.1, "0 or more"), ("str", None, "a text"), ("str", ["a"], "a text"),
         ("bool", 1, "True or False"), ("bool", "yes", "True or False"), ("dict", "[1]", "a mapping"),
         ("list[Count]", "8,a", "1 or more, not 'a'"), ("list[Count]", "[8", "a list such as"),
-        ("list[Count]", {"a": 1}, "not {'a': 1}"), ("str", ["x" * 500], r"\.\.\.$"),
+        ("list[Count]", {"a": 1}, "not {'a': 1}"), ("Kind", "nokind", "one of archetypal, .*, not 'nokind'"),
+        ("Kind", "signed_topk", "one of"), ("list[Kind]", "topk,nokind", "not 'nokind'"),
+        ("Site", "7.resid", "a site such as 7.resid_post, or proj, not '7.resid'"), ("Site", 7, "not 7"),
+        ("list[Site]", "", "p must hold a site .*, and it is empty"), ("list[Kind]", [], "p must hold one of"),
+        ("OnError", "ignore", "one of raise, skip, not 'ignore'"), ("str", ["x" * 500], r"\.\.\.$"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_sentence_that_names_it(annotation, given, says):

@@ -6,9 +6,11 @@ unknown name is an error. The executed copy, results and artifacts are kept in o
 
 import argparse
 import os
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from book.tools.parameters_cell import Declared, declared_parameters
 from book.tools.run_notebook import Job, reported
@@ -34,7 +36,22 @@ def values(given: list[list[str]], declared: dict[str, Declared]) -> dict:
             close = get_close_matches(name, declared, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(declared)}."
             raise ValueError(f"the notebook has no parameter {name!r}: {hint}")
-    return {name: read(name, kind_of(declared[name].kind), value) for name, value in given}
+    return {name: from_here(read(name, kind_of(declared[name].kind), value)) for name, value in given}
+
+
+_PATH = re.compile(r"(?P<kind>(?:folder:|hf:)?)(?P<path>[^:\[]+)(?P<rest>.*)", re.DOTALL)
+
+
+def from_here(value: Any) -> Any:
+    """A relative path that leads somewhere from here, made absolute: notebooks run in their folder. Others as given."""
+    if isinstance(value, list):
+        return [from_here(item) for item in value]
+    match = _PATH.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    path = Path(match["path"])
+    is_path = path.is_file() or (path.is_dir() and (match["kind"] or "/" in match["path"]))
+    return f"{match['kind']}{path.absolute()}{match['rest']}" if is_path else value
 
 
 def main() -> int:
