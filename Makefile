@@ -54,7 +54,6 @@ test-long: $(INSTALLED)  ## what takes hours: kills, damaged files, stand-in hub
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env -n $(call q,$(CORES)) --dist loadfile notebooks
 	@HTML=build/check/html $(MAKE) --no-print-directory book PROFILE=check
 	@$(BIN)/python -m pytest -q tests/two_runs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m long tests/cuda
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m long -n $(call q,$(CORES)) --dist loadfile --ignore tests/cuda tests
 
 lab: $(INSTALLED)  ## open JupyterLab on the notebooks

@@ -1,11 +1,9 @@
 """Every notebook with parameters as small as they get, on a CUDA device."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
-
-import pytest
 
 from menagerie.llava import lessons
 from tests.cuda.both import cuda_device
@@ -83,32 +81,12 @@ OTHERS = (
     "06_steering_llava",
     "06a_steering_panel",
     "07_steering_scores",
-    "10_disentanglement",
     "A1_train_tiny_clip",
     "A2_train_tiny_llava",
     "A3_train_tiny_eye",
     "A5_train_topk_clip",
 )
-"""What a second process of the tests runs: chapters that steer LLaVA or train a model, and chapter 10."""
-
-LONG = (
-    "06_steering_llava",
-    "07_steering_scores",
-    "08_sparsity",
-    "09_steerability",
-    "10_disentanglement",
-    "12_probing",
-    "A1_train_tiny_clip",
-    "A2_train_tiny_llava",
-    "A4_choices",
-    "A5_train_topk_clip",
-)
-"""What `make test-long` runs: `make test` has five minutes of processor time for CUDA; these take more."""
-
-
-def chapters(names: Iterable[str]) -> list:
-    """Parameters of a test, of which some are long."""
-    return [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in names]
+"""What a second process of the tests runs: chapters that steer LLaVA or train a model. Both take about as long."""
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ Those that steer LLaVA or train a model are in `test_llava_notebooks_on_cuda.py`
 
 import pytest
 
-from tests.cuda.smallest import OTHERS, SMALLEST, chapters, run_on_cuda
+from tests.cuda.smallest import OTHERS, SMALLEST, run_on_cuda
 from tests.notebook_cells import NOTEBOOKS
 
 
@@ -13,6 +13,6 @@ def test_every_notebook_is_here():
     assert sorted(SMALLEST) == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("name", chapters(name for name in SMALLEST if name not in OTHERS))
+@pytest.mark.parametrize("name", [name for name in SMALLEST if name not in OTHERS])
 def test_runs_on_cuda(name, profile_dir):
     run_on_cuda(name, profile_dir)
