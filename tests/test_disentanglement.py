@@ -200,7 +200,7 @@ class TestTheProtocol:
         assert "._parts" not in chapter
         assert chapter.index(".lay_down(") < chapter.index(".open_test(")
 
-    @pytest.mark.parametrize("choice", ["rankings(", "evidence(", "token_rows(", "balanced_probe(", "settle("])
+    @pytest.mark.parametrize("choice", ["ranked_settings(", "linear_settings(", ".with_probe(", "settle("])
     def test_the_chapter_chooses_everything_before_it_lays_its_plan_down(self, chapter, choice):
         assert 0 < chapter.index(choice) <= chapter.rindex(choice) < chapter.index(".lay_down(")
 

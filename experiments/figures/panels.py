@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from lib.metrics.intervals import Interval
-from lib.plots import GREY, error_bars
+from lib.plots import GREY, error_bars, picture_grid, unless_empty
 
 DASHED = {"dash": "dash", "color": GREY, "width": 1}
 DOTTED = {"dash": "dot", "color": GREY, "width": 1}
@@ -29,3 +29,11 @@ def values_of(intervals: Iterable[Interval]) -> list[float]:
 def with_bars(intervals: Sequence[Interval], axis: str = "y", **style) -> dict:
     """A trace's values along an axis and their error bars, as `figure.add_scatter` and `add_bar` take them."""
     return {axis: values_of(intervals), f"error_{axis}": error_bars(intervals) | style}
+
+
+def picture_rows(
+    images: Sequence, rows: Mapping[str, Sequence[int]], otherwise: str, columns: int = 8, cell: int = 64
+) -> go.Figure:
+    """Rows of as many pictures as there are columns, by title and positions; without rows, the sentence `otherwise`."""
+    pictures = [images[int(i)] for row in rows.values() for i in row]
+    return unless_empty(picture_grid(pictures, columns=columns, row_titles=list(rows), cell=cell), otherwise)
