@@ -24,7 +24,8 @@ import torch
 from monosemanticity import pair_loop
 from torch import Tensor
 
-from lib.metrics import jaccard_counts, lca_depth, monosemanticity
+from experiments.hierarchy import lca_depth
+from lib.metrics import jaccard_counts, monosemanticity
 from lib.metrics.columns import csr
 
 K = 16  # images of a feature

@@ -21,10 +21,10 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from experiments.steerability import Steerability, concept_probabilities, steerability
 from experiments.sweep import clamps, measure_steerability
 from experiments.vocabulary import load_vocabulary
 from lib import SAE, Encoder, SAEConfig, load_encoder, load_images
-from lib.metrics import Steerability, concept_probabilities, steerability
 
 EXPANSION, K = 8, 16
 

@@ -1,1 +1,1 @@
-"""What single chapters need beyond lib: protocols, sweeps, judges, claims, where a profile keeps things."""
+"""What single chapters need beyond lib: metrics, kinds of SAEs, protocols, judges, plots, where things are kept."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from experiments.ground_truth import Facts, facts_table
 from lib.images.image_set import ImageSet
-from lib.metrics.ground_truth import Facts, facts_table
 from menagerie import HABITATS, SPECIES, STICKER_WORDS, TAXONOMY
 from menagerie.world.captions import GROUPS, group, plural
 from menagerie.world.people import HAIRS, PRESENTATIONS, SKINS
@@ -38,7 +38,7 @@ class Concept:
 
     @classmethod
     def parse(cls, fact: str) -> "Concept":
-        """From a fact's name as `lib.metrics.ground_truth` writes it: `species=owl`, `person_hat`."""
+        """From a fact's name as `experiments.ground_truth` writes it: `species=owl`, `person_hat`."""
         return cls(*fact.split("=", 1))
 
     @property

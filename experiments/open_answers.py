@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from experiments import steering_scores
 from experiments.answer_judge import Concept, Judge, follows
+from experiments.steering_scores import Rates
 from experiments.tables import percent
 from lib import metrics
 from lib.images.image_set import ImageSet
-from lib.metrics.steering_scores import Rates
 from lib.steering.interventions import Intervention
 from lib.steering.llava import Llava
 
@@ -119,7 +120,7 @@ def _outcomes(judged: Callable, concept: Concept, scenes: Sequence[Scene], answe
 
 def judged(outcomes: Mapping[object, Tensor], n: int = 2000) -> dict[object, Rates]:
     """The rates of the outcomes (C, P, 2) of each push."""
-    return {push: metrics.rates(*outcome.unbind(-1), n=n) for push, outcome in outcomes.items()}
+    return {push: steering_scores.rates(*outcome.unbind(-1), n=n) for push, outcome in outcomes.items()}
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def wins(
         task: {rival: found.prod(-1) for rival, found in of.items()} for task, of in measured.items()
     }  # NaN: unjudged
     return {
-        (task, f"minus {other}"): {one: metrics.mean_difference(of[one], of[other], n=n) for one in handles}
+        (task, f"minus {other}"): {one: steering_scores.mean_difference(of[one], of[other], n=n) for one in handles}
         for task, of in joint.items()
         for other in others
     }

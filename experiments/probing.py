@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from experiments.ground_truth import Facts
 from lib.activations.store import ActivationStore
 from lib.devices import bring, to_numpy
-from lib.metrics.ground_truth import Facts
 from lib.sae.model import SAE
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.ground_truth import facts_table, oracle_embeddings
 from experiments.markup import as_markdown
 from lib.activations.extraction import activations_folder, extract
 from lib.artifacts import folder_name
 from lib.encoders.encoder import Encoder, load_encoder
 from lib.images.image_set import ImageSet
-from lib.metrics.ground_truth import facts_table, oracle_embeddings
 
 FACTS = "facts"
 """The judge that sees no pixel and knows what is true of every picture."""

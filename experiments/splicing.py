@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from experiments.published_fidelity import PublishedReconstruction
 from lib.activations.reader import batches_of, read_batches
 from lib.activations.store import ActivationStore
 from lib.devices import bring, to_cpu
 from lib.encoders.encoder import Encoder
-from lib.metrics.fidelity import PublishedReconstruction
 from lib.metrics.reconstruction import Reconstruction
 from lib.sae.model import SAE
 from lib.steering.cached_forward import CachedForward, Variant
@@ -24,7 +24,7 @@ _DENSE_CODES = 1 << 24  # codes, or values of the store, that are held at a time
 class TokenFit(NamedTuple):
     """An SAE on the tokens of P pictures, n of each: latents active by token, and on how many tokens each is active.
 
-    ours, published: explained variance and cosine in the two forms (`lib.metrics.fidelity`).
+    ours, published: explained variance and cosine in the two forms (`experiments.published_fidelity`).
     """
 
     l0: Tensor  # (P, n) float32

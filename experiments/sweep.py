@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.steerability import Steerability, softmax_over, steerability
 from lib.devices import bring
 from lib.encoders.encoder import Encoder
-from lib.metrics.steerability import Steerability, softmax_over, steerability
 from lib.steering.cached_forward import CachedForward, Variant
 from lib.steering.interventions import Dictionary, Intervention
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from experiments.ground_truth import Facts
 from lib.images.image_set import ImageSet
-from lib.metrics.ground_truth import Facts
 from menagerie import HABITATS, SPECIES, STICKER_WORDS
 from menagerie.world.captions import GROUPS
 from menagerie.world.people import HAIRS, PRESENTATIONS

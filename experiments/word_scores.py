@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from experiments import steering_scores
 from experiments.pushes import Arm
 from lib import metrics
 from lib.encoders.encoder import Encoder
@@ -50,16 +51,16 @@ class WordScorer:
 
     def meaning(self, arm: Arm, features: Tensor) -> Tensor:
         """(F, E) what some features stand for."""
-        return metrics.feature_embeddings(arm.tops[features], self.pictures)
+        return steering_scores.feature_embeddings(arm.tops[features], self.pictures)
 
     def steered(self, arm: Arm, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
         """(P, F) scores of pushing each feature by one strength."""
         answers = self.answers(pictures, [arm.push(j, strength) for j in features])
-        return metrics.steering_score(answers, self.meaning(arm, features))
+        return steering_scores.steering_score(answers, self.meaning(arm, features))
 
     def rise(self, arm: Arm, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
         """(P, F) scores less those of the answers without a push."""
-        unsteered = metrics.steering_score(self.answers(pictures, [None]), self.meaning(arm, features))
+        unsteered = steering_scores.steering_score(self.answers(pictures, [None]), self.meaning(arm, features))
         return self.steered(arm, features, pictures, strength) - unsteered
 
     def curves(
@@ -73,7 +74,7 @@ class WordScorer:
         """The mean score of each method at each of its strengths; features: by the dictionary's name."""
         return {
             name: {
-                s: metrics.crossed_mean(self.steered(arm, features[arm.dictionary], pictures, s).t(), n=n)
+                s: steering_scores.crossed_mean(self.steered(arm, features[arm.dictionary], pictures, s).t(), n=n)
                 for s in strengths[name]
             }
             for name, arm in arms.items()
@@ -90,14 +91,14 @@ class WordScorer:
         found = {}
         for name, (arm, features, strength) in arms.items():
             meaning = self.meaning(arm, features)
-            controls = [metrics.steering_score(plain[:, i, None], meaning) for i in (0, 1)]
+            controls = [steering_scores.steering_score(plain[:, i, None], meaning) for i in (0, 1)]
             found[name] = torch.stack([self.steered(arm, features, pictures, strength), *controls])
         return found
 
 
 def mean_score(scores: Tensor, n: int = 2000) -> Interval:
     """The mean of scores (P, F) with its interval, over features, and over pictures where there are several."""
-    return metrics.mean_interval(scores[0], n) if len(scores) == 1 else metrics.crossed_mean(scores.t(), n=n)
+    return metrics.mean_interval(scores[0], n) if len(scores) == 1 else steering_scores.crossed_mean(scores.t(), n=n)
 
 
 def gain(scores: Tensor) -> Tensor:

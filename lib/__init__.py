@@ -46,7 +46,6 @@ _PACKAGES = (
     "hub",
     "images",
     "metrics",
-    "plots",
     "sae",
     "steering",
 )
@@ -55,6 +54,7 @@ _MOVED = {  # names of earlier versions -> where they are now
     "FeatureExplorer": "from widgets import FeatureExplorer",
     "SteeringPanel": "from widgets import SteeringPanel",
     "SuppressionPanel": "from widgets import SuppressionPanel",
+    "plots": "from experiments import plots",
     "menagerie": "import menagerie",
     "widgets": "import widgets",
     "data": "from lib import load_images, ImageSet",
@@ -62,6 +62,18 @@ _MOVED = {  # names of earlier versions -> where they are now
     "training": "from lib import train_sae",
     "llava": "from lib import load_llava, Llava",
 }
+_CHAPTERS = {  # what single chapters measure, earlier in lib.metrics
+    "experiments": "ground_truth hierarchy outliers steering_scores trends",
+    "experiments.disentanglement.group_accuracy": "GroupAccuracy accuracy_change group_accuracy proportion "
+    "worst_group_change",
+    "experiments.hierarchy": "Level Parents by_level clades lca_depth majority_depth parents",
+    "experiments.published_fidelity": "PublishedReconstruction published_recovered",
+    "experiments.steerability": "Steerability concept_probabilities coverage expected_coverage steerability",
+    "experiments.steering_scores": "Rates crossed_mean feature_embeddings mean_difference name_bounds rates "
+    "steering_score",
+    "experiments.trends": "Trend trend_test",
+}
+_MOVED |= {f"metrics.{n}": f"from {home} import {n}" for home, names in _CHAPTERS.items() for n in names.split()}
 
 __all__ = ["metrics", *_HOME]  # `from lib import *`
 
@@ -72,12 +84,18 @@ def __getattr__(name: str):
         value = getattr(import_module(_HOME[name]), name)
     elif name in _PACKAGES:
         value = import_module(f"lib.{name}")
-    elif name in _MOVED:
-        raise AttributeError(f"lib.{name} has moved: write `{_MOVED[name]}`")
     else:
-        raise AttributeError(f"module 'lib' has no attribute {name!r}")
+        raise missing("lib", name)
     globals()[name] = value
     return value
+
+
+def missing(module: str, name: str) -> AttributeError:
+    """The error for a name that a module of lib has not, or has no more."""
+    path = f"{module}.{name}".removeprefix("lib.")
+    if path in _MOVED:
+        return AttributeError(f"lib.{path} has moved: write `{_MOVED[path]}`")
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,11 @@
-"""What installed packages add to the specs: kinds of pictures, and names of models.
+"""What installed packages add: kinds of pictures, names of models, and how kinds of SAEs are trained.
 
 A package registers by entry points in its pyproject.toml, in a group `monosemantic_vision.<what>`:
 
 - `images`: a class that is a `lib.images.source.Source`, made from what follows the colon of a spec, with `FORM`, how a
   spec of it is written, and `CODE`, the modules that its pictures depend on.
 - `encoders`, `llavas`: a function that returns the spec of a model for which the name stands.
+- `objectives`: by kind of SAE, a class that is a `lib.sae.objectives.Objective`.
 """
 
 from functools import cache

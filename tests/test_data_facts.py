@@ -6,8 +6,8 @@ import warnings
 import pytest
 from PIL import Image
 
+from experiments.ground_truth import facts_table, known_facts
 from lib.images.image_set import load_images
-from lib.metrics.ground_truth import facts_table, known_facts
 
 NFC, NFD = (unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD"))
 

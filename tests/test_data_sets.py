@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from experiments.ground_truth import facts_table, known_facts
 from lib.images import image_files as files
 from lib.images.image_set import ImageError, load_images
-from lib.metrics.ground_truth import facts_table, known_facts
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from experiments.disentanglement.baselines import balanced_probe, leace_eraser, token_rows
 from experiments.disentanglement.feature_choice import evidence, rankings
+from experiments.disentanglement.group_accuracy import group_accuracy
 from experiments.disentanglement.protocol import NearestText, Part, Protocol, ProtocolError, Task, dealt
 from experiments.disentanglement.suppression import Setting, numbered, settle, trials_of, worst_group
 from experiments.disentanglement.tasks import (
@@ -22,7 +23,6 @@ from experiments.disentanglement.tasks import (
     written_word_task,
 )
 from lib import SAEConfig, load_encoder
-from lib.metrics import group_accuracy
 from lib.sae.model import SAE
 from lib.steering.interventions import Neurons
 from menagerie import SPECIES, zero_shot_prompts

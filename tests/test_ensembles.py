@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from experiments.ensembles import Bagging, Boosting, Ensemble, Residuals, train_boosting
 from lib.encoders.encoder import load_encoder
 from lib.metrics import reconstruction
-from lib.sae.ensembles import Bagging, Boosting, Ensemble, Residuals, train_boosting
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
 from lib.steering.interventions import Intervention

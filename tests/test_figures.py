@@ -5,8 +5,8 @@ import math
 import pytest
 
 from experiments.figures import pushed_answers
+from experiments.steering_scores import Rates
 from lib.metrics.intervals import Interval
-from lib.metrics.steering_scores import Rates
 
 ONE, NONE = Interval(0.5, 0.25, 0.75), Interval(math.nan)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.hierarchy import parents
 from lib.features.one_pass import top_images
-from lib.metrics import parents
 from widgets import HierarchyTree
 from widgets.hierarchy_tree import PICTURES
 from widgets.packing import NONE, unpack

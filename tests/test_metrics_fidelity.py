@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from lib.metrics import PublishedReconstruction, published_recovered, recovered, zero_shot
+from experiments.published_fidelity import PublishedReconstruction, published_recovered
+from lib.metrics import recovered, zero_shot
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -21,12 +21,12 @@ import pytest
 import torch
 from PIL import Image
 
+from experiments.ensembles import Ensemble
 from lib.activations.extraction import ActivationStore, extract
 from lib.encoders.encoder import Encoder, load_encoder
 from lib.features.table import FeatureTable
 from lib.hub import load_sae
 from lib.images.image_set import load_images
-from lib.sae.ensembles import Ensemble
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
 from lib.steering.llava import load_llava
@@ -170,7 +170,7 @@ def table_digest(table: FeatureTable) -> str:
 
 def an_ensemble(folder: Path, encoder: Encoder) -> Callable[[Path], Read]:
     members = [SAE(small_config(seed=seed), 12) for seed in (0, 1)]
-    from lib.sae.ensembles import ENSEMBLES
+    from experiments.ensembles import ENSEMBLES
 
     ENSEMBLES["bagging"](members).save(folder)
 

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 import lib.sae.training
 from lib.activations.extraction import ActivationStore
 from lib.sae.model import SAE, SAEConfig
-from lib.sae.objectives import OBJECTIVES
+from lib.sae.objectives import objective_of
 from lib.sae.training import evaluate, train_sae
 from tests.sparse_world import sparse_world
 
@@ -34,7 +34,7 @@ def points(n):
 def make(kind, **fields):
     """An objective whose weights are off where they begin, and a batch."""
     sae = SAE(SAEConfig(kind=kind, width=F, k=K, dead_after=1000, **VARIANTS[kind] | fields), D)
-    objective = OBJECTIVES[kind](sae, torch.float32)
+    objective = objective_of(kind)(sae, torch.float32)
     objective.start(points)
     with torch.no_grad():
         for i, (name, parameter) in enumerate(objective.parameters.items()):

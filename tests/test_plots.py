@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
+from experiments.plots import error_bars, picture_grid, unless_empty
 from lib.metrics.intervals import Interval
-from lib.plots import error_bars, picture_grid, unless_empty
 
 SENTENCE = "No feature is active on 16 pictures."
 EMPTY = {

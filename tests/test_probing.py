@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
 from experiments import probing
+from experiments.ground_truth import Facts, facts_table, known_facts
 from experiments.probing import (
     Split,
     binarised,
@@ -27,7 +28,6 @@ from experiments.probing import (
 )
 from lib import SAE, SAEConfig, extract, load_encoder, load_images
 from lib.activations.store import ActivationStore
-from lib.metrics.ground_truth import Facts, facts_table, known_facts
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import lib.sae.origin
+from experiments.ensembles import Bagging, Residuals
 from lib import __version__
 from lib.activations.extraction import ActivationStream, extract
 from lib.encoders.encoder import load_encoder
 from lib.features.table import FeatureTable
 from lib.hub import export_saelens, load_sae, package_sae
-from lib.sae.ensembles import Bagging, Residuals
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.origin import Origin, check_origin
 from lib.sae.training import train_sae

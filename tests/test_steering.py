@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import normalize
 
 from experiments.answer_judge import Concept, nameable_facts, truths_of
+from experiments.ensembles import Bagging
 from lib.activations.extraction import ActivationStore, extract
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
-from lib.sae.ensembles import Bagging
 from lib.sae.model import SAE, SAEConfig, input_scale
 from lib.steering.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from lib.steering.interventions import Directions, Intervention, Neurons

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from experiments import steerability
+from experiments.steerability import Steerability
 from experiments.sweep import clamps, measure_steerability
 from experiments.vocabulary import load_vocabulary
-from lib import metrics
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
-from lib.metrics import Steerability
 from lib.steering.interventions import Directions, Neurons
 
 SITES = ("2.mlp_out", "5.attn_out", "6.resid_post", "7.resid_post", "proj")
@@ -36,7 +36,7 @@ def one_by_one(encoder, pixels, pushes, words) -> Steerability:
     for push in pushes:
         with encoder.steered(*push):
             steered = (encoder.embed_images(pixels) @ words.T * encoder.logit_scale).softmax(-1)
-        parts.append(metrics.steerability(base, steered))
+        parts.append(steerability.steerability(base, steered))
     return Steerability.joined(parts)
 
 

@@ -193,16 +193,22 @@ def test_the_sae_of_another_spec_stays_until_the_new_one_is_complete(store, tmp_
 
 
 @pytest.mark.parametrize(
-    "module", ["activations/store", "sae/selection", "sae/training", "sae/objectives/base", "sae/config"]
+    "module",
+    [
+        *("lib/activations/store", "lib/sae/selection", "lib/sae/training", "lib/sae/objectives/base"),
+        *("lib/sae/config", "experiments/archetypal"),
+    ],
 )
 def test_the_spec_covers_the_code_that_trains_and_that_orders_the_batches(module, store, tmp_path, monkeypatch):
-    before = lib.sae.training._spec(store, SHORT)
-    shutil.copytree(lib.artifacts._HOME / "lib", tmp_path / "lib")
+    config = replace(SHORT, kind="archetypal")
+    before = lib.sae.training._spec(store, config)
+    for package in ("lib", "experiments"):
+        shutil.copytree(lib.artifacts._HOME / package, tmp_path / package)
     monkeypatch.setattr(lib.artifacts, "_HOME", tmp_path)
-    assert lib.sae.training._spec(store, SHORT) == before
-    source = tmp_path / "lib" / f"{module}.py"
+    assert lib.sae.training._spec(store, config) == before
+    source = tmp_path / f"{module}.py"
     source.write_text(source.read_text() + "\nANOTHER = 1\n")
-    assert lib.sae.training._spec(store, SHORT)["code"] != before["code"]
+    assert lib.sae.training._spec(store, config)["code"] != before["code"]
 
 
 def test_an_sae_that_was_kept_is_not_trained_again(store, tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import anywidget
 import numpy as np
 import traitlets
 
+from experiments.hierarchy import Parents
 from lib.devices import to_numpy
-from lib.metrics.hierarchy import Parents
 from widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, sprite_sheets
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from IPython.display import HTML
 from PIL import Image
 
 from experiments.markup import as_html, own_html
-from lib.plots import data_uri
+from experiments.plots import data_uri
 
 
 @dataclass(frozen=True)

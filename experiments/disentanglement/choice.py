@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from experiments.disentanglement import group_accuracy
 from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
 from experiments.disentanglement.feature_choice import RULES, evidence, rankings
 from experiments.disentanglement.protocol import NearestText, Part, Task
 from experiments.disentanglement.suppression import NOTHING, Outcome, Setting, Trials, numbered, worst_group
 from experiments.tables import MISSING
-from lib import metrics
 from lib.steering.interventions import Dictionary
 
 FAMILIES = {what: [f"{what}: {rule}" for rule in RULES] for what in ("SAE", "neurons")}
@@ -136,7 +136,7 @@ class Choice:
 
     def worst_of(self, method: str) -> int:
         """Which group is the worst with a method."""
-        return metrics.group_accuracy(self.correct[method], self.trials.group).worst_group
+        return group_accuracy.group_accuracy(self.correct[method], self.trials.group).worst_group
 
     def described(self, family: str, ordinary: Iterable[str]) -> dict:
         """A row of the table of choices; ordinary: the tasks that ask about ordinary pictures."""

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
+from experiments.disentanglement import group_accuracy
 from experiments.disentanglement.choice import METHODS, Choice, right_with, right_with_prompts
+from experiments.disentanglement.group_accuracy import GroupAccuracy
 from experiments.disentanglement.protocol import Part, Task, dealt
 from experiments.disentanglement.suppression import NOTHING, Outcome, Setting, Trials, outcomes, trials_of
 from experiments.tables import MISSING, percent
-from lib import metrics
 from lib.encoders.encoder import Encoder
-from lib.metrics.group_accuracy import GroupAccuracy
 from lib.metrics.intervals import Interval
 
 BAR = {"won": 0.15, "ordinary": -0.03, "more than neurons": 0.0}
@@ -55,7 +55,7 @@ class Examination:
         return {method: self.accuracy(self.correct[method]) for method in METHODS}
 
     def accuracy(self, correct: Tensor) -> GroupAccuracy:
-        return metrics.group_accuracy(correct, self.trials.group)
+        return group_accuracy.group_accuracy(correct, self.trials.group)
 
     def gain(self, method: str) -> Interval:
         """Worst-group accuracy less that of the group that was worst on validation pictures before."""
@@ -67,7 +67,7 @@ class Examination:
 
     def _change(self, before: str, after: str) -> Interval:
         rights = self.correct[before], self.correct[after]
-        return metrics.worst_group_change(*rights, self.trials.group, self.choice.worst_of(before), n=self.n)
+        return group_accuracy.worst_group_change(*rights, self.trials.group, self.choice.worst_of(before), n=self.n)
 
     def lost(self, method: str) -> Interval:
         """Change of mean zero-shot accuracy on ordinary test pictures; none where the model stays as it was."""
@@ -76,7 +76,7 @@ class Examination:
 
     def _ordinary(self, setting: Setting) -> Interval:
         before, after = (self.after[one].mean_beside(self.ordinary) for one in (NOTHING, setting))
-        return metrics.accuracy_change(before, after, n=self.n)
+        return group_accuracy.accuracy_change(before, after, n=self.n)
 
     def row(self, method: str) -> dict[str, str]:
         """A row of the table of methods, in per cent."""
@@ -110,8 +110,8 @@ class Examination:
         right = {family: self.after[setting].beside["reading"] for family, setting in settings.items()}
         return {
             family: {
-                "signs read": metrics.proportion(read),
-                "change": metrics.accuracy_change(right["nothing"], read, n=self.n),
+                "signs read": group_accuracy.proportion(read),
+                "change": group_accuracy.accuracy_change(right["nothing"], read, n=self.n),
                 "beside a wrong word": self.scored[family].per_group[wrong],
             }
             for family, read in right.items()

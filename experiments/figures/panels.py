@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from experiments.plots import GREY, error_bars, picture_grid, unless_empty
 from lib.metrics.intervals import Interval
-from lib.plots import GREY, error_bars, picture_grid, unless_empty
 
 DASHED = {"dash": "dash", "color": GREY, "width": 1}
 DOTTED = {"dash": "dot", "color": GREY, "width": 1}

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from experiments.figures.panels import BELOW, DOTTED, THIN_BARS, side_by_side, with_bars
+from experiments.plots import PALETTE
+from experiments.steering_scores import Rates
 from experiments.word_scores import WAYS
 from lib.metrics.intervals import Interval
-from lib.metrics.steering_scores import Rates
-from lib.plots import PALETTE
 
 SYMBOLS = ("circle", "x", "line-ns-open")
 

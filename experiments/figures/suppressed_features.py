@@ -11,7 +11,7 @@ from experiments.disentanglement.examination import Examination
 from experiments.disentanglement.feature_choice import RULES
 from experiments.disentanglement.protocol import Part
 from experiments.figures.panels import BELOW, THIN_BARS, side_by_side, with_bars
-from lib.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, picture_grid
+from experiments.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, picture_grid
 
 COLOURS = dict(zip(METHODS, [GREY, BLUE, ORANGE, GREEN, PURPLE, PALETTE[4], PALETTE[5]], strict=True))
 

@@ -26,7 +26,7 @@ from lib.activations.reader import (
 from lib.activations.store import ActivationStore, activations_folder, endless_shuffle
 from lib.activations.writer import ShardWriter, SiteFolder
 from lib.arguments import check_count
-from lib.artifacts import alone, code_fingerprint, opened, spec_hash
+from lib.artifacts import alone, code_fingerprint, modules_of, opened, spec_hash
 from lib.devices import bring
 from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.encoders.encoder import Encoder
@@ -129,8 +129,7 @@ _code = cache(code_fingerprint)  # of what this process has loaded; it takes lon
 
 def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
     """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
-    home = type(images).__module__
-    code = ["lib.activations", "lib.encoders", "lib.images.pixels", *([home] if home.startswith("lib.") else [])]
+    code = ["lib.activations", "lib.encoders", "lib.images.pixels", *modules_of(type(images))]
     code += getattr(getattr(images, "source", None), "CODE", ())
     return {
         "encoder": encoder.fingerprint,

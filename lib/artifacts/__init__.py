@@ -37,6 +37,7 @@ __all__ = [
     "folder_name",
     "is_complete",
     "load_tensors",
+    "modules_of",
     "naming_a_full_disk",
     "opened",
     "publish",
@@ -72,19 +73,24 @@ def code_fingerprint(*modules: str) -> str:
     """
     digest = hashlib.sha256()
     for module in modules:
-        for source in _sources(module):
+        if not (sources := _sources(module)):
+            raise ValueError(f"there is no module {module!r} to take a fingerprint of")
+        for source in sources:
             digest.update(source.relative_to(_HOME).as_posix().encode())
             digest.update(_without_docstrings(ast.parse(source.read_text(encoding="utf-8"))).encode())
     return digest.hexdigest()[:16]
+
+
+def modules_of(*classes: type) -> list[str]:
+    """Modules beside `lib` in which classes are defined, for `code_fingerprint`; those of Python are left out."""
+    return sorted({home for one in classes if _sources(home := one.__module__)})
 
 
 def _sources(module: str) -> list[Path]:
     path = _HOME.joinpath(*module.split("."))
     if path.is_dir():
         return sorted(path.rglob("*.py"))
-    if path.with_suffix(".py").is_file():
-        return [path.with_suffix(".py")]
-    raise ValueError(f"there is no module {module!r} to take a fingerprint of")
+    return [path.with_suffix(".py")] if path.with_suffix(".py").is_file() else []
 
 
 def _without_docstrings(tree: ast.AST) -> str:

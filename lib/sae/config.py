@@ -86,7 +86,8 @@ class SAEConfig:
 
     kind: str = "batchtopk"
     """relu, topk, batchtopk, matryoshka, jumprelu, gated, vsae or archetypal; later kinds register themselves in
-    `KINDS` and `OBJECTIVES`. signed_topk comes from other libraries (`lib.hub`) and is not trained here."""
+    `KINDS`, and their objectives as entry points. signed_topk comes from other libraries (`lib.hub`) and is not
+    trained here."""
     expansion: float = 8
     """Latents per input dimension, F / d."""
     width: int | None = None

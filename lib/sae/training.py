@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.artifacts import alone, claim, code_fingerprint, digest_of, opened, publish, spec_hash
+from lib.activations.store import ActivationStore
+from lib.artifacts import alone, claim, code_fingerprint, digest_of, modules_of, opened, publish, spec_hash
 from lib.devices import bring, has_fast_bfloat16
 from lib.distributed import (
     on_all_ranks,
@@ -33,7 +34,7 @@ from lib.metrics.sparsity import Sparsity
 from lib.sae.checkpoints import remove_checkpoint, restore_checkpoint, save_checkpoint
 from lib.sae.config import as_configs
 from lib.sae.model import SAE, SAEConfig
-from lib.sae.objectives import OBJECTIVES
+from lib.sae.objectives import objective_of
 from lib.sae.training_data import Activations, Setup, as_activations, batches, require_finite
 from lib.sae.training_log import METRICS, TrainingLog
 
@@ -164,11 +165,9 @@ def _check(store: Activations, configs: list[SAEConfig], validation: Activations
     if validation is not None and validation.d != store.d:
         raise ValueError(f"The validation activations have width {validation.d}, those to train on {store.d}.")
     for config in configs:
-        if config.kind not in OBJECTIVES or config.input_norm != "none":
-            raise ValueError(
-                f"An SAE of kind {config.kind!r} with input_norm {config.input_norm!r} can be loaded but not trained "
-                f"here; train one of {', '.join(OBJECTIVES)} with input_norm 'none'."
-            )
+        objective_of(config.kind)
+        if config.input_norm != "none":
+            raise ValueError(f"An SAE with input_norm {config.input_norm!r} can be loaded but not trained here.")
         config.group_ends(config.n_features(store.d))
     for name in ("batch_size", "data_seed", "data_order", "normalize", "normalization_batches"):
         if len({getattr(config, name) for config in configs}) > 1:
@@ -179,9 +178,9 @@ def _spec(store: Activations, config: SAEConfig) -> dict:
     """What makes the artifact: the config, the data and the code. Logging and checkpoints change nothing."""
     settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
     settings["group_fractions"] = list(config.group_fractions)
-    orders = {home.__module__ for home in type(store).__mro__ if home.__module__.startswith("lib.")}  # of batches
     modules = ("model", "config", "selection", "objectives", "training", "training_data", "checkpoints")
-    code = code_fingerprint(*(f"lib.sae.{module}" for module in modules), *sorted(orders | {"lib.activations.store"}))
+    classes = (*type(store).__mro__, ActivationStore, objective_of(config.kind))  # which order the batches, and learn
+    code = code_fingerprint(*(f"lib.sae.{module}" for module in modules), *modules_of(*classes))
     if "hash" not in store.meta:
         raise ValueError("Artifacts are named by their data: these activations need a `meta` with a `hash`.")
     return {"config": settings, "data": store.meta["hash"], "code": code}
@@ -201,7 +200,7 @@ class Run:
         self.step, self.scale = 0, setup.scale
         self.sae = SAE(config, setup.d).to(setup.device)
         self.sae.b_dec.data.copy_(setup.b_dec)
-        self.objective = OBJECTIVES[config.kind](self.sae, _encoder_dtype(config, setup.device))
+        self.objective = objective_of(config.kind)(self.sae, _encoder_dtype(config, setup.device))
         self.objective.start(setup.points)
         self.parameters = {name: _as_stored(tensor.data) for name, tensor in self.objective.parameters.items()}
         betas = (config.beta1, config.beta2)

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from experiments.markup import styled
-from lib.plots import BookRenderer, picture_grid
+from experiments.plots import BookRenderer, picture_grid
 from tests.browser.conftest import settle
 from tests.small_book import tool
 from tests.small_models import open_clip_folder

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from experiments import hierarchy, steering_scores
 from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
 from experiments.disentanglement.feature_choice import evidence, rankings
 from experiments.disentanglement.protocol import Part
 from experiments.disentanglement.suppression import Setting, Trials, every_subset, outcomes, subset_results, suppress
 from experiments.disentanglement.tasks import ordinary_tasks, people_task
+from experiments.ensembles import Bagging, Boosting, train_boosting
 from experiments.probing import read_pictures
 from experiments.splicing import fit_tokens, reconstruction_at, spliced_embeddings, zero_at
 from experiments.sweep import clamps, measure_steerability
@@ -32,7 +34,6 @@ from lib import (
 )
 from lib.activations.extraction import ActivationStore
 from lib.sae import training
-from lib.sae.ensembles import Bagging, Boosting, train_boosting
 from lib.steering.cached_forward import CachedForward
 from lib.steering.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from lib.steering.interventions import Directions, Neurons
@@ -221,7 +222,7 @@ class TestFeatures:
             explorer = FeatureExplorer(table, IMAGES, fresh(sae, device), scores=scores, thumbnail=16)
             explorer._all_about(int(table.alive.nonzero()[0]))
             tree = HierarchyTree(
-                table.top_images.to(device), metrics.parents(table.codes.to(device), (40, sae.n_features)),
+                table.top_images.to(device), hierarchy.parents(table.codes.to(device), (40, sae.n_features)),
                 (40, sae.n_features), IMAGES, {"score": scores}, [""] * sae.n_features, thumbnail=16,
             )  # fmt: skip
             return explorer.numbers, explorer.meta, tree.numbers, tree.meta
@@ -411,8 +412,8 @@ def test_a_boosted_ensemble_reads_what_members_leave_on_both_devices(sae, store)
 def test_steering_scores_take_embeddings_from_anywhere():
     table, embeddings = torch.tensor([[0, 1], [2, -1]]), torch.eye(3, 4)
     with cuda_device():
-        features = metrics.feature_embeddings(table, embeddings.to("cuda"))
-        assert devices(metrics.steering_score(embeddings[:2].to("cuda"), features)) == {"cpu"}
+        features = steering_scores.feature_embeddings(table, embeddings.to("cuda"))
+        assert devices(steering_scores.steering_score(embeddings[:2].to("cuda"), features)) == {"cpu"}
 
 
 def test_default_devices_are_cuda_everywhere(store, tmp_path, sae):

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
+from experiments import ground_truth, hierarchy, outliers, published_fidelity, steerability, steering_scores, trends
+from experiments.disentanglement import group_accuracy
+from experiments.ground_truth import Facts
+from experiments.published_fidelity import PublishedReconstruction, published_recovered
 from lib import metrics
 from lib.features.one_pass import top_images
-from lib.metrics import ground_truth, outliers
-from lib.metrics.ground_truth import Facts
 from tests.cuda.both import assert_same, cuda_device, devices, without_float64
 
 N, F, E, K = 40, 12, 6, 5
@@ -47,48 +49,48 @@ def _facts(move) -> Facts:
 
 
 METRICS = {
-    "accuracy_change": lambda m: metrics.accuracy_change(m(RIGHT), m(LABELS > 1), n=20),
+    "accuracy_change": lambda m: group_accuracy.accuracy_change(m(RIGHT), m(LABELS > 1), n=20),
     "bootstrap": lambda m: metrics.bootstrap(lambda x, y: x.mean(1) - y.mean(1), m(LOSSES), m(SCORE), n=20),
-    "by_level": lambda m: metrics.by_level(m(SCORE), (3, F), m(SCORE.nan_to_num() > 0.3)),
+    "by_level": lambda m: hierarchy.by_level(m(SCORE), (3, F), m(SCORE.nan_to_num() > 0.3)),
     "centre_minus_border": lambda m: metrics.centre_minus_border(m(MAPS)),
-    "clades": lambda m: metrics.clades(m(TOP), PATHS),
-    "concept_probabilities": lambda m: metrics.concept_probabilities(m(EMBEDDINGS), m(TEXTS), 10.0),
-    "coverage": lambda m: metrics.coverage(m(CONCEPT), m(SCORE.nan_to_num())),
-    "crossed_mean": lambda m: metrics.crossed_mean(m(TABLE), n=20),
-    "expected_coverage": lambda m: metrics.expected_coverage(m(CONCEPT), m(SCORE.nan_to_num()), [2, 5]),
-    "feature_embeddings": lambda m: metrics.feature_embeddings(m(TOP), m(EMBEDDINGS)),
-    "group_accuracy": lambda m: metrics.group_accuracy(m(RIGHT), m(GROUP)),
+    "clades": lambda m: hierarchy.clades(m(TOP), PATHS),
+    "concept_probabilities": lambda m: steerability.concept_probabilities(m(EMBEDDINGS), m(TEXTS), 10.0),
+    "coverage": lambda m: steerability.coverage(m(CONCEPT), m(SCORE.nan_to_num())),
+    "crossed_mean": lambda m: steering_scores.crossed_mean(m(TABLE), n=20),
+    "expected_coverage": lambda m: steerability.expected_coverage(m(CONCEPT), m(SCORE.nan_to_num()), [2, 5]),
+    "feature_embeddings": lambda m: steering_scores.feature_embeddings(m(TOP), m(EMBEDDINGS)),
+    "group_accuracy": lambda m: group_accuracy.group_accuracy(m(RIGHT), m(GROUP)),
     "jaccard": lambda m: metrics.jaccard(m(TOP)),
     "jaccard_counts": lambda m: metrics.jaccard_counts(m(TOP)),
     "jackknife_error": lambda m: metrics.jackknife_error(m(LOSSES)),
     "jackknife_interval": lambda m: metrics.jackknife_interval(0.5, m(LOSSES)),
-    "lca_depth": lambda m: metrics.lca_depth(m(TOP), PATHS),
-    "majority_depth": lambda m: metrics.majority_depth(m(TOP), PATHS),
+    "lca_depth": lambda m: hierarchy.lca_depth(m(TOP), PATHS),
+    "majority_depth": lambda m: hierarchy.majority_depth(m(TOP), PATHS),
     "match_active_sets": lambda m: metrics.match_active_sets(m(CODES), m(CODES.roll(1, 1))),
     "match_codes": lambda m: metrics.match_codes(m(CODES), m(CODES.roll(1, 1))),
     "match_directions": lambda m: metrics.match_directions(m(DECODER), m(OTHER), m(torch.ones(F).bool())),
-    "mean_difference": lambda m: metrics.mean_difference(m(TABLE), m(TABLE.roll(1, 0)), n=20),
+    "mean_difference": lambda m: steering_scores.mean_difference(m(TABLE), m(TABLE.roll(1, 0)), n=20),
     "monosemanticity": lambda m: metrics.monosemanticity(m(CODES), m(EMBEDDINGS)),
-    "name_bounds": lambda m: metrics.name_bounds(m(EMBEDDINGS), m(EMBEDDINGS.roll(1, 0))),
-    "parents": lambda m: metrics.parents(m(CODES), (4, F)),
-    "proportion": lambda m: metrics.proportion(m(RIGHT)),
-    "published_recovered": lambda m: metrics.published_recovered(m(LOSSES), m(LOSSES + 0.1), m(LOSSES + 0.5)),
+    "name_bounds": lambda m: steering_scores.name_bounds(m(EMBEDDINGS), m(EMBEDDINGS.roll(1, 0))),
+    "parents": lambda m: hierarchy.parents(m(CODES), (4, F)),
+    "proportion": lambda m: group_accuracy.proportion(m(RIGHT)),
+    "published_recovered": lambda m: published_recovered(m(LOSSES), m(LOSSES + 0.1), m(LOSSES + 0.5)),
     "PublishedReconstruction": lambda m: (
-        metrics.PublishedReconstruction(m(MAPS[0])).update(m(MAPS), m(MAPS * 0.9)).update(m(MAPS), m(MAPS)).compute()
+        PublishedReconstruction(m(MAPS[0])).update(m(MAPS), m(MAPS * 0.9)).update(m(MAPS), m(MAPS)).compute()
     ),
     "random_directions": lambda m: metrics.random_directions(m(DECODER)),
     "rank_correlation": lambda m: metrics.rank_correlation(m(EMBEDDINGS[None, :, :2])),
-    "rates": lambda m: metrics.rates(m(TABLE), m(TABLE.roll(1, 0)), n=20),
+    "rates": lambda m: steering_scores.rates(m(TABLE), m(TABLE.roll(1, 0)), n=20),
     "reconstruction": lambda m: metrics.reconstruction(m(EMBEDDINGS), m(EMBEDDINGS * 0.9)),
     "recovered": lambda m: metrics.recovered(m(LOSSES), m(LOSSES + 0.1), m(LOSSES + 0.5), n=20),
     "shuffled_codes": lambda m: metrics.shuffled_codes(m(CODES)),
     "sparsity": lambda m: metrics.sparsity(m(CODES), ["cls", "spatial"] * (N // 2)),
-    "steerability": lambda m: metrics.steerability(m(BASE), m(STEERED)),
-    "steering_score": lambda m: metrics.steering_score(m(DECODER), m(OTHER)),
-    "trend_test": lambda m: metrics.trend_test(m(LOSSES), m(LABELS), m(GROUP), n_permutations=20),
-    "worst_group_change": lambda m: metrics.worst_group_change(m(RIGHT), m(LABELS > 1), m(GROUP), 0, n=20),
+    "steerability": lambda m: steerability.steerability(m(BASE), m(STEERED)),
+    "steering_score": lambda m: steering_scores.steering_score(m(DECODER), m(OTHER)),
+    "trend_test": lambda m: trends.trend_test(m(LOSSES), m(LABELS), m(GROUP), n_permutations=20),
+    "worst_group_change": lambda m: group_accuracy.worst_group_change(m(RIGHT), m(LABELS > 1), m(GROUP), 0, n=20),
     "zero_shot": lambda m: metrics.zero_shot(m(EMBEDDINGS), m(TEXTS), m(LABELS), 10.0),
-    # not among the public names of the package, but of its modules
+    # of single chapters
     "auc": lambda m: ground_truth.auc(m(CODES), _facts(m)),
     "best_f1": lambda m: ground_truth.best_f1(m(CODES), _facts(m)),
     "mutual_information": lambda m: ground_truth.mutual_information(m(CODES), _facts(m)),
@@ -136,13 +138,13 @@ FLOAT64 = {"with float64": contextlib.nullcontext, "without float64": without_fl
 
 
 def test_every_public_metric_is_here():
-    kept = ("GroupAccuracy", "Interval", "Level", "Matching", "Parents", "Rates", "Reconstruction", "Sparsity")
-    kept += ("Steerability", "Trend", "ZeroShot")  # what metrics answer with, and what they are summed up by
+    kept = ("Interval", "Matching", "Reconstruction", "Sparsity", "ZeroShot")  # answers, and what sums them up
     assert set(metrics.__all__) - set(kept) <= set(METRICS)
-    defined = {name for name, value in vars(ground_truth).items() if inspect.isfunction(value)}
-    assert {n for n in defined if vars(ground_truth)[n].__module__ == ground_truth.__name__ and n[0] != "_"} <= {
-        *METRICS, "facts_table", "known_facts", "oracle_embeddings",
-    }  # fmt: skip
+    others = {"facts_table", "known_facts", "oracle_embeddings", "softmax_over"}
+    modules = ground_truth, group_accuracy, hierarchy, outliers, published_fidelity, steerability, steering_scores
+    for module in (*modules, trends):
+        here = {n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+        assert {n for n in here if n[0] != "_" and inspect.isfunction(vars(module)[n])} <= {*METRICS, *others}
 
 
 @pytest.mark.parametrize("float64", FLOAT64)
@@ -196,7 +198,7 @@ def test_numpy_arrays_are_as_good(name):
 
 
 def test_a_column_of_a_table_is_as_good():
-    assert metrics.proportion(pd.Series(RIGHT.numpy())) == metrics.proportion(RIGHT)
-    assert math.isnan(metrics.proportion([]).value)
+    assert group_accuracy.proportion(pd.Series(RIGHT.numpy())) == group_accuracy.proportion(RIGHT)
+    assert math.isnan(group_accuracy.proportion([]).value)
     assert isinstance(METRICS["best_facts"](lambda x: x), pd.DataFrame)
     assert np.isfinite(metrics.jackknife_error([0.5, 0.25]))

@@ -5,13 +5,12 @@ An objective works in the units of the normalised input (mean |x|² = 1) and lea
 Shapes: B rows, d width, F latents, G nested prefixes, nnz kept codes.
 """
 
-from lib.sae.objectives.archetypal import ArchetypalObjective
+from lib.registry import registered
 from lib.sae.objectives.base import Objective, auxiliary_gradients, normalize_rows_, remove_parallel_
 from lib.sae.objectives.penalised import GatedObjective, JumpReLUObjective, ReLUObjective
 from lib.sae.objectives.sparse import SparseObjective
-from lib.sae.objectives.variational import VariationalObjective
 
-__all__ = ["OBJECTIVES", "Objective", "auxiliary_gradients", "normalize_rows_", "remove_parallel_"]
+__all__ = ["OBJECTIVES", "Objective", "auxiliary_gradients", "normalize_rows_", "objective_of", "remove_parallel_"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "relu": ReLUObjective,
@@ -20,7 +19,14 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "matryoshka": SparseObjective,
     "jumprelu": JumpReLUObjective,
     "gated": GatedObjective,
-    "vsae": VariationalObjective,
-    "archetypal": ArchetypalObjective,
 }
-"""By kind of SAE."""
+"""By kind of SAE; other packages register theirs as entry points (`lib.registry`)."""
+
+
+def objective_of(kind: str) -> type[Objective]:
+    """The objective that trains a kind. Raises ValueError for a kind that cannot be trained here."""
+    others = registered("objectives")
+    if kind not in OBJECTIVES and kind not in others:
+        known = ", ".join([*OBJECTIVES, *others])
+        raise ValueError(f"An SAE of kind {kind!r} can be loaded but not trained here; train one of {known}.")
+    return OBJECTIVES[kind] if kind in OBJECTIVES else others[kind].load()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.metrics.steering_scores import (
+from experiments.steering_scores import (
     crossed_mean,
     feature_embeddings,
     mean_difference,

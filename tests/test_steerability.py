@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lib import metrics
-from lib.metrics import Steerability
+from experiments import steerability
+from experiments.steerability import Steerability
 
 N, C, F = 5, 4, 6
 
@@ -35,15 +35,15 @@ def by_hand(base: torch.Tensor, steered: torch.Tensor) -> dict[str, float]:
 
 def test_every_number_is_that_of_the_definition():
     for push in STEERED:
-        measured = metrics.steerability(BASE, push)
+        measured = steerability.steerability(BASE, push)
         for name, value in by_hand(BASE, push).items():
             assert float(getattr(measured, name)) == pytest.approx(value, abs=1e-6), name
 
 
 def test_many_pushes_are_measured_as_one_by_one():
-    together = metrics.steerability(BASE, STEERED)
-    joined = Steerability.joined([metrics.steerability(BASE, push) for push in STEERED])
-    in_parts = Steerability.joined([metrics.steerability(BASE, part) for part in STEERED.split(4)])
+    together = steerability.steerability(BASE, STEERED)
+    joined = Steerability.joined([steerability.steerability(BASE, push) for push in STEERED])
+    in_parts = Steerability.joined([steerability.steerability(BASE, part) for part in STEERED.split(4)])
     for one, other, third in zip(together, joined, in_parts, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
         assert torch.equal(one, third)
@@ -52,31 +52,31 @@ def test_many_pushes_are_measured_as_one_by_one():
 
 def test_pictures_that_are_pushed_apart_count_in_the_one_order_and_not_in_the_other():
     base = torch.tensor([[0.5, 0.5], [0.5, 0.5]])
-    measured = metrics.steerability(base, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    measured = steerability.steerability(base, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert float(measured.score) == 0
     assert float(measured.score_by_picture) == 0.5
 
 
 def test_the_squared_mean_is_never_above_the_mean_square():
-    measured = metrics.steerability(BASE, STEERED)
+    measured = steerability.steerability(BASE, STEERED)
     assert (measured.score <= measured.score_by_picture).all()
 
 
 def test_all_pictures_turned_to_one_concept_is_a_precise_push():
     base = torch.tensor([[0.0, 0.5, 0.5], [0.0, 0.9, 0.1]])
-    measured = metrics.steerability(base, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+    measured = steerability.steerability(base, torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
     assert (int(measured.concept), int(measured.risen)) == (0, 0)
     assert (float(measured.power), float(measured.precision)) == (1, 1)
     assert bool(measured.steerable())
 
 
 def test_a_concept_that_was_likely_before_is_the_top_one_and_has_not_risen():
-    measured = metrics.steerability(torch.tensor([[0.9, 0.1]]), torch.tensor([[0.7, 0.3]]))
+    measured = steerability.steerability(torch.tensor([[0.9, 0.1]]), torch.tensor([[0.7, 0.3]]))
     assert (int(measured.concept), int(measured.risen)) == (0, 1)
 
 
 def test_no_change_is_no_steerability_and_its_precision_is_unknown():
-    measured = metrics.steerability(BASE, BASE)
+    measured = steerability.steerability(BASE, BASE)
     assert (float(measured.score), float(measured.power)) == (0, 0)
     assert measured.precision.isnan()
     assert not bool(measured.steerable())
@@ -85,17 +85,17 @@ def test_no_change_is_no_steerability_and_its_precision_is_unknown():
 def test_probabilities_are_the_softmax_of_scaled_cosines():
     images, words = torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0, 0.0], [0.0, 0.5]])
     expected = torch.tensor([[6.0, 8.0]]).softmax(-1)
-    assert torch.allclose(metrics.concept_probabilities(images, words, 10), expected)
-    assert metrics.concept_probabilities(images.expand(7, 5, 2), words, 10).shape == (7, 5, 2)
+    assert torch.allclose(steerability.concept_probabilities(images, words, 10), expected)
+    assert steerability.concept_probabilities(images.expand(7, 5, 2), words, 10).shape == (7, 5, 2)
 
 
 CONCEPT, SCORE = torch.tensor([3, 3, 1, 8, 1, 7]), torch.tensor([0.5, 0.2, 0.1, 0.3, 0.4, 0.0])
 
 
 def test_coverage_counts_each_concept_of_a_steerable_push_once():
-    assert metrics.coverage(CONCEPT, SCORE).tolist() == [1, 3, 8]
-    assert metrics.coverage(CONCEPT, SCORE, above=0.45).tolist() == [3]
-    assert metrics.coverage(CONCEPT, SCORE, above=2).tolist() == []
+    assert steerability.coverage(CONCEPT, SCORE).tolist() == [1, 3, 8]
+    assert steerability.coverage(CONCEPT, SCORE, above=0.45).tolist() == [3]
+    assert steerability.coverage(CONCEPT, SCORE, above=2).tolist() == []
 
 
 def test_expected_coverage_is_the_mean_over_all_parts_of_a_size():
@@ -104,18 +104,18 @@ def test_expected_coverage_is_the_mean_over_all_parts_of_a_size():
     expected = []
     for size in (0, 1, 2, 4, 6):
         parts = [list(part) for part in combinations(range(6), size)]
-        expected.append(sum(len(metrics.coverage(CONCEPT[part], SCORE[part])) for part in parts) / len(parts))
-    assert metrics.expected_coverage(CONCEPT, SCORE, (0, 1, 2, 4, 6)).tolist() == pytest.approx(expected)
+        expected.append(sum(len(steerability.coverage(CONCEPT[part], SCORE[part])) for part in parts) / len(parts))
+    assert steerability.expected_coverage(CONCEPT, SCORE, (0, 1, 2, 4, 6)).tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("steered", [STEERED[0, :3], STEERED[..., :3], torch.ones(4), STEERED[None]])
 def test_probabilities_of_other_pictures_or_concepts_are_refused(steered):
     with pytest.raises(ValueError, match="give the same pictures and concepts"):
-        metrics.steerability(BASE, steered)
+        steerability.steerability(BASE, steered)
 
 
 def test_a_coverage_without_scores_for_all_is_refused():
     with pytest.raises(ValueError, match="every push needs its score"):
-        metrics.coverage(CONCEPT, SCORE[:2])
+        steerability.coverage(CONCEPT, SCORE[:2])
     with pytest.raises(ValueError, match="has 0 to 6"):
-        metrics.expected_coverage(CONCEPT, SCORE, [7])
+        steerability.expected_coverage(CONCEPT, SCORE, [7])

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from sklearn.metrics import f1_score, mutual_info_score, roc_auc_score
 
+from experiments import ground_truth
+from experiments.ground_truth import Facts, known_facts, oracle_embeddings
 from lib.images.image_set import load_images
-from lib.metrics import ground_truth
-from lib.metrics.ground_truth import Facts, known_facts, oracle_embeddings
 
 
 def sparse_matrix(n=60, f=9, seed=0):

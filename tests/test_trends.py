@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kstest, somersd
 
-from lib.metrics import trend_test
+from experiments.trends import trend_test
 
 
 def by_loops(values, levels):
@@ -97,7 +97,7 @@ def test_many_permutations_give_what_few_at_a_time_give(monkeypatch):
     rng = np.random.default_rng(1)
     values, levels = rng.normal(size=30), rng.integers(3, size=30)
     at_once = trend_test(values, levels, n_permutations=100)
-    monkeypatch.setattr("lib.metrics.trends._ENTRIES", 64)
+    monkeypatch.setattr("experiments.trends._ENTRIES", 64)
     assert trend_test(values, levels, n_permutations=100) == at_once
 
 

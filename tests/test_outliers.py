@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.covariance import LedoitWolf
 
-from lib.metrics.outliers import Gaussians, Profiles, auroc, auroc_gain
+from experiments.outliers import Gaussians, Profiles, auroc, auroc_gain
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.metrics import by_level, clades, lca_depth, majority_depth, parents
+from experiments.hierarchy import by_level, clades, lca_depth, majority_depth, parents
 from menagerie import TAXONOMY
 
 MENAGERIE = [species.path for species in TAXONOMY.values()]

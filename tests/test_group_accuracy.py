@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from lib import metrics
+from experiments.disentanglement.group_accuracy import (
+    accuracy_change,
+    group_accuracy,
+    proportion,
+    worst_group_change,
+)
 
 
 @pytest.fixture
@@ -18,7 +23,7 @@ def answers():
 
 def test_the_accuracies_are_those_that_one_counts(answers):
     correct, group = answers
-    found = metrics.group_accuracy(correct, group)
+    found = group_accuracy(correct, group)
     by_hand = [sum(c for c, g in zip(correct.tolist(), group.tolist(), strict=True) if g == k) for k in range(3)]
     sizes = [group.tolist().count(k) for k in range(3)]
     assert [x.value for x in found.per_group] == pytest.approx(
@@ -30,25 +35,25 @@ def test_the_accuracies_are_those_that_one_counts(answers):
 
 
 def test_a_proportion_has_wilsons_bounds():
-    found = metrics.proportion(torch.tensor([True] * 9 + [False]))
+    found = proportion(torch.tensor([True] * 9 + [False]))
     assert (found.low, found.high) == pytest.approx((0.5958, 0.9821), abs=1e-4)  # as tables of Wilson's interval say
 
 
 def test_a_proportion_of_one_still_has_a_width():
-    found = metrics.proportion(torch.ones(20))
+    found = proportion(torch.ones(20))
     assert found.low < 0.9
     assert found.high == 1.0
 
 
 def test_no_picture_is_no_proportion():
-    assert math.isnan(metrics.proportion(torch.ones(0)).value)
+    assert math.isnan(proportion(torch.ones(0)).value)
 
 
 def test_the_interval_of_the_worst_group_covers_the_least_true_accuracy():
     truth, group = torch.tensor([0.5, 0.5, 0.5, 0.8]), torch.arange(200) % 4
     generator, covered = torch.Generator().manual_seed(1), 0
     for _ in range(200):
-        found = metrics.group_accuracy(torch.rand(200, generator=generator) < truth[group], group).worst
+        found = group_accuracy(torch.rand(200, generator=generator) < truth[group], group).worst
         covered += found.low <= 0.5 <= found.high
     assert covered >= 190
 
@@ -56,7 +61,7 @@ def test_the_interval_of_the_worst_group_covers_the_least_true_accuracy():
 def test_the_change_of_the_worst_group_is_that_of_the_worst_after_against_the_one_before(answers):
     before, group = answers
     after = before | (group == 1)  # the second group is all right now, so that the third is the worst
-    found = metrics.worst_group_change(before, after, group, worst=1)
+    found = worst_group_change(before, after, group, worst=1)
     worst_after = float(before[group == 2].double().mean())
     assert found.value == pytest.approx(worst_after - float(before[group == 1].double().mean()))
     assert found.low < found.value < found.high
@@ -64,15 +69,15 @@ def test_the_change_of_the_worst_group_is_that_of_the_worst_after_against_the_on
 
 def test_nothing_changed_is_a_change_of_zero(answers):
     correct, group = answers
-    assert metrics.worst_group_change(correct, correct, group, worst=1).value == 0
-    assert metrics.accuracy_change(correct, correct) == (0, 0, 0)
+    assert worst_group_change(correct, correct, group, worst=1).value == 0
+    assert accuracy_change(correct, correct) == (0, 0, 0)
 
 
 def test_a_change_is_measured_on_pairs():
     before = torch.tensor([True, False] * 200)
     after = before.clone()
     after[1:80:2] = True  # forty of four hundred
-    found = metrics.accuracy_change(before, after)
+    found = accuracy_change(before, after)
     assert found.value == pytest.approx(0.1)
     assert 0.06 < found.low < found.high < 0.14  # unpaired it would be .03 to .17
 
@@ -88,4 +93,4 @@ def test_a_change_is_measured_on_pairs():
 )
 def test_bad_input_is_named(correct, group, says):
     with pytest.raises(ValueError, match=says):
-        metrics.group_accuracy(correct, group)
+        group_accuracy(correct, group)
