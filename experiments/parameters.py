@@ -53,9 +53,9 @@ class SiteNames:
 
 
 def _trained_kinds() -> list[str]:
-    from lib.sae.objectives import OBJECTIVES
+    from lib.sae.objectives import trained_kinds
 
-    return sorted(OBJECTIVES)
+    return sorted(trained_kinds())
 
 
 Count = Annotated[int, Range("a whole number, 1 or more", 1)]

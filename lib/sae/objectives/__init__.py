@@ -10,7 +10,15 @@ from lib.sae.objectives.base import Objective, auxiliary_gradients, normalize_ro
 from lib.sae.objectives.penalised import GatedObjective, JumpReLUObjective, ReLUObjective
 from lib.sae.objectives.sparse import SparseObjective
 
-__all__ = ["OBJECTIVES", "Objective", "auxiliary_gradients", "normalize_rows_", "objective_of", "remove_parallel_"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "auxiliary_gradients",
+    "normalize_rows_",
+    "objective_of",
+    "remove_parallel_",
+    "trained_kinds",
+]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "relu": ReLUObjective,
@@ -23,10 +31,14 @@ OBJECTIVES: dict[str, type[Objective]] = {
 """By kind of SAE; other packages register theirs as entry points (`lib.registry`)."""
 
 
+def trained_kinds() -> list[str]:
+    """The kinds of SAEs that can be trained."""
+    return [*OBJECTIVES, *registered("objectives")]
+
+
 def objective_of(kind: str) -> type[Objective]:
     """The objective that trains a kind. Raises ValueError for a kind that cannot be trained here."""
-    others = registered("objectives")
-    if kind not in OBJECTIVES and kind not in others:
-        known = ", ".join([*OBJECTIVES, *others])
+    if kind not in (kinds := trained_kinds()):
+        known = ", ".join(kinds)
         raise ValueError(f"An SAE of kind {kind!r} can be loaded but not trained here; train one of {known}.")
-    return OBJECTIVES[kind] if kind in OBJECTIVES else others[kind].load()
+    return OBJECTIVES[kind] if kind in OBJECTIVES else registered("objectives")[kind].load()
