@@ -70,6 +70,7 @@ METRICS = {
     "match_codes": lambda m: metrics.match_codes(m(CODES), m(CODES.roll(1, 1))),
     "match_directions": lambda m: metrics.match_directions(m(DECODER), m(OTHER), m(torch.ones(F).bool())),
     "mean_difference": lambda m: steering_scores.mean_difference(m(TABLE), m(TABLE.roll(1, 0)), n=20),
+    "mean_interval": lambda m: metrics.mean_interval(m(LOSSES), 20),
     "monosemanticity": lambda m: metrics.monosemanticity(m(CODES), m(EMBEDDINGS)),
     "name_bounds": lambda m: steering_scores.name_bounds(m(EMBEDDINGS), m(EMBEDDINGS.roll(1, 0))),
     "parents": lambda m: hierarchy.parents(m(CODES), (4, F)),
