@@ -3,7 +3,7 @@
 A package registers by entry points in its pyproject.toml, in a group `monosemantic_vision.<what>`:
 
 - `images`: a class that is a `lib.images.source.Source`, made from what follows the colon of a spec, with `FORM`, how a
-  spec of it is written, and `CODE`, the modules that its pictures depend on.
+  spec of it is written, and `CODE`, if there is any, the modules that its pictures depend on.
 - `encoders`, `llavas`: a function that returns the spec of a model for which the name stands.
 - `objectives`: by kind of SAE, a class that is a `lib.sae.objectives.Objective`.
 """

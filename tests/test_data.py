@@ -144,7 +144,7 @@ def test_pictures_of_no_class_are_one_more_class_of_a_sample():
 
 
 def test_a_sample_of_nothing_is_an_error(sorted_folder):
-    with pytest.raises(ValueError, match="at least one picture, not 0"):
+    with pytest.raises(ValueError, match="a number of pictures, at least 1, not 0"):
         sorted_folder.sample(0)
 
 
@@ -195,7 +195,10 @@ def test_images_travel_to_a_worker_without_their_tables():
     ("spec", "message"),
     [
         ("menagerie:nowhere", "Unknown Menagerie split 'nowhere'; choose one of train"),
-        ("webcam", "Unknown images 'webcam'; write one of menagerie:SPLIT, folder:PATH, imagenet:train|val, inat21"),
+        (
+            "webcam",
+            "Unknown images 'webcam'; write one of folder:PATH, .*imagenet:train|val, inat21.*, menagerie:SPLIT",
+        ),
         ("zoo:val", "Unknown images 'zoo:val'"),
         ("rta100:test", "Unknown images 'rta100:test'; write one of .* rta100, "),
         ("celeba", "Unknown images 'celeba'"),

@@ -251,7 +251,7 @@ def test_a_class_without_a_name_is_refused(name):
 def test_imagenets_classes_have_different_texts():
     from open_clip import IMAGENET_CLASSNAMES
 
-    from lib.images.imagenet import TWINS
+    from experiments.datasets.imagenet import TWINS
 
     names = [TWINS.get(k, name) for k, name in enumerate(IMAGENET_CLASSNAMES)]
     assert len(class_words(names)) == 1000

@@ -168,13 +168,13 @@ def rows_into(module, calls: list[tuple[int, int]]):
 
 def texts_into(llava, monkeypatch) -> list[tuple[int, int]]:
     """(rows, tokens) of each pass of the language model from now on."""
-    calls, last_hidden = [], llava._decoder.language.last_hidden
+    calls, last_hidden = [], llava._decoder._last_hidden
 
     def recorded(inputs, memory):
         calls.append(tuple(inputs.shape[:2]))
         return last_hidden(inputs, memory)
 
-    monkeypatch.setattr(llava._decoder.language, "last_hidden", recorded)
+    monkeypatch.setattr(llava._decoder, "_last_hidden", recorded)
     return calls
 
 

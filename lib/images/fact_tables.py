@@ -39,20 +39,6 @@ def read_csv(file: Path, **options: Any) -> "pd.DataFrame":
         return pd.read_csv(io.StringIO(text_of(file)[0]), **options)
 
 
-def check_values(table: "pd.DataFrame", allowed: Sequence[int], file: Path, page: str) -> None:
-    """Raise ValueError where a column holds another value than the allowed; `page` is where the data set comes from."""
-    import pandas as pd
-
-    wrong = ~table.apply(pd.to_numeric, errors="coerce").isin(allowed)
-    if wrong.any(axis=None):
-        name = wrong.any().idxmax()
-        value = table.loc[wrong[name].to_numpy(), name].iloc[0]
-        choices = ", ".join(map(str, allowed))
-        raise ValueError(
-            f"{file} has {quoted(str(value))} in column {quoted(str(name))}, not {choices}; get it anew from {page}."
-        )
-
-
 def read_facts(file: Path, pictures: Sequence[str]) -> "pd.DataFrame":
     """Facts by the position in `pictures`, the names of the files of a folder; one row for each that the table names.
 

@@ -25,6 +25,7 @@ class FolderSource(ClassFolders):
     class is known.
     """
 
+    FORM = "folder:PATH"
     counts_times = True
 
     def __init__(self, path: str):

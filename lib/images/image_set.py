@@ -175,9 +175,9 @@ class Named:
 def _named_by(spec: str) -> ImageSet:
     named = Named.read(spec)
     kind, _, rest = named.base.partition(":")
-    form, make = sources.kind(kind) if kind in sources.kinds() else ("", None)
-    if make is None or bool(rest) != (":" in form):
-        forms = ", ".join(sources.kind(known)[0] for known in sources.kinds())
+    make = sources.kind(kind) if kind in sources.kinds() else None
+    if make is None or bool(rest) != (":" in make.FORM):
+        forms = ", ".join(sources.kind(known).FORM for known in sources.kinds())
         raise ValueError(f"Unknown images {quoted(spec)}; write one of {forms}.")
     source = make(rest) if rest else make()
     written, chosen = named.written(len(source))

@@ -1,18 +1,20 @@
 """Generating text with a language model of transformers, many rows at once, from a prefix that they share.
 
 Rows of one batch have one prompt, so that nothing is padded. The prefix goes through the model once; its keys and
-values are copied to every row. Where `lean_llama` knows the model, its pass is taken in place of transformers' own.
+values are copied to every row.
 """
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lib.devices import bring, to_cpu
-from lib.steering.lean_llama import lean_llama
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 _PAYS = 0.5  # rows are dropped from the batch once fewer than this share of them goes on: dropping copies the others
 
@@ -23,11 +25,6 @@ class Start:
 
     prefix: list[tuple[Tensor, Tensor]]  # by layer, each (1, heads, prefix, width)
     suffix: Tensor  # (1, m, d)
-
-    @property
-    def n_before(self) -> int:
-        """How many tokens stand before the picture."""
-        return self.prefix[0][0].shape[2] if self.prefix else 0
 
 
 class Choice:
@@ -56,62 +53,12 @@ class Choice:
         ]
 
 
-class Memory(Protocol):
-    """Keys and values of what R rows have read."""
-
-    def keep(self, rows: list[int]) -> None: ...
-    def keys_values(self) -> list[tuple[Tensor, Tensor]]: ...
-
-
-class Pass(Protocol):
-    """A language model's forward pass; see `LeanLlama` for what its methods give."""
-
-    def memory(self, prefix: list[tuple[Tensor, Tensor]], rows: int, room: int) -> Memory: ...
-    def last_hidden(self, inputs: Tensor, memory: Memory) -> Tensor: ...
-
-
-class OwnPass:
-    """transformers' own forward pass of a language model."""
-
-    def __init__(self, language: nn.Module):
-        self.language = language
-
-    def memory(self, prefix: list[tuple[Tensor, Tensor]], rows: int, room: int) -> "OwnMemory":
-        """Memory which begins with keys and values of a prefix, each (1, heads, n, width), and grows by itself."""
-        from transformers import DynamicCache
-
-        memory = OwnMemory(DynamicCache(config=self.language.config))
-        for layer, (keys, values) in enumerate(prefix):
-            memory.cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
-        return memory
-
-    def last_hidden(self, inputs: Tensor, memory: "OwnMemory") -> Tensor:
-        """(R, n, d) -> the last position's hidden state (R, d); the memory grows by n."""
-        output = self.language(inputs_embeds=inputs, past_key_values=memory.cache, use_cache=True)
-        return output.last_hidden_state[:, -1]
-
-
-@dataclass(frozen=True)
-class OwnMemory:
-    """A cache of transformers."""
-
-    cache: object
-
-    def keep(self, rows: list[int]) -> None:
-        """Go on with these rows alone."""
-        self.cache.batch_select_indices(torch.tensor(rows))
-
-    def keys_values(self) -> list[tuple[Tensor, Tensor]]:
-        """By layer keys and values, each (R, heads, seen, width)."""
-        return [(keys, values) for keys, values, _ in self.cache]
-
-
 class Decoder:
     """The text half of a LLaVA: `language` gives hidden states, `head` logits, `embed` embeddings of tokens."""
 
     def __init__(self, language: nn.Module, head: nn.Module, embed: nn.Module, ends: Collection[int]):
-        self.language: Pass = lean_llama(language) or OwnPass(language)
-        self.head, self.embed, self.ends, self.config = head, embed, frozenset(ends), language.config
+        self.language, self.head, self.embed = language, head, embed
+        self.ends, self.config = frozenset(ends), language.config
         weight = embed.weight
         self.device = torch.device("cpu") if weight.is_meta else weight.device  # accelerate moves inputs by itself
         self.dtype = weight.dtype
@@ -125,9 +72,22 @@ class Decoder:
         """Read what stands before a picture, once for all rows."""
         if not before:
             return Start([], self.embedded(after))
-        memory = self.language.memory([], rows=1, room=len(before))
-        self.language.last_hidden(self.embedded(before), memory)
-        return Start(memory.keys_values(), self.embedded(after))
+        cache = self._cache([], 1)
+        self._last_hidden(self.embedded(before), cache)
+        return Start([(keys, values) for keys, values, _ in cache], self.embedded(after))
+
+    def _cache(self, prefix: list[tuple[Tensor, Tensor]], rows: int) -> "DynamicCache":
+        """Memory of so many rows, which begins with keys and values of a prefix, each (1, heads, n, width)."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.config)
+        for layer, (keys, values) in enumerate(prefix):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+        return cache
+
+    def _last_hidden(self, inputs: Tensor, cache: "DynamicCache") -> Tensor:
+        """(R, n, d) -> the last position's hidden state (R, d); the memory grows by n."""
+        return self.language(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
 
     @torch.no_grad()
     def tokens(self, start: Start, pictures: Tensor, choose: Choice, n_most: int) -> Iterator[dict[int, int]]:
@@ -138,11 +98,9 @@ class Decoder:
         rows = list(range(len(pictures)))
         pictures = bring(pictures, self.device, self.dtype)
         inputs = torch.cat([pictures, start.suffix.expand(len(rows), -1, -1)], dim=1)
-        room = start.n_before + inputs.shape[1] + n_most
-        memory = self.language.memory(start.prefix, len(rows), room)
-        going = set(rows)
+        cache, going = self._cache(start.prefix, len(rows)), set(rows)
         for step in range(n_most):
-            chosen = choose(self.head(self.language.last_hidden(inputs, memory)), rows)
+            chosen = choose(self.head(self._last_hidden(inputs, cache)), rows)
             step_tokens = {row: token for row, token in zip(rows, chosen, strict=True) if row in going}
             yield step_tokens
             going -= {row for row, token in step_tokens.items() if token in self.ends}
@@ -150,7 +108,7 @@ class Decoder:
                 return
             if len(going) < _PAYS * len(rows):
                 kept = [i for i, row in enumerate(rows) if row in going]
-                memory.keep(kept)
+                cache.batch_select_indices(torch.tensor(kept))
                 rows, chosen = [rows[i] for i in kept], [chosen[i] for i in kept]
             inputs = self.embed(torch.tensor(chosen, device=self.device)[:, None])
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.images.fact_tables import check_values, read_csv
-from lib.images.homes import Home
+from experiments.datasets.homes import Home, check_values
+from lib.images.fact_tables import read_csv
 from lib.images.image_files import FileList, FileSource
 from lib.images.source import check_split
 
@@ -27,6 +27,8 @@ class WaterbirdsSource(FileSource):
 
     Facts: water_bird and water_background (booleans), species, and place (the kind of scene in the background).
     """
+
+    FORM = "waterbirds:train|val|test"
 
     def __init__(self, split: str):
         chosen = SPLITS.index(check_split(HOME.kind, split, SPLITS))

@@ -1,8 +1,15 @@
 """Where public data sets are on this machine, and what to do when they are not."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.files import quoted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -47,4 +54,18 @@ class Home:
         return FileNotFoundError(
             f"{self.title} has no {path}: get it from {self.page} and lay out {self.folder()} as {self.layout} "
             f"(another folder: set {self.variable}, or MV_DATA to the folder that has it as {self.kind})."
+        )
+
+
+def check_values(table: "pd.DataFrame", allowed: Sequence[int], file: Path, page: str) -> None:
+    """Raise ValueError where a column holds another value than the allowed; `page` is where the data set comes from."""
+    import pandas as pd
+
+    wrong = ~table.apply(pd.to_numeric, errors="coerce").isin(allowed)
+    if wrong.any(axis=None):
+        name = wrong.any().idxmax()
+        value = table.loc[wrong[name].to_numpy(), name].iloc[0]
+        choices = ", ".join(map(str, allowed))
+        raise ValueError(
+            f"{file} has {quoted(str(value))} in column {quoted(str(name))}, not {choices}; get it anew from {page}."
         )

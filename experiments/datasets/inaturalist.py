@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.images.homes import Home
+from experiments.datasets.homes import Home
 from lib.images.image_files import ClassFolders
 from lib.images.source import check_split
 
@@ -28,6 +28,8 @@ HOME = Home(
 
 class INaturalistSource(ClassFolders):
     """One split; classes are species, called "Genus epithet", and the facts are a picture's seven ranks."""
+
+    FORM = "inat21:train|mini|val"
 
     def __init__(self, split: str):
         check_split(HOME.kind, split, tuple(FOLDERS))

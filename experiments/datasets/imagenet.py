@@ -1,6 +1,6 @@
 """ImageNet-1k: `imagenet:train` and `imagenet:val`, in torchvision's layout."""
 
-from lib.images.homes import Home
+from experiments.datasets.homes import Home
 from lib.images.image_files import ClassFolders
 from lib.images.source import check_split
 
@@ -19,6 +19,8 @@ class ImageNetSource(ClassFolders):
     Where all 1,000 are there, they have their names in words (open_clip's, two of them told apart), else those of the
     folders.
     """
+
+    FORM = "imagenet:train|val"
 
     def __init__(self, split: str):
         root = HOME.find(check_split(HOME.kind, split, ("train", "val")))

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lib.images.fact_tables import check_values, read_csv
-from lib.images.homes import Home
+from experiments.datasets.homes import Home, check_values
+from lib.images.fact_tables import read_csv
 from lib.images.image_files import FileList, FileSource
 from lib.images.source import check_split
 
@@ -27,6 +27,8 @@ class CelebASource(FileSource):
 
     The facts are the 40 attributes as booleans under their names in lower case, such as blond_hair and male.
     """
+
+    FORM = "celeba:train|val|test|all"
 
     def __init__(self, split: str):
         chosen = SPLITS.index(check_split(HOME.kind, split, SPLITS))

@@ -25,6 +25,8 @@ class HuggingFaceSource:
     Code that comes with a data set is never run (`datasets` 4 has dropped it).
     """
 
+    FORM = "hf:OWNER/NAME:SPLIT"
+
     def __init__(self, place: str):
         whole = ":" not in place or Path(place).expanduser().is_dir()  # the folder's own name may have a colon
         path, split = (place, "train") if whole else place.rsplit(":", 1)

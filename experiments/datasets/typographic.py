@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.datasets.homes import Home
 from lib.files import read_json
-from lib.images.homes import Home
 from lib.images.image_files import FileList, FileSource, pictures_below, tell
 
 if TYPE_CHECKING:
@@ -54,15 +54,17 @@ class TypographicSource(FileSource):
 
 
 class NamedSource(TypographicSource):
-    """A set whose files are named by what they show and what is written on it."""
+    """A set whose files are named by what they show and what is written on it; a subclass says where it is."""
 
-    def __init__(self, home: Home):
-        root = home.find("")
+    HOME: Home
+
+    def __init__(self) -> None:
+        root = self.HOME.find("")
         left_out: Counter[str] = Counter()
         below = list(pictures_below(root, left_out))
         found = [(folder, name, match) for folder, name in below if (match := _NAMED.match(name))]
         if not found:
-            raise home.missing(root / "label=…_text=….png")
+            raise self.HOME.missing(root / "label=…_text=….png")
         left_out["not called label=…_text=…"] += len(below) - len(found)
         tell(root, +left_out)
         files = FileList((folder, name) for folder, name, _ in found)
@@ -70,8 +72,24 @@ class NamedSource(TypographicSource):
         super().__init__(root, files, [m["object"] for m in matches], [m["word"] for m in matches])
 
 
+class Rta100Source(NamedSource):
+    """RTA-100, the set of Defense-Prefix."""
+
+    FORM = "rta100"
+    HOME = RTA100
+
+
+class PaintSource(NamedSource):
+    """The set of PAINT."""
+
+    FORM = "paint"
+    HOME = PAINT
+
+
 class DisentanglingSource(TypographicSource):
     """The set of Materzynska et al., annotated in a JSON file."""
+
+    FORM = "disentangling"
 
     def __init__(self) -> None:
         folders = ("", "typographic_attack_dataset/")
