@@ -70,6 +70,7 @@ class Book:
         lay_out(folder, root)
         shutil.rmtree(folder / "lib")
         (folder / "lib").symlink_to(root / "lib")
+        shutil.copy(root / "pyproject.toml", folder)  # the entry points that lib/registry.py reads
         for name in ("cover", "vendor", "render"):
             write_stub(folder, name)
         for name in ("a", "b", "c"):

@@ -23,7 +23,7 @@ FAULTS = {
     "private": Fault("/private/", status=401),
     "gated": Fault("/gated/", status=403, code="GatedRepo"),
     "down": Fault("/down/", status=503),
-    "slow": Fault("/slow/", seconds=1.5),
+    "slow": Fault("/slow/", seconds=0.5),
     "broken": Fault("GET /content/.*/broken/|GET .*/broken/.*parquet", breaks_after=0),
 }
 EXPECTED = {

@@ -138,7 +138,6 @@ def visit(open_page: Callable[[str], Visit], site: str) -> Iterator[Callable[[st
 
 def settle(page: Page) -> None:
     """Wait for what draws itself after loading: plots, widgets and formulas."""
-    page.wait_for_load_state("networkidle")
     page.wait_for_function(
         """() => {
             const drawn = (selector, inner) =>
@@ -150,4 +149,4 @@ def settle(page: Page) -> None:
         }""",
         timeout=PATIENCE,
     )
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(100)

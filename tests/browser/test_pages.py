@@ -1,6 +1,7 @@
 """Every page of the rendered book, as a reader without a network sees it."""
 
 import json
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -14,6 +15,12 @@ PAGES = sorted(
 )
 
 pytestmark = pytest.mark.browser
+
+
+@cache
+def links_of(page: Path) -> "Links":
+    """The same page is led to from many."""
+    return Links(page.read_text())
 
 
 class Links(HTMLParser):
@@ -43,6 +50,7 @@ def test_every_page_of_the_table_of_contents_was_rendered(root):
 def visited(request, opened, site):
     """Each page of the book in turn."""
     with opened(f"{site}/{request.param}") as visit:
+        visit.page.wait_for_load_state("networkidle")  # a late request that leaves the book would be missed
         yield visit
 
 
@@ -95,14 +103,14 @@ def test_every_plot_has_a_numbered_caption(visited):
 @pytest.mark.parametrize("path", PAGES)
 def test_every_internal_link_leads_somewhere(path, html):
     page = html / path
-    for target in Links(page.read_text()).targets:
+    for target in links_of(page).targets:
         address, anchor = urldefrag(target)
         if "://" in target or target.startswith(("mailto:", "data:", "javascript:")):
             continue
         linked = (page.parent / unquote(address)).resolve() if address else page
         assert linked.is_file(), f"{path} links to {target}, which does not exist"
         if anchor and linked.suffix == ".html" and "=" not in anchor:
-            assert anchor in Links(linked.read_text()).anchors, f"{path} links to {target}: no such place there"
+            assert anchor in links_of(linked).anchors, f"{path} links to {target}: no such place there"
 
 
 def test_the_book_opens_from_the_file_system_too(html, open_page):
