@@ -1,0 +1,74 @@
+"""Figures of the chapter on features as classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from experiments.figures.panels import with_bars
+from experiments.plots import BLUE, GREY, ORANGE, PALETTE, PURPLE, unless_empty
+from experiments.probe_comparison import MARKS
+from experiments.sparse_neurons import SAE_NAME
+from lib.metrics.intervals import Interval
+
+ZERO = {"dash": "dot", "color": GREY}
+
+
+def ahead_of_raw(
+    gains: Mapping[str, Mapping[str, Sequence[Interval]]], x: Sequence[str], title: str | None = None
+) -> go.Figure:
+    """How far codes and binary codes are ahead of raw activations, by mark and kind one interval for each x."""
+    figure = make_subplots(1, 2, subplot_titles=list(MARKS.values()), horizontal_spacing=0.12)
+    for column, mark in enumerate(MARKS, start=1):
+        for shift, (kind, values) in enumerate(gains[mark].items()):
+            style = {"mode": "lines+markers", "line_color": (BLUE, ORANGE)[shift], "showlegend": column == 1}
+            places = [i + 0.08 * (shift - 0.5) for i in range(len(x))]
+            figure.add_scatter(x=places, **with_bars(values), name=kind, **style, row=1, col=column)
+        figure.update_xaxes(tickvals=list(range(len(x))), ticktext=x, range=[-0.4, len(x) - 0.6], row=1, col=column)
+        figure.add_hline(0, line=ZERO, row=1, col=column)
+    if title:
+        figure.update_xaxes(title=title)
+    legend = {"orientation": "h", "y": 1.2 if title else 1.22}
+    return figure.update_layout(height=360 if title else 340, legend=legend, yaxis_title="ahead of raw activations")
+
+
+def auc_elsewhere(full: pd.DataFrame | None, otherwise: str) -> go.Figure:
+    """AUC elsewhere of raw activations and of codes, a point a fact; full: (shift, fact) by (part, kind)."""
+    figure = go.Figure()
+    for (shift, part), colour in zip(() if full is None else full.groupby("shift"), PALETTE, strict=False):
+        names = part.index.get_level_values("fact")
+        text = [f"{name}<br>home: {h:.2f}" for name, h in zip(names, part["home"]["raw"], strict=True)]
+        style = {"mode": "markers", "marker": {"size": 8, "opacity": 0.75, "color": colour}, "text": text}
+        figure.add_scatter(x=part["away"]["raw"], y=part["away"]["codes"], name=shift, **style)
+    figure.add_shape(type="line", x0=0.3, y0=0.3, x1=1, y1=1, line=ZERO)
+    figure.update_xaxes(title="AUC elsewhere, raw activations").update_yaxes(title="AUC elsewhere, SAE codes")
+    figure.update_layout(height=440, legend={"orientation": "h", "y": 1.16})
+    return unless_empty(figure, otherwise)
+
+
+def auroc_by_site(means: Mapping[str, Sequence[float]], sites: Sequence[str], otherwise: str) -> go.Figure:
+    """Mean AUROC over the kinds of strangers, a line a score."""
+    figure = go.Figure()
+    for (score, values), colour in zip(means.items(), PALETTE, strict=False):
+        figure.add_scatter(x=list(sites), y=list(values), name=score, line_color=colour)
+    figure.add_hline(0.5, line=ZERO)
+    figure.update_yaxes(title="mean AUROC over kinds of strangers").update_layout(height=360)
+    return unless_empty(figure, otherwise)
+
+
+def worth_of_units(worths: Mapping[str, tuple], judge: str, otherwise: str) -> go.Figure:
+    """Boxes of the units' scores and of their F1 with the best fact; worths: by name, as `worth` gives them."""
+    titles = [f"MS, E = {judge}", "F1 with the best fact"]
+    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.12)
+    short = {"TopK, not fine-tuned": "TopK, not<br>fine-tuned", SAE_NAME: "SAE of<br>the MLP"}
+    order = [name for name in ("dense", "TopK, not fine-tuned", "TopK", SAE_NAME) if name in worths]
+    for name, colour in zip(order, (GREY, PURPLE, BLUE, ORANGE), strict=False):
+        for column in (1, 2):
+            values = worths[name][column]
+            style = {"marker": {"color": colour, "size": 3}, "line_width": 1.5, "showlegend": False}
+            figure.add_box(y=values[~values.isnan()].numpy(), name=short.get(name, name), **style, row=1, col=column)
+    figure.update_xaxes(tickangle=0).update_layout(height=380)
+    return unless_empty(figure, otherwise)
