@@ -151,6 +151,23 @@ def test_screening_is_exact_also_where_the_machine_cuts_off_instead_of_rounding(
         assert set(certain.tolist()) <= set(flat.tolist())
 
 
+CUT_OFF = {
+    "from 1 + 2^-7 - 2^-14, as the product is rounded": [1.0, 2.0**-7, -(2.0**-14)],
+    "at each addition, and then as the product is rounded": [1.0, 2.0**-7 - 2.0**-15, *[2.0**-23 - 2.0**-31] * 1022],
+}
+
+
+@pytest.mark.parametrize("lost", CUT_OFF)
+def test_screening_keeps_a_product_of_exact_operands_whatever_its_sums_lose(lost, monkeypatch):
+    """bfloat16 holds the operands exactly: what is lost, to 1, is lost by cutting off; the level stays just below."""
+    weight = torch.tensor([CUT_OFF[lost]])
+    assert torch.equal(weight.bfloat16().float(), weight)
+    monkeypatch.setattr(lib.sae.selection.torch, "mm", cut_off_sum)
+    level = float(weight.double().sum()) * (1 - 1e-5)
+    screened = PreActivations(weight, torch.zeros(1), torch.bfloat16)
+    assert screened.above(torch.ones_like(weight), level)[0].tolist() == [0]
+
+
 @pytest.mark.parametrize(("rows", "latents"), [(1e-30, 1.0), (1e-20, 1e-20), (1.0, 1e-42), (1e15, 1e15), (1e30, 1e-30)])
 def test_screening_is_exact_for_very_small_and_very_large_numbers(rows, latents):
     encoder, x = encoder_and_input(torch.bfloat16)
