@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +62,7 @@ class Photos:
 
 
 class Ready:
-    """Pictures that are decoded and preprocessed: `encoder.transform` must be `as_is`."""
+    """Pictures that are decoded and preprocessed: `encoder.transform` must be `Prepared`."""
 
     def __init__(self, photos: Photos, transform: Callable):
         self._pixels = [transform(photos[i]) for i in range(min(len(photos), 64))]
@@ -76,8 +76,14 @@ class Ready:
         return self._pixels[i % len(self._pixels)]
 
 
-def as_is(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels
+class Prepared:
+    """A transform that lets pass what it has made already."""
+
+    def __init__(self, transform: Callable):
+        self.transform = transform
+
+    def __call__(self, picture: Image.Image | torch.Tensor) -> torch.Tensor:
+        return picture if isinstance(picture, torch.Tensor) else self.transform(picture)
 
 
 class Pixels(Dataset):
@@ -143,51 +149,48 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def compare_extraction(
-    spec: str, n: int, batch: int, workers: int, rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> list[dict]:
+CONTESTANTS = ("limit", "ours", "decoding", "jpegs", "published")
+COLUMNS = ("limit", "ours", "jpegs", "possible", "published")
+
+
+def compare_extraction(args: argparse.Namespace) -> Iterator[dict]:
     """Pictures a second of each contestant, a row for each set of sites."""
-    encoder = load_encoder(spec)
+    clock, n = cpu_seconds if args.cpu_seconds else time.perf_counter, args.images
+    encoder = load_encoder(args.encoder)
     transform, photos = encoder.transform, Photos(n)
     ready = Ready(photos, transform)
-    pixels = torch.stack([ready[i] for i in range(batch)]).to(encoder.device)
-    to_read = workers if pixels.is_cuda else 0  # worker processes for pixels at hand: a GPU is not kept waiting
-    n_blocks, rows = encoder.n_layers, []
-    print(f"\n{encoder}\n{n} pictures, all tokens, batch {batch}, {workers} workers, {torch.get_num_threads()} threads")
-    print(f"{'sites':34}{'limit':>8}{'ours':>8}{'share':>7}{'JPEGs':>8}{'share':>7}", end="")
-    print(f"{'possible':>10}{'published':>11}{'ours is':>9}")
-    shares = ([2], [4 / 3, 2, 4], [1], [])
-    for layers in [sorted(round(n_blocks / share) - 1 for share in some) for some in shares]:
+    pixels = torch.stack([ready[i] for i in range(args.batch)]).to(encoder.device)
+    to_read = args.workers if pixels.is_cuda else 0  # worker processes for pixels at hand: a GPU is not kept waiting
+    on_threads = f"{args.workers} workers, {torch.get_num_threads()} threads"
+    print(f"\n{encoder}\n{n} pictures, all tokens, batch {args.batch}, {on_threads}\n{'sites':34}", end="")
+    print("".join(f"{name:>17}" for name in COLUMNS), "  (of the limit)")
+    shares, warm = ([2], [4 / 3, 2, 4], [1], []), False
+    for layers in [sorted(round(encoder.n_layers / share) - 1 for share in some) for some in shares]:
         sites = [f"{layer}.resid_post" for layer in layers] or ["proj"]
-        contestants = {
+        everybody = {
             "limit": lambda sites=sites: bare_forward(encoder, pixels, sites, n),
-            "ours": lambda sites=sites: extraction(encoder, ready, sites, as_is, batch, to_read),
-            "decoding": lambda: decoding(encoder, photos, batch, workers),
-            "jpegs": lambda sites=sites: extraction(encoder, photos, sites, transform, batch, workers),
-            "published": lambda layers=layers: published_way(encoder, photos, layers, batch, workers),
+            "ours": lambda sites=sites: extraction(encoder, ready, sites, Prepared(transform), args.batch, to_read),
+            "decoding": lambda: decoding(encoder, photos, args.batch, args.workers),
+            "jpegs": lambda sites=sites: extraction(encoder, photos, sites, transform, args.batch, args.workers),
+            "published": lambda layers=layers: published_way(encoder, photos, layers, args.batch, args.workers),
         }
-        for contestant in contestants.values() if not rows else ():
-            encoder.transform = transform
-            contestant()  # warm up
+        contestants = {name: work for name, work in everybody.items() if name in args.contestants}
         times: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(rounds):
+        for turn in range(args.rounds + (not warm)):
             for name, contestant in contestants.items():
                 encoder.transform = transform
                 start = clock()
                 contestant()
                 finish_computing()
-                times[name].append(clock() - start)
+                if warm or turn:
+                    times[name].append(clock() - start)
+        warm = True
         speed = {name: n / statistics.median(taken) for name, taken in times.items()}
-        best = possible(speed["limit"], speed["decoding"], pixels.is_cuda)
-        print(
-            f"{', '.join(sites):34}{speed['limit']:8,.1f}{speed['ours']:8,.1f}{speed['ours'] / speed['limit']:7.0%}"
-            f"{speed['jpegs']:8,.1f}{speed['jpegs'] / speed['limit']:7.0%}"
-            f"{speed['jpegs'] / best:10.0%}"
-            f"{speed['published']:11,.1f}{speed['jpegs'] / speed['published']:8.2f}x",
-            flush=True,
-        )
-        rows.append({"encoder": spec, "sites": sites, "possible": best, **speed})
-    return rows
+        if {"limit", "decoding"} <= speed.keys():
+            speed["possible"] = possible(speed["limit"], speed["decoding"], pixels.is_cuda)
+        shown = [f"{speed[c]:10,.1f}{speed[c] / speed['limit']:7.0%}" if c in speed else f"{'–':>17}" for c in COLUMNS]
+        print(f"{', '.join(sites):34}{''.join(shown)}", flush=True)
+        yield {"encoder": args.encoder, "sites": sites, **speed}
 
 
 class Rows(Dataset):
@@ -247,16 +250,10 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--cpu-seconds", action="store_true", help="pictures a CPU second, for a machine that is busy")
+    parser.add_argument("--contestants", nargs="+", default=CONTESTANTS, choices=CONTESTANTS)
     json_option(parser)
-    arguments = parser.parse_args()
-    rows = compare_extraction(
-        arguments.encoder,
-        arguments.images,
-        arguments.batch,
-        arguments.workers,
-        arguments.rounds,
-        cpu_seconds if arguments.cpu_seconds else time.perf_counter,
-    )
-    if arguments.rows:
-        rows.append(compare_reading(arguments.rows, arguments.width, 4096))
-    write_figures(arguments.json, rows)
+    args, rows = parser.parse_args(), []
+    for row in compare_extraction(args):
+        write_figures(args.json, rows := [*rows, row])  # each as it comes: a run that is stopped leaves what it has
+    if args.rows:
+        write_figures(args.json, [*rows, compare_reading(args.rows, args.width, 4096)])

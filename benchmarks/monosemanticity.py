@@ -71,9 +71,11 @@ def in_turns(dense: Tensor, given: Tensor, embeddings: Tensor, step: int) -> tup
 
 
 def sparse_codes(n_images: int, n_features: int, k: int, generator: torch.Generator) -> Tensor:
-    """Codes `(N, F)` with k positive features an image."""
-    features = torch.rand(n_images, n_features, generator=generator).topk(k, dim=1).indices
-    return torch.zeros(n_images, n_features).scatter_(1, features, torch.rand(n_images, k, generator=generator))
+    """Codes `(N, F)` with k positive features an image, on the generator's device."""
+    drawn = {"generator": generator, "device": generator.device}
+    features = torch.rand(n_images, n_features, **drawn).topk(k, dim=1).indices
+    codes = torch.zeros(n_images, n_features, device=generator.device)
+    return codes.scatter_(1, features, torch.rand(n_images, k, **drawn))
 
 
 def main() -> None:
@@ -87,10 +89,11 @@ def main() -> None:
     json_option(parser)
     args = parser.parse_args()
 
-    generator = torch.Generator().manual_seed(0)
-    embeddings = torch.randn(args.images, args.embedding, generator=generator).to(args.device)
-    codes = sparse_codes(args.images, args.features, args.k, generator).to(args.device)
-    neurons = torch.randn(args.images, args.features, generator=generator).to(args.device)
+    generator = torch.Generator(args.device).manual_seed(0)
+    drawn = {"generator": generator, "device": args.device}
+    embeddings = torch.randn(args.images, args.embedding, **drawn)
+    codes = sparse_codes(args.images, args.features, args.k, generator)
+    neurons = torch.randn(args.images, args.features, **drawn)
     print(f"N = {args.images}, F = {args.features}, E = {args.embedding}, {torch.get_num_threads()} threads")
     rows = []
     print(f"{'activations':34} {'pair loop':>12} {'lib':>10} {'ratio':>8}   {'largest difference':>18}")
