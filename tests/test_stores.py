@@ -54,6 +54,7 @@ def test_rows_come_back_by_slice_number_mask_and_index(store, rows):
     assert close(store[index], rows[index])
     assert close(store[index.numpy()], rows[index])
     assert close(store[[3, -2]], rows[[3, -2]])
+    assert close(store[index[2]], rows[33])
     assert close(store[rows[:, 0] > 0], rows[rows[:, 0] > 0])
     assert store[:0].shape == store[[]].shape == (0, 6)
 
@@ -112,7 +113,7 @@ def test_the_disk_does_not_change_the_order(rows, tmp_path):
 
 
 def test_no_batch_size_below_one(store):
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="a number of rows, at least 1"):
         next(store.batches(0))
 
 

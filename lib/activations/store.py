@@ -176,12 +176,12 @@ class ActivationStore:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             return self._gather(torch.arange(start, stop, step)).float()
-        if isinstance(rows, int | np.integer):
-            return self._gather(torch.tensor([rows]))[0].float()
-        return self._gather(self._numbers(rows)).float()
+        rows = self._numbers(rows)
+        found = self._gather(rows.reshape(-1)).float()
+        return found if rows.ndim else found[0]
 
     def _numbers(self, chosen: object) -> Tensor:
-        """Numbers of rows (n,) int64, from such a list or from a mask. Raises IndexError for anything else."""
+        """Numbers of rows (n,), or of one (), int64: such numbers, or a mask. Raises IndexError for anything else."""
         try:
             rows = to_cpu(chosen)
         except (TypeError, ValueError, RuntimeError):
@@ -189,7 +189,7 @@ class ActivationStore:
         if rows.dtype == torch.bool and rows.shape == (len(self),):
             return rows.nonzero()[:, 0]
         whole = rows.dtype != torch.bool and not rows.is_floating_point()
-        if rows.ndim == 1 and (whole or not len(rows)):
+        if rows.ndim <= 1 and (whole or not rows.numel()):
             return rows.long()
         raise IndexError(
             f"rows of a store are chosen by whole numbers, a slice or a mask of its {len(self)} rows, not by "

@@ -112,6 +112,7 @@ class TestActivations:
         with cuda_device():
             assert torch.equal(store[rows.to("cuda")], store[rows])
             assert torch.equal(store[mask.to("cuda")], store[mask])
+            assert torch.equal(store[rows.to("cuda")[0]], store[5])
             made = ActivationStore.from_tensor(store[:10].to("cuda"), torch.arange(10, device="cuda"))
             assert torch.equal(made[:], store[:10])
 
