@@ -217,7 +217,7 @@ def rows_per_second(batches, n_batches: int) -> float:
 def compare_reading(n_rows: int, d: int, batch: int) -> dict:
     from safetensors.torch import save_file
 
-    from lib.activations.store import map_safetensors
+    from lib.files import read_safetensors
 
     with tempfile.TemporaryDirectory() as folder:
         parts = []
@@ -226,7 +226,7 @@ def compare_reading(n_rows: int, d: int, batch: int) -> dict:
             x = torch.randn(n_rows // 8, d).half()
             path = Path(folder) / f"{i}.safetensors"
             save_file({"activations": x, "image_index": index, "token_index": index.clone()}, path)
-            parts.append(map_safetensors(path)[0])
+            parts.append(read_safetensors(path))
         store = ActivationStore(parts, {})
         in_order = rows_per_second((store[i : i + batch] for i in range(0, n_rows, batch)), n_rows // batch - 2)
         by_row = rows_per_second(DataLoader(Rows(store), batch, shuffle=True), 2)

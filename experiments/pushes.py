@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from experiments.directions import largest_codes
 from lib.activations.store import ActivationStore
 from lib.sae.model import SAE
-from lib.steering.directions import largest_codes
 from lib.steering.interventions import Dictionary, Intervention
 
 

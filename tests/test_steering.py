@@ -8,12 +8,12 @@ import torch
 from torch.nn.functional import normalize
 
 from experiments.answer_judge import Concept, nameable_facts, truths_of
+from experiments.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from experiments.ensembles import Bagging
 from lib.activations.extraction import ActivationStore, extract
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
 from lib.sae.model import SAE, SAEConfig, input_scale
-from lib.steering.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from lib.steering.interventions import Directions, Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
@@ -385,7 +385,7 @@ def store() -> ActivationStore:
 
 @pytest.fixture(params=[1, 1 << 26])
 def few_codes_at_a_time(request, monkeypatch):
-    monkeypatch.setattr("lib.steering.directions.DENSE_CODES", request.param)
+    monkeypatch.setattr("experiments.directions.DENSE_CODES", request.param)
 
 
 @pytest.mark.parametrize("some", [dictionary(24), Neurons(24), Directions(-torch.eye(3, 24))])

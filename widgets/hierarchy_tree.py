@@ -60,19 +60,9 @@ class HierarchyTree(anywidget.AnyWidget):
         position = np.full(int(top.max(initial=0)) + 2, NONE, dtype=np.uint16)  # the last stands for "no image" (-1)
         position[pool] = np.arange(len(pool))
         vocabulary, name = np.unique(np.asarray(names, dtype=str), return_inverse=True)
-        manifest, self.numbers = pack(
-            {
-                "alive": (top[:, 0] >= 0).astype(np.uint8),
-                "parent": (to_numpy(parents.feature) + 1).astype(np.uint32),  # 0: none
-                "conditional": to_numpy(parents.conditional).astype(np.float32),
-                "lift": to_numpy(parents.lift).astype(np.float32),
-                "measures": np.stack([to_numpy(values).astype(np.float32) for values in measures.values()], axis=1),
-                "name": name.astype(np.uint32),
-                "top": position[top],
-                "pool": pool.astype(np.uint32),
-                "pool_class": _labels(images, pool),
-            }
-        )
+        shown = {"name": name.astype(np.uint32), "top": position[top]}
+        shown |= {"pool": pool.astype(np.uint32), "pool_class": _labels(images, pool)}
+        manifest, self.numbers = pack(_figures(top, parents, measures) | shown)
         layout, self.sheets = sprite_sheets((images[int(i)] for i in pool), thumbnail, QUALITY)
         self.meta = {
             "arrays": manifest,
@@ -91,6 +81,17 @@ class HierarchyTree(anywidget.AnyWidget):
         binary = {name for name, value in state.items() if isinstance(value, bytes | memoryview)}
         text = json.dumps({name: value for name, value in state.items() if name not in binary})
         return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
+
+
+def _figures(top: np.ndarray, parents: Parents, measures: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """What the tree draws of each feature."""
+    return {
+        "alive": (top[:, 0] >= 0).astype(np.uint8),
+        "parent": (to_numpy(parents.feature) + 1).astype(np.uint32),  # 0: none
+        "conditional": to_numpy(parents.conditional).astype(np.float32),
+        "lift": to_numpy(parents.lift).astype(np.float32),
+        "measures": np.stack([to_numpy(values).astype(np.float32) for values in measures.values()], axis=1),
+    }
 
 
 def _check(top: np.ndarray, ends: list[int], per_feature: Mapping, measures: Mapping, max_pictures: int) -> None:

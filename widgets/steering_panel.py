@@ -82,43 +82,30 @@ class SteeringPanel(anywidget.AnyWidget):
         site = str(llava.vision.site(site))
         start = alphas[-1] if start is None and alphas else start
         _check(sae, images, features, prompts, labels, alphas, start, mode)
-        if page_files and site != llava.site:
-            raise ValueError(
-                f"a browser steers {llava.site}, which the language model reads, and not {site}: leave page_files out."
-            )
-        edit = {"mode": mode, "keep_error": keep_error}
+        about, edit = _about(llava, sae, site, page_files, names), {"mode": mode, "keep_error": keep_error}
         grid, texts, answers = _stored_answers(
             llava, sae, site, images, features, prompts, alphas, stored, edit, max_new_tokens
         )
-        peaks = np.zeros(0) if peaks is None else to_numpy(peaks)
-        manifest, self.numbers = pack({"answers": answers, "peaks": peaks.astype(np.float32)})
-        shown, sprites = _with_sprites(features)
-        sprite_layout, self.sprites = sprite_sheets(sprites, THUMBNAIL, QUALITY)
-        picture_layout, self.pictures = sprite_sheets(images, picture_size, quality=None)
-        self.meta = {
-            "key": key,
-            "site": site,
-            "grid": list(llava.vision.grid),
-            "has_cls": bool(llava.vision.has_cls),
-            "n_features": int(sae.n_features),
-            "arrays": manifest,
-            "picture_sheets": picture_layout,
-            "sprite_sheets": sprite_layout,
-            "labels": list(labels or [f"picture {i}" for i in range(len(images))]),
-            "features": shown,
-            "prompts": list(prompts),
-            "modes": list(MODES),
-            "edit": edit,
-            "alphas": alphas,
-            "start": start,
-            "stored": grid,
-            "texts": texts,
-            "max_new_tokens": max_new_tokens,
-            "page_files": dict(page_files) if page_files else None,
-            "names": {"llava": "llava", "sae": "sae", "images": "images"} | dict(names or {}),
-        }
+        labels = list(labels or [f"picture {i}" for i in range(len(images))])
+        answering = {"stored": grid, "texts": texts, "max_new_tokens": max_new_tokens, "prompts": list(prompts)}
+        self.meta = (
+            {"key": key, "labels": labels, "edit": edit, "alphas": alphas, "start": start}
+            | answering
+            | about
+            | self._packed(answers, peaks, images, features, picture_size)
+        )
         self._answering = Answering(llava, sae, site, images, self.send)
         self.on_msg(lambda _widget, message, buffers: self._answering.receive(message, buffers))
+
+    def _packed(self, answers: np.ndarray, peaks: Sequence[float] | None, images, features, picture_size: int) -> dict:
+        """Set the binary parts; where everything is in them."""
+        peaks = np.zeros(0) if peaks is None else to_numpy(peaks)
+        arrays, self.numbers = pack({"answers": answers, "peaks": peaks.astype(np.float32)})
+        shown, sprites = _with_sprites(features)
+        sprite_sheets_, self.sprites = sprite_sheets(sprites, THUMBNAIL, QUALITY)
+        picture_sheets, self.pictures = sprite_sheets(images, picture_size, quality=None)
+        sheets = {"picture_sheets": picture_sheets, "sprite_sheets": sprite_sheets_}
+        return {"arrays": arrays, "features": shown, **sheets}
 
     def stored_answers(self) -> list[dict]:
         """The answers in the page: prompt, picture, feature and alpha (None for the model as it is), text."""
@@ -183,6 +170,23 @@ def write_page_files(folder: str | Path, sae, llava_folder: str | Path) -> dict:
         "llava": "llava/",
         "sae": f"page_files/{folder.name}/sae/",
         "bytes": sum(file.stat().st_size for file in loaded),
+    }
+
+
+def _about(llava, sae, site: str, page_files: Mapping | None, names: Mapping[str, str] | None) -> dict:
+    """The model as the page knows it. Raises ValueError for a site that a browser cannot steer."""
+    if page_files and site != llava.site:
+        raise ValueError(
+            f"a browser steers {llava.site}, which the language model reads, and not {site}: leave page_files out."
+        )
+    return {
+        "site": site,
+        "grid": list(llava.vision.grid),
+        "has_cls": bool(llava.vision.has_cls),
+        "n_features": int(sae.n_features),
+        "modes": list(MODES),
+        "page_files": dict(page_files) if page_files else None,
+        "names": {"llava": "llava", "sae": "sae", "images": "images"} | dict(names or {}),
     }
 
 

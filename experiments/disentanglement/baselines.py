@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from experiments.directions import difference_of_means
 from experiments.disentanglement.protocol import Part
 from experiments.disentanglement.suppression import Trials
 from lib.devices import bring, to_cpu
-from lib.steering.directions import difference_of_means
 
 
 class Eraser:

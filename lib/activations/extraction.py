@@ -7,6 +7,7 @@ one that was not.
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
@@ -32,7 +33,7 @@ from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on
 from lib.encoders.encoder import Encoder
 from lib.encoders.sites import as_sites
 from lib.files import quoted
-from lib.images.image_set import as_image_set
+from lib.images.image_set import ImageSet, as_image_set
 
 __all__ = ["ActivationStore", "ActivationStream", "activations_folder", "extract"]
 
@@ -73,30 +74,72 @@ def extract(
     Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
     finished shards stay and the next call goes on behind them.
     """
-    images, out = as_image_set(images), Path(out).expanduser()
+    images = as_image_set(images)
     _check_source(images, on_error)
-    dtype = str(dtype).removeprefix("torch.")
-    if dtype not in ("float16", "bfloat16", "float32"):
-        raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {quoted(dtype)}")
-    selection = Tokens(tokens, encoder, seed)
-    names = list(dict.fromkeys(str(encoder.site(site)) for site in as_sites(sites)))
-    if not names:
-        raise ValueError(f"there is no site to extract at: name some of {encoder.spec}'s, such as {encoder.sites[-1]}")
     batch_size = check_count("batch_size", batch_size) or _batch_size(encoder)
-    shard_images = check_count("shard_images", shard_images) or _shard_images(encoder, selection, batch_size, dtype)
-    spec = {**_source_spec(encoder, images, selection), "dtype": dtype, "on_error": on_error}
-    geometry = {"images": len(images), "shard_images": shard_images, "batch_size": batch_size}
-    about = {**_about(encoder), "device": encoder.device.type, "torch": torch.__version__}
-    folders = {name: SiteFolder(Path(out) / name, encoder, name, spec, geometry, about) for name in names}
-    same_on_all_ranks([(name, folder.meta["hash"], geometry) for name, folder in folders.items()], "what to extract")
-    if (stores := _opened(folders)) is not None:
-        return stores
-    with alone([folder.out for folder in folders.values()] if rank() == 0 else (), "extract activations"):
-        missing = my_share(_prepare(folders))
-        options = (batch_size, workers, on_error, progress)
-        on_all_ranks(lambda: _fill(encoder, images, selection, folders, missing, *options))
-        on_first_rank(lambda: _finish(folders))
-        return {name: ActivationStore.open(folder.out) for name, folder in folders.items()}
+    plan = _Plan(encoder, images, Tokens(tokens, encoder, seed), batch_size, workers, on_error, progress)
+    return plan.stores(plan.folders(sites, Path(out).expanduser(), str(dtype).removeprefix("torch."), shard_images))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an extraction reads, and how; see `extract`."""
+
+    encoder: Encoder
+    images: ImageSet
+    tokens: Tokens
+    batch_size: int
+    workers: int | None
+    on_error: str
+    progress: bool
+
+    def folders(self, sites, out: Path, dtype: str, shard_images: int | None) -> dict[str, SiteFolder]:
+        """The folder of each site. Raises ValueError for sites that are not there, and for another dtype."""
+        encoder = self.encoder
+        if dtype not in ("float16", "bfloat16", "float32"):
+            raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {quoted(dtype)}")
+        names = list(dict.fromkeys(str(encoder.site(site)) for site in as_sites(sites)))
+        if not names:
+            raise ValueError(
+                f"there is no site to extract at: name some of {encoder.spec}'s, such as {encoder.sites[-1]}"
+            )
+        size = check_count("shard_images", shard_images) or _shard_images(encoder, self.tokens, self.batch_size, dtype)
+        spec = {**_source_spec(encoder, self.images, self.tokens), "dtype": dtype, "on_error": self.on_error}
+        geometry = {"images": len(self.images), "shard_images": size, "batch_size": self.batch_size}
+        about = {**_about(encoder), "device": encoder.device.type, "torch": torch.__version__}
+        return {name: SiteFolder(out / name, encoder, name, spec, geometry, about) for name in names}
+
+    def stores(self, folders: dict[str, SiteFolder]) -> dict[str, ActivationStore]:
+        """The stores of the sites, opened where they are finished, else made."""
+        what = [(name, folder.meta["hash"], folder.geometry) for name, folder in folders.items()]
+        same_on_all_ranks(what, "what to extract")
+        if (stores := _opened(folders)) is not None:
+            return stores
+        with alone([folder.out for folder in folders.values()] if rank() == 0 else (), "extract activations"):
+            missing = my_share(_prepare(folders))
+            on_all_ranks(lambda: self.fill(folders, missing))
+            on_first_rank(lambda: [folder.finish() for folder in folders.values()] and None)
+            return {name: ActivationStore.open(folder.out) for name, folder in folders.items()}
+
+    def fill(self, folders: dict[str, SiteFolder], missing: "list[_Missing]") -> None:
+        """Run the encoder over the missing shards' images, batch after batch, and write each shard once it is full."""
+        if not missing:
+            return
+        plan = [
+            (one, range(start, min(start + self.batch_size, one.images.stop)))
+            for one in missing
+            for start in range(one.images.start, one.images.stop, self.batch_size)
+        ]
+        reader = closing(read_batches(self.encoder, self.images, [batch for _, batch in plan], self.workers))
+        total, hidden = sum(len(batch) for _, batch in plan), not self.progress or rank() > 0  # of this rank
+        bar = tqdm(total=total, unit="img", desc="extract", disable=hidden, mininterval=1.0)
+        with explaining_lost_workers(), reader as batches, ShardWriter(folders, self.encoder.device) as writer, bar:
+            for (one, indices), batch in zip(plan, batches, strict=True):
+                stop_if_another_failed()
+                skipped = unreadable_images(batch, self.images, self.on_error)
+                rows = rows_of(self.encoder, batch, one.sites, self.tokens)
+                writer.put(one.shard, rows, batch.images, skipped, ends=indices.stop == one.images.stop)
+                bar.update(len(indices))
 
 
 def _opened(folders: dict[str, SiteFolder]) -> dict[str, ActivationStore] | None:
@@ -170,32 +213,6 @@ def _prepare(folders: dict[str, SiteFolder]) -> list[_Missing]:
                 lacking.setdefault((shard, images), []).append(name)
     found = [_Missing(shard, images, tuple(sites)) for (shard, images), sites in lacking.items()]
     return on_first_rank(lambda: sorted(found, key=lambda missing: missing.images.start))
-
-
-def _fill(encoder, images, tokens, folders, missing, batch_size, workers, on_error, progress) -> None:
-    """Run the encoder over the missing shards' images, batch after batch, and write each shard once it is full."""
-    if not missing:
-        return
-    plan = [
-        (one, range(start, min(start + batch_size, one.images.stop)))
-        for one in missing
-        for start in range(one.images.start, one.images.stop, batch_size)
-    ]
-    reader = closing(read_batches(encoder, images, [batch for _, batch in plan], workers))
-    total = sum(len(batch) for _, batch in plan)  # of this rank, the first of which shows it
-    bar = tqdm(total=total, unit="img", desc="extract", disable=not progress or rank() > 0, mininterval=1.0)
-    with explaining_lost_workers(), reader as batches, ShardWriter(folders, encoder.device) as writer, bar:
-        for (one, indices), batch in zip(plan, batches, strict=True):
-            stop_if_another_failed()
-            skipped = unreadable_images(batch, images, on_error)
-            rows = rows_of(encoder, batch, one.sites, tokens)
-            writer.put(one.shard, rows, batch.images, skipped, ends=indices.stop == one.images.stop)
-            bar.update(len(indices))
-
-
-def _finish(folders: dict[str, SiteFolder]) -> None:
-    for folder in folders.values():
-        folder.finish()
 
 
 class ActivationStream:

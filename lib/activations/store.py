@@ -1,9 +1,7 @@
 """Activations on disk, read back: slices, gathers, batches shuffled over the whole store without ever loading it."""
 
 import hashlib
-import json
 import math
-import struct
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -18,7 +16,7 @@ from torch import Tensor
 from lib.arguments import check_count
 from lib.artifacts import check_files, folder_name, sound_meta, spec_hash
 from lib.devices import to_cpu
-from lib.files import quoted
+from lib.files import quoted, read_safetensors
 
 if TYPE_CHECKING:
     from lib.encoders.encoder import Encoder
@@ -26,34 +24,10 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 1 << 16  # rows that are gathered together while training
 SAMPLE_ROWS = 1 << 15  # rows behind .rms() and .mean()
 
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32}
-
 
 def activations_folder(profile_dir: str | Path, images_spec: str, tokens: str) -> Path:
     """Where the notebooks of a profile keep activations, so that one finds what another extracted."""
     return Path(profile_dir, "activations", folder_name(images_spec), tokens.replace(":", "-"))
-
-
-def map_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, mapped and not read, and its metadata.
-
-    Unlike `safe_open` it gives whole tensors whose rows can be gathered in any order without loading the rest, and it
-    keeps no file open, so that a store may have any number of shards.
-    """
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > path.stat().st_size:
-            raise ValueError(f"{path} is no safetensors file")
-        header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
-    # private: torch wants memory it may write to, the file stays as it is
-    mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
-    data = mapped[8 + length :]
-    tensors = {}
-    for name, entry in header.items():
-        start, end = entry["data_offsets"]
-        tensors[name] = data[start:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
-    return tensors, metadata
 
 
 def shuffled(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -130,12 +104,11 @@ class ActivationStore:
         parts = []
         for shard in meta["shards"]:
             try:
-                tensors, _ = map_safetensors(folder / shard["file"])
-            except (OSError, ValueError, RuntimeError, struct.error) as error:
+                parts.append(read_safetensors(folder / shard["file"]))  # mapped: rows are read when they are gathered
+            except (OSError, ValueError) as error:
                 raise ValueError(
                     f"{folder / shard['file']} is missing or damaged: delete it and extract again"
                 ) from error
-            parts.append(tensors)
         store = cls(parts, meta)
         if store.d != meta["d"] or len(store) != meta["rows"]:
             said = (meta["rows"], meta["d"])

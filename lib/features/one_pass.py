@@ -35,7 +35,7 @@ class OnePass:
     """What is kept while the images stream by: all active codes, and each feature's best k images with patch maps."""
 
     def __init__(self, encoder: Encoder, sae: SAE, site: str, tokens: str, n_images: int, top: int) -> None:
-        self.encoder, self.sae, self.site = encoder, sae, site
+        self.encoder, self.sae, self.site, self.tokens = encoder, sae, site, tokens
         self._tokens = Tokens(tokens, encoder)
         self._patches = encoder.positions("spatial")
         self._counts = torch.zeros(n_images, dtype=torch.long)

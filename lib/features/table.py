@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from lib.arguments import check_count
 from lib.devices import metric, to_cpu, to_numpy
 from lib.encoders.encoder import Encoder
 from lib.features.one_pass import OnePass
-from lib.images.image_set import as_image_set
+from lib.images.image_set import ImageSet, as_image_set
 from lib.metrics.columns import csr, transposed_csr
 from lib.sae.model import SAE
 from lib.sae.origin import check_origin
@@ -70,7 +70,6 @@ class FeatureTable:
         an SAE that was trained on another encoder or site.
         """
         site, images = str(encoder.site(site)), as_image_set(images)
-        out = None if out is None else Path(out).expanduser()
         if sae.d != encoder.width(site):
             raise ValueError(f"this SAE reads vectors of width {sae.d}, but {site} is {encoder.width(site)} wide.")
         if check:
@@ -78,25 +77,11 @@ class FeatureTable:
         check_count("top", top, "images for each feature")
         if len(images) == 0:
             raise ValueError("a feature table needs at least one image, got none.")
-
-        def one_pass() -> FeatureTable:
-            pass_ = OnePass(encoder, sae, site, tokens, len(images), top)
-            batches = batches_of(len(images), batch_size)
-            reader = read_batches(encoder, images, batches, workers)
-            for batch in tqdm(reader, "features", len(batches), disable=not progress):
-                unreadable_images(batch, images, on_error)
-                if batch.pixels is not None:
-                    pass_.add(batch.pixels, batch.images)
-            return cls(site, tokens, images.spec, pass_.codes(), pass_.top_images, pass_.top_values, pass_.patch_maps)
-
+        begin = partial(OnePass, encoder, sae, site, tokens, len(images), top)
+        make = partial(_table, begin, images, batch_size, workers, on_error, progress)
         if out is None:
-            return one_pass()
-        head = _head(_spec(encoder, sae, images, site, tokens, top))
-        table = artifacts.opened(out, head["hash"], cls.load)
-        if table is None:
-            with artifacts.alone([out], "make a feature table"):
-                table = _made(out, head, one_pass)
-        return table
+            return make()
+        return _kept(Path(out).expanduser(), _head(_spec(encoder, sae, images, site, tokens, top)), make)
 
     @property
     def n_features(self) -> int:
@@ -236,18 +221,37 @@ def _head(spec: dict) -> dict:
     return {"spec": spec, "hash": artifacts.spec_hash(spec), "made_by": "FeatureTable"}
 
 
-def _made(out: Path, head: dict, make: Callable[[], FeatureTable]) -> FeatureTable:
-    """The table of this spec, made where it is not found; for the holder of the lock of `out`."""
+def _table(
+    begin: Callable[[], OnePass], images: ImageSet, batch_size: int, workers: int | None, on_error: str, progress: bool
+) -> FeatureTable:
+    """Let all images stream by."""
+    one_pass = begin()
+    batches = batches_of(len(images), batch_size)
+    reader = read_batches(one_pass.encoder, images, batches, workers)
+    for batch in tqdm(reader, "features", len(batches), disable=not progress):
+        unreadable_images(batch, images, on_error)
+        if batch.pixels is not None:
+            one_pass.add(batch.pixels, batch.images)
+    found = one_pass.codes(), one_pass.top_images, one_pass.top_values, one_pass.patch_maps
+    return FeatureTable(one_pass.site, one_pass.tokens, images.spec, *found)
+
+
+def _kept(out: Path, head: dict, make: Callable[[], FeatureTable]) -> FeatureTable:
+    """The table of this spec in `out`, made where it is not there."""
     table = artifacts.opened(out, head["hash"], FeatureTable.load)
-    if table is None:
-        place = artifacts.claim(out, head)
-        table = artifacts.opened(place, head["hash"], FeatureTable.load)
+    if table is not None:
+        return table
+    with artifacts.alone([out], "make a feature table"):
+        table = artifacts.opened(out, head["hash"], FeatureTable.load)
         if table is None:
-            with artifacts.discarding(place):
-                table = make()
-                table._write(place, head)
-        artifacts.publish(place, out)
-    return table
+            place = artifacts.claim(out, head)
+            table = artifacts.opened(place, head["hash"], FeatureTable.load)
+            if table is None:
+                with artifacts.discarding(place):
+                    table = make()
+                    table._write(place, head)
+            artifacts.publish(place, out)
+        return table
 
 
 def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) -> dict:

@@ -94,8 +94,7 @@ def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
     squares = unstored * elsewhere.square() + torch.zeros_like(low).index_add_(0, feature, shifted.square())
     pairs = 2 * apart * total + total.square() - squares
 
-    scores = []
-    weights = shifted - elsewhere[feature]
+    scores, weights = [], shifted - elsewhere[feature]
     width = max(1, block // unit.shape[1])
     for start in range(0, n_features, width):
         stop = min(start + width, n_features)

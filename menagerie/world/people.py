@@ -1,8 +1,5 @@
-"""People: friendly bust portraits whose attributes are known.
-
-Hair style, face, clothes, head tilt and place vary freely. Presentation shows in several cues (hair length, beard,
-lashes, earrings, neckline), each of which is only likely, never certain, so that no single one gives it away.
-"""
+"""People: bust portraits whose attributes are known. Presentation shows in several cues (hair length, beard, lashes,
+earrings, neckline), each of which is only likely, so that no single one gives it away."""
 
 from __future__ import annotations
 
@@ -19,13 +16,9 @@ PRESENTATIONS: tuple[str, ...] = ("woman", "man")
 SKINS: tuple[str, ...] = ("light", "medium", "dark")
 
 _HAIR_COLORS: dict[str, Color] = {
-    "blond": (232, 196, 118),
-    "light brown": (194, 149, 90),
-    "brown": (108, 66, 40),
-    "black": (34, 30, 34),
-    "red": (190, 82, 34),
-    "grey": (178, 178, 184),
-}
+    "blond": (232, 196, 118), "light brown": (194, 149, 90), "brown": (108, 66, 40),
+    "black": (34, 30, 34), "red": (190, 82, 34), "grey": (178, 178, 184),
+}  # fmt: skip
 _SKIN_COLORS: dict[str, Color] = {"light": (248, 214, 188), "medium": (222, 170, 128), "dark": (142, 94, 66)}
 _CLOTHES: tuple[Color, ...] = (
     (60, 104, 160), (176, 62, 66), (70, 132, 98), (232, 172, 70), (116, 84, 150), (232, 232, 226), (52, 58, 74),
@@ -49,8 +42,7 @@ _HAIRLINES: dict[str, list[tuple[float, float]]] = {  # from the right temple to
 }
 # fmt: off
 _MOUSTACHE = [(0, 0.36), (0.22, 0.37), (0.40, 0.52), (0.2, 0.48), (0, 0.46), (-0.2, 0.48), (-0.40, 0.52), (-0.22, 0.37)]
-_KNITTED = [(-0.94, -0.42), (-0.92, -0.95), (-0.5, -1.42), (0, -1.54), (0.5, -1.42), (0.92, -0.95), (0.94, -0.42),
-            (0, -0.56)]
+_KNITTED = [(-.94, -.42), (-.92, -.95), (-.5, -1.42), (0, -1.54), (.5, -1.42), (.92, -.95), (.94, -.42), (0, -.56)]
 _CUFF = [(-0.98, -0.72), (0, -0.84), (0.98, -0.72), (0.98, -0.38), (0, -0.50), (-0.98, -0.38)]
 _CAP = [(-0.92, -0.5), (-0.86, -1.05), (-0.3, -1.40), (0.4, -1.36), (0.88, -0.95), (0.92, -0.5), (0, -0.58)]
 _PEAK = [(-0.2, -0.66), (0.7, -0.72), (1.45, -0.46), (1.4, -0.34), (0.7, -0.46), (-0.1, -0.48)]
@@ -96,14 +88,10 @@ def _look(person: Person, rng: np.random.Generator) -> _Look:
     style = pick(rng, _LONG_STYLES if long_hair else _SHORT_STYLES[: 3 if woman else 4])
     fringe = pick(rng, ("centre", "side", "bangs", "swept") if long_hair else ("side", "bangs", "swept"))
     return _Look(
-        woman=woman,
-        hair=jitter(rng, _HAIR_COLORS[person.hair], 12),
-        skin=jitter(rng, _SKIN_COLORS[person.skin], 9),
-        style=style,
-        hairline="receding" if style == "receding" else fringe,
-        jaw=(0.50 if woman else 0.60) + 0.10 * rng.random(),
-        length=rng.random(),
-    )
+        woman=woman, hair=jitter(rng, _HAIR_COLORS[person.hair], 12), skin=jitter(rng, _SKIN_COLORS[person.skin], 9),
+        style=style, hairline="receding" if style == "receding" else fringe,
+        jaw=(0.50 if woman else 0.60) + 0.10 * rng.random(), length=rng.random(),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=32)

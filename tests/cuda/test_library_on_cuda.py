@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from experiments import hierarchy, steering_scores
+from experiments.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
 from experiments.disentanglement.feature_choice import evidence, rankings
 from experiments.disentanglement.protocol import Part
@@ -35,7 +36,6 @@ from lib import (
 from lib.activations.extraction import ActivationStore
 from lib.sae import training
 from lib.steering.cached_forward import CachedForward
-from lib.steering.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from lib.steering.interventions import Directions, Neurons
 from tests.cuda.both import assert_same, cuda_device, devices, same_on_both
 from tests.small_steering import PROMPTS
