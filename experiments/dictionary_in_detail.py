@@ -1,0 +1,175 @@
+"""One dictionary in detail: are its scores those of rarity, do judges agree, do known facts say the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from experiments import ground_truth
+from experiments.ground_truth import Facts
+from experiments.tables import number
+from lib import metrics
+from lib.features.one_pass import top_images
+from lib.metrics.intervals import Interval
+
+FIFTHS = ("lowest", "low", "middle", "high", "highest")
+EDGES = tuple(i / 10 for i in range(10))
+"""Bins of the difference of two scores in the paper's user study."""
+BINS = tuple(f"{low:.1f}–{low + 0.1:.1f}" for low in EDGES[:-1])
+TOP = 16  # pictures that people were shown
+
+
+@dataclass(frozen=True, eq=False)
+class Detail:
+    """The features of one dictionary on N pictures.
+
+    codes: (N, F); scores: (F,) by judge, the main one first, NaN for dead features; facts: what is known of the
+    pictures; n: resamples behind an interval.
+    """
+
+    codes: Tensor
+    scores: Mapping[str, Tensor]
+    facts: Facts
+    n: int = 2000
+
+    @property
+    def score(self) -> Tensor:
+        """By the main judge."""
+        return next(iter(self.scores.values()))
+
+    @cached_property
+    def frequency(self) -> Tensor:
+        """Share of the pictures on which each feature is active: (F,)."""
+        return metrics.sparsity(self.codes)["density"]
+
+    @cached_property
+    def alive(self) -> Tensor:
+        """The features that have a score."""
+        return (~self.score.isnan()).nonzero().squeeze(1)
+
+    @cached_property
+    def top(self) -> Tensor:
+        """(F, 16) positions of the pictures that activate each feature most, -1 for none."""
+        return top_images(self.codes, TOP)[0]
+
+    @cached_property
+    def full(self) -> Tensor:
+        """The live features with 16 active pictures."""
+        return self.alive[(self.top[self.alive] >= 0).all(1)]
+
+    def rarity(self) -> tuple[Interval, str]:
+        """Rank correlation of score and frequency, and what is to be said about rare features."""
+        rho = metrics.bootstrap(metrics.rank_correlation, torch.stack([self.frequency, self.score], dim=1), n=self.n)
+        counts, alive = (self.frequency * self.codes.shape[0]).round().long(), self.alive
+        rare, of = float((counts[alive] <= 3).double().mean()), self.score[alive]
+        best, worst = (int(counts[alive[pick]]) if len(alive) else 0 for pick in _ends(of))
+        return rho, (
+            f"Rank correlation of score and frequency: **{rho}**. Of the {len(alive):,} live features {rare:.0%} are "
+            f"active on three pictures or fewer: their scores rest on three pairs or one. The best of all is active on "
+            f"{best:,} pictures, the worst on {worst:,}."
+        )
+
+    def ends_and_middle(self, n: int) -> Tensor:
+        """n features with 16 pictures from each end and the middle of the ranking."""
+        ranked = self.full[self.score[self.full].argsort(descending=True)]
+        middle = max(0, (len(ranked) - n) // 2)
+        return torch.cat([ranked[:n], ranked[middle : middle + n], ranked[-n:]]).unique_consecutive()
+
+    def top_rows(self, features: Tensor) -> dict[str, list[int]]:
+        """The top pictures of some features, under score and number."""
+        return {f"<b>{float(self.score[f]):.2f}</b><br>#{int(f)}": self.top[f].tolist() for f in features}
+
+    def ranks_agree(self, one: str, other: str) -> Interval:
+        """Rank correlation of two judges."""
+        pair = torch.stack([self.scores[judge][self.full] for judge in (one, other)], dim=1)
+        return metrics.bootstrap(metrics.rank_correlation, pair, n=self.n)
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """The best fact of each feature."""
+        return ground_truth.best_facts(self.codes, self.top, self.facts)
+
+    @cached_property
+    def truths(self) -> dict[str, Tensor]:
+        """How well the best fact describes each feature, in four ways: (F,) each."""
+        return {
+            "focus (bits)": ground_truth.of_best_fact(ground_truth.focus(self.top, self.facts)),
+            "F1": ground_truth.of_best_fact(ground_truth.best_f1(self.codes, self.facts, above_chance=True)),
+            "AUC": ground_truth.of_best_fact(ground_truth.auc(self.codes, self.facts)),
+            "information (bits)": ground_truth.of_best_fact(ground_truth.mutual_information(self.codes, self.facts)),
+        }
+
+    def per_feature(self, judges: Sequence[str]) -> pd.DataFrame:
+        """Scores, truths and the best fact, a row a feature."""
+        figures = pd.DataFrame({name: values.numpy() for name, values in self.truths.items()})
+        by_judge = pd.DataFrame({f"MS {judge}": self.scores[judge].numpy() for judge in judges})
+        return pd.concat([by_judge, figures, self.best[["fact", "share"]]], axis=1).rename_axis("feature")
+
+    @cached_property
+    def fifth(self) -> pd.Series:
+        """In which fifth of the ranking each of `full` stands."""
+        return pd.cut(pd.Series(self.score[self.full].numpy()).rank(pct=True), np.linspace(0, 1, 6), labels=FIFTHS)
+
+    def correlations(self) -> dict[str, dict[str, Interval]]:
+        """Rank correlation of each judge's score with each truth."""
+        return {
+            judge: {
+                name: metrics.bootstrap(
+                    metrics.rank_correlation, torch.stack([score[self.full], truth[self.full]], dim=1), n=self.n
+                )
+                for name, truth in self.truths.items()
+            }
+            for judge, score in self.scores.items()
+        }
+
+    def agreement(self, judge: str) -> pd.DataFrame:
+        """How often the feature of a pair that scores higher is more in focus, by the difference of the scores."""
+        return ground_truth.agreement_by_difference(*self._score_and_focus(judge), list(EDGES), self.n)
+
+    def overall_agreement(self, judge: str) -> Interval:
+        """The same over all pairs."""
+        pairs = ground_truth.agreement_by_difference(*self._score_and_focus(judge), [0, 2.01], self.n).iloc[0]
+        return Interval(*pairs[["agreement", "lower", "upper"]])
+
+    def agreement_growth(self, judge: str) -> Interval:
+        """Agreement in the highest bin less that in the lowest."""
+        return ground_truth.agreement_growth(*self._score_and_focus(judge), list(EDGES), self.n)
+
+    def _score_and_focus(self, judge: str) -> tuple[Tensor, Tensor]:
+        return self.scores[judge][self.full], self.truths["focus (bits)"][self.full]
+
+    def climb(self) -> pd.Series:
+        """Mean focus by fifth of the ranking."""
+        focus = pd.Series(self.truths["focus (bits)"][self.full].numpy())
+        return focus.groupby(self.fifth, observed=False).mean()
+
+
+def _ends(score: Tensor) -> tuple[Tensor | int, Tensor | int]:
+    return (score.argmax(), score.argmin()) if len(score) else (0, 0)
+
+
+def mean_figures(activations: Tensor, judges: Mapping[str, Tensor], facts: Facts, n: int) -> dict[str, Interval]:
+    """Mean over the live features of each judge's score, and of F1 and AUC of the best fact; judges: (N, E) each."""
+    figures = {f"MS, E = {judge}": metrics.monosemanticity(activations, e) for judge, e in judges.items()}
+    by_fact = {"F1": ground_truth.best_f1(activations, facts, above_chance=True)}
+    by_fact["AUC"] = ground_truth.auc(activations, facts)
+    figures |= {f"{name} of the best fact": ground_truth.of_best_fact(values) for name, values in by_fact.items()}
+    return {name: metrics.mean_interval(values, n) for name, values in figures.items()}
+
+
+def told_of_nulls(beside: pd.DataFrame) -> str:
+    """Features beside directions as sparse as they are; beside: rows of `mean_figures`, scores first, AUC last."""
+    own, chance = (
+        [number(row.iloc[i].value, ".2f") for i in (0, -2)]
+        for row in (beside.loc["features"], beside.loc["sparse directions"])
+    )
+    return (
+        f"- Directions drawn by chance, as sparse as the features, score {chance[0]}. By the F1 of the best fact, "
+        f"features reach {own[1]} and these directions {chance[1]}."
+    )

@@ -1,0 +1,175 @@
+"""Scores of dictionaries and of their features in detail: by hand on four pictures, two of owls and two of cats."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from experiments.dictionary_in_detail import FIFTHS, Detail, mean_figures, told_of_nulls
+from experiments.figures import monosemantic
+from experiments.ground_truth import Facts
+from experiments.scored_dictionaries import PaperClaims, Scored, as_the_paper, mean_similarity
+from lib import metrics
+from tests.test_figures import axis_titles
+
+SITE, NOTHING = "7.resid_post", "Nothing to see."
+JUDGE = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+FACTS = Facts(["owl"], torch.tensor([[True], [True], [False], [False]]))
+PURE = torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 1, 0], [0, 1, 0]])  # owls, cats, and a dead one
+MIXED = torch.tensor([[1.0, 1], [0, 1], [1, 1], [0, 1.5]])  # an owl and a cat; all
+
+
+def key(expansion, kind="batchtopk", site=SITE, k=8):
+    return site, kind, expansion, k
+
+
+@pytest.fixture
+def scored():
+    codes = {Scored.neurons_at(SITE): torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.5, 0.5]])}
+    codes |= {key(1): PURE.to_sparse_csr(), key(4): MIXED.to_sparse_csr()}
+    return Scored(codes, {"eye": JUDGE, "facts": JUDGE.flip(1)}, 20)
+
+
+def test_a_feature_that_fires_at_random_scores_the_mean_similarity():
+    assert mean_similarity(JUDGE) == pytest.approx(2 / 6)
+    assert mean_similarity(3 * JUDGE[:2]) == pytest.approx(1)
+
+
+def test_scores_are_summed_up_with_the_dead_left_out(scored):
+    assert scored.main == "eye"
+    row = scored.table.set_index(["judge", "kind", "expansion"]).loc[("eye", "batchtopk", 1)]
+    assert (row["best"], row["worst"], row["mean"], row["std"]) == (1, 1, 1, 0)
+    assert row["dead"] == pytest.approx(1 / 3)
+    assert list(scored.neurons.index) == [("eye", SITE), ("facts", SITE)]
+
+
+def test_figures_are_written_as_the_paper_does():
+    rows = pd.DataFrame({"best": [0.9, math.nan], "worst": [-0.1234, 0.5], "mean": [0.5, 0.5], "std": [-0.0, 0.1]})
+    texts = as_the_paper(rows)
+    assert texts["Best / worst"].tolist() == [".90 / -.12", "– / .50"]
+    assert texts["Mean ± std"].tolist() == [".500 ± .000", ".500 ± .100"]
+
+
+def test_wide_tables_begin_with_the_neurons(scored):
+    grid = scored.table[scored.table["kind"] != "neurons"]
+    wide = scored.wide(grid, "eye", [("batchtopk", SITE)])
+    assert list(wide) == ["Best / worst", "Mean ± std"]
+    assert list(wide["Mean ± std"].columns) == ["No SAE", "×1", "×4"]
+    assert wide["Mean ± std"].loc[("batchtopk", SITE), "×1"] == "1.000 ± .000"
+
+
+def test_a_sweep_over_k_ends_with_the_neurons(scored):
+    swept = scored.swept((SITE, "batchtopk", 1), {8: key(1)})
+    assert swept.index.tolist() == ["8", "No SAE"]
+    assert swept["L0"].tolist() == ["1.0", "–"]
+
+
+def test_only_the_chosen_pictures_are_scored(scored):
+    chosen = torch.tensor([True, False, True, False])
+    assert scored.on_pictures(key(4), chosen).to_dense()[:, 0].tolist() == [1, 0, 1, 0]
+    neurons = scored.on_pictures(Scored.neurons_at(SITE), chosen).to_dense()
+    assert neurons[:, 0].tolist() == [1, 0, 0, 0]
+
+
+def test_gaps_are_differences_of_means_and_of_extremes(scored):
+    assert scored.mean_gap([key(1)], [key(4)]).value == pytest.approx(
+        1 - float(scored.scores["eye", *key(4)].nanmean())
+    )
+    assert scored.extreme_gap("max", [key(1)], [key(4)]).value > 0
+    assert scored.extreme_gap("max", [key(1)], [key(4)]).low is None
+    assert scored.share_above_mean([key(1)], key(4)).value == 1
+    assert scored.share_above_best(key(1)) == "100%"
+
+
+def test_a_best_feature_must_be_alive_in_both_halves(scored):
+    assert math.isnan(scored.best_elsewhere(key(1))), "two active pictures leave one in each half: no pair to score"
+
+
+def test_claims_are_those_that_the_grid_can_tell(scored):
+    paper = PaperClaims(scored, [SITE], ["batchtopk"], [1, 4], 8)
+    claims = paper.claims()
+    assert set(claims) == {
+        "best-beats-neurons", "best-grows", "worst-falls", "sae-beats-neurons", "x1-above-neurons", "mean-rises-to-x4",
+    }  # fmt: skip
+    assert claims["mean-rises-to-x4"].value < 0
+    assert list(paper.told(claims))[-1] == "mean of ×4 minus mean of ×1"
+    assert set(PaperClaims(scored, [SITE], ["batchtopk"], [4], 8).claims()) == {
+        "best-beats-neurons", "best-grows", "worst-falls",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def detail():
+    """Forty pictures, owls first; feature 0 is active on owls, 1 on every other picture, 2 on two, 3 never."""
+    owl = torch.arange(40) < 20
+    codes = torch.zeros(40, 4)
+    codes[:, 0], codes[:, 1] = owl * (1 + torch.arange(40) / 40), (torch.arange(40) % 2) * (1 + torch.arange(40) / 40)
+    codes[:2, 2] = 1.0
+    judge = torch.stack([owl, ~owl], dim=1).float()
+    scores = {name: metrics.monosemanticity(codes, judge) for name in ("eye", "facts")}
+    return Detail(codes.to_sparse_csr(), scores, Facts(["owl"], owl[:, None]), 20)
+
+
+def test_features_with_sixteen_pictures_are_shown_from_both_ends(detail):
+    assert detail.alive.tolist() == [0, 1, 2]
+    assert detail.full.tolist() == [0, 1]
+    assert detail.ends_and_middle(1).tolist() == [0, 1]
+    rows = detail.top_rows(detail.ends_and_middle(1))
+    assert next(iter(rows)) == "<b>1.00</b><br>#0"
+    assert all(len(row) == 16 for row in rows.values())
+    assert rows["<b>1.00</b><br>#0"][0] == 19
+
+
+def test_rarity_is_said_in_counts(detail):
+    rho, told = detail.rarity()
+    assert rho.value == pytest.approx(-0.5)  # ranks 2.5, 2.5, 1 and 2.5, 1, 2.5
+    assert "Of the 3 live features 33% are active on three pictures or fewer" in told
+    nothing = Detail(torch.zeros(4, 2).to_sparse_csr(), {"eye": torch.full((2,), math.nan)}, FACTS, 20)
+    assert "The best of all is active on 0 pictures, the worst on 0." in nothing.rarity()[1]
+    assert nothing.ends_and_middle(3).tolist() == []
+
+
+def test_truths_are_those_of_the_best_fact(detail):
+    assert detail.truths["F1"][0] == pytest.approx(1)
+    assert detail.truths["focus (bits)"][0] == pytest.approx(1, abs=0.1)
+    assert detail.per_feature(["eye"]).loc[0, "fact"] == "owl"
+    assert detail.agreement("eye")["pairs"].sum() == 1
+    assert detail.overall_agreement("eye").value == 1
+    assert detail.climb().index.tolist() == list(FIFTHS)
+    assert detail.correlations()["eye"]["F1"].value == pytest.approx(1)
+    assert detail.ranks_agree("eye", "facts").value == pytest.approx(1)
+
+
+def test_nulls_stand_beside_the_features(detail):
+    beside = pd.DataFrame({
+        name: mean_figures(codes, {"eye": JUDGE}, FACTS, 20)
+        for name, codes in {"features": PURE, "sparse directions": MIXED}.items()
+    }).T  # fmt: skip
+    assert list(beside) == ["MS, E = eye", "F1 of the best fact", "AUC of the best fact"]
+    assert beside.loc["features", "MS, E = eye"].value == 1
+    assert told_of_nulls(beside).startswith("- Directions drawn by chance, as sparse as the features, score 0.")
+
+
+def test_its_figures_name_their_axes_and_take_nothing(scored, detail):
+    grid = scored.table[scored.table["kind"] != "neurons"]
+    figures = monosemantic
+    assert axis_titles(figures.best_mean_worst(scored, grid, [SITE], ["batchtopk"])) == {
+        "MS, E = eye", "MS, E = facts", "expansion factor",
+    }  # fmt: skip
+    curves = {"batchtopk": {"neurons": torch.tensor([0.5]), "×1": torch.tensor([math.nan])}}
+    assert "MS, E = eye" in axis_titles(figures.ranked_scores(curves, 0.5, SITE, "eye"))
+    assert axis_titles(figures.distributions({"eye": curves["batchtopk"]}, {"eye": 0.5})) == {"MS, E = eye"}
+    assert "k" in axis_titles(figures.mean_over_k(scored, {8: key(1)}, SITE))
+    assert "k" in axis_titles(figures.mean_over_k(scored, {}, SITE))
+    assert "MS, E = eye" in axis_titles(figures.score_over_frequency(detail, 0.5, "eye"))
+    assert axis_titles(figures.two_judges(detail, NOTHING)) == {"MS, E = eye", "MS, E = facts"}
+    assert axis_titles(figures.truths_by_fifth(detail, NOTHING)) == {"fifth of the features, by score"}
+    agreement = figures.agreement_over_difference({"eye": detail.agreement("eye")}, [0.5] * 9)
+    assert axis_titles(agreement) == {"difference of MS, E = eye", "agreement"}
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_a_curve_has_as_many_points_as_a_page_can_draw(n):
+    share, ranked = monosemantic.thinned(torch.rand(n))
+    assert len(share) == len(ranked) == min(n, 300)
