@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
+from scipy.stats import binomtest
 from torch import Tensor
 
 from lib.devices import metric
@@ -36,10 +36,9 @@ def proportion(right: Tensor, level: float = 0.95) -> Interval:
     n = len(right)
     if n == 0:
         return Interval(math.nan)
-    z, p = NormalDist().inv_cdf((1 + level) / 2), float(right.double().mean())
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return Interval(p, max(0.0, middle - reach), min(1.0, middle + reach))
+    found = binomtest(int(right.bool().sum()), n)
+    bounds = found.proportion_ci(level, method="wilson")
+    return Interval(float(found.statistic), float(bounds.low), float(bounds.high))
 
 
 @metric(on="cpu")

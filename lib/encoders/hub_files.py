@@ -6,7 +6,7 @@ Only safetensors are read, no code of a checkpoint is run, and every weight of t
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import nn
@@ -16,27 +16,33 @@ from lib.encoders.folders import check_settings, check_weights
 from lib.encoders.hugging_face import HuggingFaceTower
 from lib.files import read_json
 
-_TOWERS: dict[str, type[HuggingFaceTower]] = {
-    "clip": families.ClipTower,
-    "clip_vision_model": families.ClipVisionTower,
-    "metaclip_2": families.MetaClip2Tower,
-    "metaclip_2_vision_model": families.MetaClip2VisionTower,
-    "mlcd": families.MlcdTower,
-    "mlcd_vision_model": families.MlcdTower,
-    "siglip": families.SiglipTower,
-    "siglip_vision_model": families.SiglipVisionTower,
-    "aimv2": families.Aimv2Tower,
-    "aimv2_vision_model": families.Aimv2VisionTower,
-    "dinov2": families.Dinov2Tower,
-    "dinov2_with_registers": families.Dinov2WithRegistersTower,
-    "dinov3_vit": families.Dinov3Tower,
-    "beit": families.BeitTower,
-    "ijepa": families.IJepaTower,
-    "vit_mae": families.MaeTower,
-    "vit": families.VitTower,
-    "deit": families.DeitTower,
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_TOWERS: dict[str, tuple[type[HuggingFaceTower], tuple[str, ...]]] = {
+    "clip": (families.VisionTextTower, ("CLIPModel",)),
+    "clip_vision_model": (families.ClipVisionTower, ("CLIPVisionModel", "CLIPVisionModelWithProjection")),
+    "metaclip_2": (families.VisionTextTower, ("MetaClip2Model",)),
+    "metaclip_2_vision_model": (
+        families.ClipVisionTower,
+        ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
+    ),
+    "mlcd": (HuggingFaceTower, ("MLCDVisionModel",)),
+    "mlcd_vision_model": (HuggingFaceTower, ("MLCDVisionModel",)),
+    "siglip": (families.SiglipTower, ("SiglipModel",)),
+    "siglip_vision_model": (families.TowerWithoutCls, ("SiglipVisionModel",)),
+    "aimv2": (families.Aimv2Tower, ("Aimv2Model",)),
+    "aimv2_vision_model": (families.Aimv2VisionTower, ("Aimv2VisionModel",)),
+    "dinov2": (families.Dinov2Tower, ("Dinov2Model",)),
+    "dinov2_with_registers": (families.Dinov2WithRegistersTower, ("Dinov2WithRegistersModel",)),
+    "dinov3_vit": (families.Dinov3Tower, ("DINOv3ViTModel",)),
+    "beit": (families.BeitTower, ("BeitModel",)),
+    "ijepa": (families.IJepaTower, ("IJepaModel",)),
+    "vit_mae": (families.MaeTower, ("ViTMAEModel",)),
+    "vit": (families.VitTower, ("ViTModel",)),
+    "deit": (families.DeitTower, ("DeiTModel",)),
 }
-"""By `model_type` of config.json."""
+"""By `model_type` of config.json; the classes are transformers', the first where config.json names none."""
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "bpe.txt.gz")
 _CONVERTER = "SFconvertbot"
@@ -49,27 +55,34 @@ def hugging_face_tower(name: str) -> HuggingFaceTower:
     """The model `NAME` on the hub or in a folder; see `lib.load_encoder` for the errors."""
     import transformers
 
-    folder, source = local_folder(name)
-    if folder is not None and not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"no model in {source}: it needs a config.json, model.safetensors and preprocessor_config.json"
-        )
-    folder = folder or download(name)
-    check_settings(folder)
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    folder, source, config = settings_of(name, "model", "model.safetensors and preprocessor_config.json")
     if config.model_type not in _TOWERS:
         _refuse(config.model_type)
-    tower = _TOWERS[config.model_type]
+    tower, classes = _TOWERS[config.model_type]
     for setting, value in tower.settings.items():
         setattr(config, setting, value)
-    named = [name for name in config.architectures or [] if name in tower.model_classes]
-    model_class = named[0] if named else tower.model_classes[0]
+    model_class = next((name for name in config.architectures or [] if name in classes), classes[0])
     check_files(folder, model_class, source)
     check_weights(folder, folder / "config.json")
     options = {"dtype": torch.float32, **tower.options}
     model = load_model(str(folder), getattr(transformers, model_class), config, options)
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     return tower(model, processor, str(folder))
+
+
+def settings_of(name: str, what: str, needs: str) -> tuple[Path, str, "PretrainedConfig"]:
+    """A model's folder, downloaded where it must be, its name as errors say it, and its checked settings.
+
+    Raises FileNotFoundError for a folder without settings: there is no `what`, which needs also `needs`.
+    """
+    import transformers
+
+    folder, source = local_folder(name)
+    if folder is not None and not (folder / "config.json").exists():
+        raise FileNotFoundError(f"no {what} in {source}: it needs a config.json, {needs}")
+    folder = folder or download(name)
+    check_settings(folder)
+    return folder, source, transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def local_folder(name: str) -> tuple[Path | None, str]:

@@ -42,12 +42,10 @@ class HuggingFaceTransform:
 class HuggingFaceTower(Tower):
     """A vision transformer, or the image part of a vision-text model; a subclass says how its family is built.
 
-    Class attributes: `model_classes` of transformers, the first if config.json names none of them; `options` of their
-    `from_pretrained`; `settings` that replace those of config.json; `block_path` from the image part to its blocks;
-    `any_size` if the model takes pictures of other sizes than config.json says.
+    Class attributes: `options` of `from_pretrained`; `settings` that replace those of config.json; `block_path` from
+    the image part to its blocks; `any_size` if the model takes pictures of other sizes than config.json says.
     """
 
-    model_classes: tuple[str, ...]
     options: Mapping = MappingProxyType({})
     settings: Mapping = MappingProxyType({})
     block_path = "encoder.layers"
@@ -118,44 +116,23 @@ class VisionTextTower(HuggingFaceTower):
         return self.model.get_text_features(**tokens).pooler_output
 
 
-class ClipTower(VisionTextTower):
-    """CLIP, of OpenAI and its kin."""
-
-    model_classes = ("CLIPModel",)
-
-
-class MetaClip2Tower(VisionTextTower):
-    """MetaCLIP 2: CLIP with texts in many languages."""
-
-    model_classes = ("MetaClip2Model",)
-
-
 class ClipVisionTower(HuggingFaceTower):
     """The image part of a CLIP, with its projection where the checkpoint has it, else with the layer-normed CLS."""
-
-    model_classes = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         output = self.model(pixel_values=pixels)
         return output.image_embeds if hasattr(self.model, "visual_projection") else output.pooler_output
 
 
-class MetaClip2VisionTower(ClipVisionTower):
-    """The image part of a MetaCLIP 2."""
+class TowerWithoutCls(HuggingFaceTower):
+    """The image part of a SigLIP, and others whose tokens are patches alone."""
 
-    model_classes = ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection")
-
-
-class MlcdTower(HuggingFaceTower):
-    """MLCD: a CLIP-like tower with rotary positions."""
-
-    model_classes = ("MLCDVisionModel",)
+    has_cls, n_prefix = False, 0
 
 
 class SiglipTower(VisionTextTower):
     """SigLIP, and SigLIP 2 of a fixed resolution: no CLS, the tokens are pooled by attention."""
 
-    model_classes = ("SiglipModel",)
     has_cls, n_prefix = False, 0
     padding = "max_length"
 
@@ -164,17 +141,9 @@ class SiglipTower(VisionTextTower):
         return {"input_ids": super().tokens([text.lower() for text in texts])["input_ids"]}
 
 
-class SiglipVisionTower(HuggingFaceTower):
-    """The image part of a SigLIP."""
-
-    model_classes = ("SiglipVisionModel",)
-    has_cls, n_prefix = False, 0
-
-
 class Aimv2Tower(VisionTextTower):
     """AIMv2's LiT variant, with a text part: no CLS, the tokens are pooled by attention and projected."""
 
-    model_classes = ("Aimv2Model",)
     branches = ("attention", "ffn")
     has_cls, n_prefix = False, 0
 
@@ -184,18 +153,15 @@ class Aimv2Tower(VisionTextTower):
         model.text_model.set_attn_implementation("eager")
 
 
-class Aimv2VisionTower(HuggingFaceTower):
+class Aimv2VisionTower(TowerWithoutCls):
     """AIMv2."""
 
-    model_classes = ("Aimv2VisionModel",)
     branches = ("attention", "ffn")
-    has_cls, n_prefix = False, 0
 
 
 class Dinov2Tower(HuggingFaceTower):
     """DINOv2; a layer scale ends both branches of a block."""
 
-    model_classes = ("Dinov2Model",)
     block_path = "encoder.layer"
     branches = ("layer_scale1", "layer_scale2")
     any_size = True  # positions are interpolated: checkpoints say 518, their processors 224
@@ -203,8 +169,6 @@ class Dinov2Tower(HuggingFaceTower):
 
 class Dinov2WithRegistersTower(Dinov2Tower):
     """DINOv2 with register tokens between CLS and the patches."""
-
-    model_classes = ("Dinov2WithRegistersModel",)
 
     def __init__(self, model: nn.Module, processor, source: str):
         super().__init__(model, processor, source)
@@ -214,7 +178,6 @@ class Dinov2WithRegistersTower(Dinov2Tower):
 class VitTower(HuggingFaceTower):
     """The plain ViT, and classifiers built on it."""
 
-    model_classes = ("ViTModel",)
     options = MappingProxyType({"add_pooling_layer": False})
     block_path = "layers"
     branches = ("attention", "mlp")
@@ -226,27 +189,18 @@ class VitTower(HuggingFaceTower):
 class DeitTower(VitTower):
     """Distilled DeiT: a distillation token follows CLS. The undistilled one is a plain ViT."""
 
-    model_classes = ("DeiTModel",)
     n_prefix = 2
 
 
-class Dinov3Tower(HuggingFaceTower):
+class Dinov3Tower(Dinov2WithRegistersTower):
     """DINOv3's vision transformers: CLS, registers, rotary positions; a layer scale ends both branches of a block."""
 
-    model_classes = ("DINOv3ViTModel",)
     block_path = "model.layer"
-    branches = ("layer_scale1", "layer_scale2")
-    any_size = True
-
-    def __init__(self, model: nn.Module, processor, source: str):
-        super().__init__(model, processor, source)
-        self.n_prefix = 1 + model.config.num_register_tokens
 
 
 class MaeTower(VitTower):
     """The encoder of a masked autoencoder, which sees all patches, in their order."""
 
-    model_classes = ("ViTMAEModel",)
     options = MappingProxyType({})
     settings = MappingProxyType({"mask_ratio": 0.0})
 
@@ -258,8 +212,6 @@ class MaeTower(VitTower):
 
 class BeitTower(VitTower):
     """BEiT. Its layer scales are factors in a block's code; here they end the branches as modules, to be read there."""
-
-    model_classes = ("BeitModel",)
 
     def __init__(self, model: nn.Module, processor, source: str):
         super().__init__(model, processor, source)
@@ -291,7 +243,6 @@ class _Scaled(nn.Module):
 class IJepaTower(VitTower):
     """I-JEPA: no CLS."""
 
-    model_classes = ("IJepaModel",)
     has_cls, n_prefix = False, 0
 
     def embed_images(self, pixels: Tensor) -> Tensor:

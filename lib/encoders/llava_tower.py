@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.encoders.folders import check_settings, check_tokenizer, check_weights
-from lib.encoders.hub_files import check_files, download, load_model, local_folder
-from lib.encoders.hugging_face import ClipVisionTower, HuggingFaceTower, SiglipVisionTower
+from lib.encoders.folders import check_tokenizer, check_weights
+from lib.encoders.hub_files import check_files, load_model, settings_of
+from lib.encoders.hugging_face import ClipVisionTower, HuggingFaceTower, TowerWithoutCls
 from lib.encoders.tower import checked
 from lib.files import naming
 
 _TOWERS: dict[str, type[HuggingFaceTower]] = {
     "clip_vision_model": ClipVisionTower,
-    "siglip_vision_model": SiglipVisionTower,
+    "siglip_vision_model": TowerWithoutCls,
 }
 """By `model_type` of the image tower's configuration."""
 
@@ -50,14 +50,7 @@ def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) ->
     """The LLaVA `NAME` on the hub or in a folder; see `lib.load_llava` for the errors."""
     import transformers
 
-    folder, source = local_folder(name)
-    if folder is not None and not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"no LLaVA in {source}: it needs a config.json, model.safetensors, a processor and a tokenizer"
-        )
-    folder = folder or download(name)
-    check_settings(folder)
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    folder, source, config = settings_of(name, "LLaVA", "model.safetensors, a processor and a tokenizer")
     block = _feature_block(config)
     check_files(folder, "LlavaForConditionalGeneration", source)
     check_tokenizer(str(folder))
