@@ -116,7 +116,14 @@ TAKE_NAN = (
     "by_level",
     "crossed_mean",
 )
-TAKE_NAN += ("mean_difference", "of_best_fact", "rates", "steering_score", "trend_test")  # for what is not known
+TAKE_NAN += (
+    "mean_difference",
+    "mean_interval",
+    "of_best_fact",
+    "rates",
+    "steering_score",
+    "trend_test",
+)  # for what is not known
 
 
 def _alternating(first: str):
