@@ -3,13 +3,14 @@
 Words are bare, without a template, as the paper takes them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from experiments.ground_truth import Facts
+from experiments.ground_truth import Facts, facts_table, known_facts
 from lib.images.image_set import ImageSet
 from menagerie import HABITATS, SPECIES, STICKER_WORDS
 from menagerie.world.captions import GROUPS
@@ -110,3 +111,16 @@ def _lines(spec: str) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"no vocabulary {spec!r}: give {SPECS}")
     return [word for line in path.read_text(encoding="utf-8").splitlines() if (word := line.strip())]
+
+
+def facts_in_vocabulary(images: ImageSet, vocabulary: Sequence[str], min_support: int) -> Facts:
+    """Yes-or-no facts whose names are words of the vocabulary, true and false of `min_support` pictures each."""
+    if images.spec.startswith("menagerie:"):
+        facts = word_facts(images.facts)
+    else:
+        facts = known_facts(facts_table(images), 1)
+        facts = Facts([spoken(name.split("=")[-1]) for name in facts.names], facts.truth)
+    support = facts.truth.sum(0)
+    enough = (support >= min_support) & (support <= len(images) - min_support)
+    kept = [i for i, name in enumerate(facts.names) if name in vocabulary and enough[i]]
+    return Facts([facts.names[i] for i in kept], facts.truth[:, kept])

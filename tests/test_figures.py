@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from experiments.figures import probes, pushed_answers
+from experiments.figures import by_block, probes, pushed_answers, steered_answers, training_curves
 from experiments.steering_scores import Rates
 from lib.metrics.intervals import Interval
 
@@ -31,6 +33,9 @@ ELSEWHERE = pd.DataFrame(
     columns=pd.MultiIndex.from_product([("home", "away"), ("raw", "codes")]),
 )
 SCORES = torch.tensor([0.5, math.nan, 0.25])
+LOG = pd.DataFrame({"threshold": [0.0, 0.5], "samples": [10, 20], "loss": [1.0, 0.5]})
+GRID = pd.DataFrame({"site": ["7"], "kind": ["topk"], "expansion": [4], "explained variance": [0.5], "dead": [0.1]})
+NORMS = {"mlp_out": {"CLS": torch.tensor([[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]])}}
 FIGURES = [
     (pushed_answers.score_over_strength, ({"SAE": {1.0: ONE, 4.0: NONE}}, [1, 4], "B/32"), ({}, [], "B/32"),
      {"strength, in units of the largest activation", "mean score, E = B/32, selection set"}),
@@ -44,6 +49,14 @@ FIGURES = [
     (probes.auroc_by_site, ({"softmax": [0.5, math.nan]}, ["5", "7"], NOTHING), ({}, [], NOTHING),
      {"mean AUROC over kinds of strangers"}),
     (probes.worth_of_units, ({"dense": ({}, SCORES, SCORES)}, "eye", NOTHING), ({}, "eye", NOTHING), set()),
+    (steered_answers.share_named, (pd.DataFrame({"1": [0.5], "4": [math.nan]}, index=["owl"]),), (pd.DataFrame(),),
+     {"α / largest activation"}),
+    (training_curves.curves, ({("topk", 4.0): LOG}, 16), ({}, 16), {"activations seen"}),
+    (training_curves.over_expansion, (GRID, ["7"], ["topk"]), (GRID[:0], ["7"], ["topk"]),
+     {"expansion", "explained variance", "dead"}),
+    (by_block.norms, (NORMS, [0, 1], {"CLS": "#000000"}), ({"mlp_out": {}}, [], {}), {"block", "norm"}),
+    (by_block.nearest_agree, ({("kind", "CLS"): [0.5]}, {"kind": np.array(["a", "a"])}, [0], ["kind"], NOTHING),
+     ({}, {}, [], [""], NOTHING), {"block", "nearest picture agrees"}),
 ]  # fmt: skip
 
 
@@ -59,3 +72,31 @@ def test_error_bars_reach_to_the_bounds():
     figure = pushed_answers.score_over_strength({"SAE": {1.0: Interval(0.5, 0.25, 1.0)}}, [1], "B/32")
     assert figure.data[0].error_y.array.tolist() == [0.5]
     assert figure.data[0].error_y.arrayminus.tolist() == [0.25]
+
+
+def test_a_log_without_held_out_pictures_draws_its_loss_alone():
+    figure = training_curves.curves({("topk", 4.0): LOG}, 16)
+    assert [trace.y.tolist() for trace in figure.data[:1]] == [[0.5]], "rows before the threshold is known are left out"
+    assert np.isnan(figure.data[1].y.astype(float)).all()
+
+
+def test_chance_is_the_share_of_pairs_with_one_label():
+    assert by_block.chance(np.array(["a", "a", "b"])) == pytest.approx(1 / 3)
+    assert by_block.chance(np.array(["a", "a"])) == 1
+
+
+def test_maps_are_pictures_of_the_patches():
+    tokens = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(0))
+    maps = by_block.principal_maps(tokens, (2, 2), 2)
+    assert [one.size for one in maps] == [(112, 112)] * 2
+    assert by_block.principal_maps(tokens, (2, 2), 0) == []
+
+
+def test_answers_are_blue_where_they_name_the_concept_and_amber_where_they_changed():
+    picture = Image.new("RGB", (8, 8))
+    figure = steered_answers.answer_grid(
+        [picture], [["a cat", "an owl", "a dog", "a cat"]], list("abcd"), lambda answer: "owl" in answer
+    )
+    assert list(figure.data[0].z[0]) == [0, 2, 1, 0]
+    assert len(figure.layout.images) == 1
+    assert steered_answers.answer_grid([], [], [], bool).layout.height == 60

@@ -13,23 +13,14 @@ from experiments.parameters import kind_of, read
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CODE_LINES, CELL_LINES = 150, 12
 LONGER = {
-    "02_activations": 178,
-    "03_train_saes": 167,
     "04b_hierarchy": 216,
     "04c_stability": 239,
-    "06_steering_llava": 164,
     "08_sparsity": 307,
-    "09_steerability": 320,
     "11_variants": 291,
     "A4_choices": 244,
 }
 """Chapters that are longer still, with their lines: only less."""
 LONGER_CELLS = {
-    "code-10": 13,
-    "code-23": 13,
-    "code-29": 13,
-    "train-08": 14,
-    "train-12": 15,
     "uniqueness-04": 13,
     "uniqueness-15": 14,
     "uniqueness-24": 13,
@@ -44,13 +35,10 @@ LONGER_CELLS = {
     "features-07": 13,
     "features-14": 13,
     "features-20": 13,
-    "f2b84e54": 13,
     "sparsity-13": 13,
     "sparsity-17": 13,
     "sparsity-33": 14,
     "sparsity-35": 14,
-    "steerability-16": 13,
-    "steerability-42": 13,
     "variants-05": 13,
     "variants-06": 13,
     "variants-13": 13,

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.vocabulary import load_vocabulary, word_facts
+from experiments.vocabulary import facts_in_vocabulary, load_vocabulary, word_facts
 from lib.images.image_set import load_images
 
 
@@ -77,3 +77,13 @@ def test_no_vocabulary_is_the_one_that_suits_the_pictures():
     assert load_vocabulary("", birds) == ["Blue Jay", "crane"]
     assert load_vocabulary("", pictures("folder:unsorted")) == load_vocabulary("imagenet")
     assert load_vocabulary("imagenet", birds) == load_vocabulary("imagenet")
+
+
+def test_facts_that_a_vocabulary_names_need_pictures_with_and_without_them():
+    images = load_images("menagerie:val[:40]")
+    facts = facts_in_vocabulary(images, ["owl", "forest", "no such word"], 3)
+    support = facts.truth.sum(0)
+    assert set(facts.names) <= {"owl", "forest"}
+    assert ((support >= 3) & (support <= 37)).all()
+    assert facts_in_vocabulary(images, [], 3).names == []
+    assert facts_in_vocabulary(images, ["owl", "forest"], 21).names == []
