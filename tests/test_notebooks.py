@@ -24,7 +24,6 @@ LONGER_CELLS = {
     "uniqueness-04": 13,
     "uniqueness-15": 14,
     "uniqueness-24": 13,
-    "uniqueness-25": 13,
     "seeds-04": 14,
     "seeds-13": 13,
     "seeds-14": 14,
@@ -33,8 +32,6 @@ LONGER_CELLS = {
     "seeds-36": 13,
     "features-06b": 14,
     "features-07": 13,
-    "features-14": 13,
-    "features-20": 13,
     "sparsity-13": 13,
     "sparsity-17": 13,
     "sparsity-33": 14,
@@ -47,7 +44,6 @@ LONGER_CELLS = {
     "variants-29": 14,
     "variants-32": 15,
     "e5e0b677": 13,
-    "a1-04": 13,
     "choices-28": 13,
 }
 """Cells that are longer still, by id."""
