@@ -39,6 +39,8 @@ def die_on_the_second_rank(clip: str, out: str | Path) -> None:
     """Extract; rank 1 is killed when it has written a shard."""
 
     class Deadly(Pictures):
+        __module__ = Pictures.__module__  # pictures of other code would be another store
+
         def __getitem__(self, i: int):
             if rank() == 1 and i == 17:
                 os.kill(os.getpid(), signal.SIGKILL)

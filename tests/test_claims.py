@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 
+from book.tools.dependencies import Graph
 from experiments.claims import AGREES, DIFFERS, NOT_RUN, OURS, UNDECIDED, Claim, Measurement, load_claims, measurements
 
 
@@ -75,14 +76,21 @@ def test_an_id_given_twice_is_refused(tmp_path):
 
 
 def test_every_claim_that_a_present_chapter_measures_is_written_there(root):
+    """There, or in the modules that it imports."""
+    graph = Graph(root)
     for one in load_claims(root / "book/claims.yaml"):
         notebook = root / "notebooks" / f"{one.measured_by}.ipynb"
         if notebook.is_file():
-            assert re.search(rf"\b{one.id}\b", notebook.read_text()), f"{one.measured_by} does not measure {one.id}"
+            read = [notebook, *(root / file for file in graph.of_notebook(notebook) if file.endswith(".py"))]
+            written = any(re.search(rf"\b{one.id}\b", file.read_text()) for file in read)
+            assert written, f"{one.measured_by} does not measure {one.id}"
 
 
 def test_no_chapter_measures_a_claim_that_is_not_on_the_list(root):
     known = {one.id for one in load_claims(root / "book/claims.yaml")}
+    for module in (root / "experiments").rglob("*.py"):
+        for found in re.findall(r"\bclaims\[\"([\w-]+)\"\] = ", module.read_text()):
+            assert found in known, f"{module.name} measures {found}, which is not in book/claims.yaml"
     for notebook in (root / "notebooks").glob("*.ipynb"):
         cells = json.loads(notebook.read_text())["cells"]
         source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

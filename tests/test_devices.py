@@ -63,12 +63,14 @@ def test_counting_metrics_refuse_nan_in_place_of_counting_it():
 
 
 def test_every_metric_of_tensors_has_the_contract_at_its_door():
-    """`bootstrap` brings its samples itself; `reconstruction` and `sparsity` pass through their classes' `update`."""
+    """`bootstrap` brings its samples itself, and those of `mean_interval`; `reconstruction` and `sparsity` pass through
+    their classes' `update`."""
     public = {name: getattr(metrics, name) for name in metrics.__all__}
     functions = {name for name, value in public.items() if inspect.isfunction(value)}
     of_tensors = {name for name in functions if "Tensor" in str(inspect.signature(public[name]).parameters)}
     assert {name for name in of_tensors if public[name].__code__ is not weighted.__code__} == {
         "bootstrap",
+        "mean_interval",
         "reconstruction",
         "sparsity",
     }

@@ -167,7 +167,9 @@ def _check(store: Activations, configs: list[SAEConfig], validation: Activations
     for config in configs:
         objective_of(config.kind)
         if config.input_norm != "none":
-            raise ValueError(f"An SAE with input_norm {config.input_norm!r} can be loaded but not trained here.")
+            raise ValueError(
+                f"An SAE with input_norm {config.input_norm!r} is not trained here; train one with 'none'."
+            )
         config.group_ends(config.n_features(store.d))
     for name in ("batch_size", "data_seed", "data_order", "normalize", "normalization_batches"):
         if len({getattr(config, name) for config in configs}) > 1:
