@@ -23,8 +23,7 @@ step 'The library and the notebooks on CUDA, emulated where there is none'
 python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
 
 # every chapter runs in the book below; these run twice, the longer ones (training, suites, steering) in `make test-long`
-export RUN_TWICE='01_menagerie 02_activations 04_monosemanticity 04a_uniqueness 04b_hierarchy 04c_stability 05_features
-  06_steering_llava 06a_steering_panel 09_steerability 90_scoreboard A5_train_topk_clip'
+export RUN_TWICE='01_menagerie 04a_uniqueness 05_features 06a_steering_panel 90_scoreboard'
 step 'Notebooks with their default parameters'
 python -m pytest -q --nbval-lax --nbval-current-env -n "${CORES:-2}" --dist loadfile $(printf 'notebooks/%s.ipynb ' $RUN_TWICE)
 unset OMP_NUM_THREADS
