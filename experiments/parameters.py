@@ -106,8 +106,9 @@ def read(name: str, kind: Any, value: Any) -> Any:
     "k must be a whole number, 1 or more, not 2.5".
     """
     if kind is list or get_origin(kind) is list:
-        items = _items(name, value)
-        limits = get_args(get_args(kind)[0])[1:] if get_args(kind) else ()
+        item_kind = get_args(kind)[0] if get_args(kind) else str
+        limits, base = get_args(item_kind)[1:], get_args(item_kind)[0] if get_args(item_kind) else item_kind
+        items = _items(name, value.replace(", ", ",") if base in (int, float) and isinstance(value, str) else value)
         if not items and any(isinstance(limit, Words | SiteNames) for limit in limits):
             raise ValueError(f"{name} must hold {limits[0].text}, and it is empty")
         return items if kind is list else [read(name, get_args(kind)[0], item) for item in items]
@@ -185,7 +186,7 @@ def _yaml(text: str, wanted: type) -> Any:
 
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise TypeError(str(error)) from error
     if not isinstance(value, wanted):
         raise TypeError

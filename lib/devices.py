@@ -59,6 +59,7 @@ def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
     """
     if hasattr(x, "__array__") and not isinstance(x, Tensor):
         x = np.require(x, requirements="W")  # torch shares what it may write to
+        x = x.astype(x.dtype.newbyteorder("="), copy=False)
         x = x if all(stride >= 0 for stride in x.strides) else x.copy()
     x = x if isinstance(x, Tensor) else torch.as_tensor(x)
     dtype, home = dtype or x.dtype, home_of(home)

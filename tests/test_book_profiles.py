@@ -94,6 +94,28 @@ def test_an_unknown_key_of_a_profile_is_an_error(project):
         project("note-books: {}")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("notebooks:\n\ta: {}", "is no YAML"), ("shared: !!python/object/apply:os.getcwd []", "is no YAML"),
+        ("notebooks: [a]", "notebooks must be a mapping"), ("shared: [k]", "shared must be a mapping"),
+        ("extends: [tiny]", "extends must be a text"), ("notebooks: {a: 5}", "holds '5' in the place of keys"),
+        ("data: [5]", "data must be a text"), ("also: tiny", "also must be a list of texts"),
+        ("[1]", "in the place of keys"),
+        ("notebooks: {a: {memory_mb: lots}}", "memory_mb must be a number from 1"),
+        ("notebooks: {a: {threads: -1}}", "threads must be a number from 1"),
+        ("notebooks: {a: {after: b}}", "after must be a list of texts"),
+        ("notebooks: {a: {parameters: {n: 2.5}}}", "a: n must be a whole number, not 2.5"),
+        ("shared: {n: many}\nnotebooks: {a: {}}", "a: n must be a whole number, not 'many'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_profile_is_one_sentence_that_names_the_file(project, text, says):
+    with pytest.raises(ValueError, match=says) as error:
+        project(text).check()
+    assert str(error.value).startswith("profiles/mine.yaml")
+    assert "\n" not in str(error.value)
+
+
 class TestExtends:
     BASE = "shared: {k: 5}\nnotebooks:\n  a: {parameters: {n: 7}, threads: 4}\n  b: {after: [a], gpus: 1}"
 

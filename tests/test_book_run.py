@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from book.tools.parameters_cell import Declared, declared_parameters
-from book.tools.run import from_here, named, values
+from book.tools.run import folder_of, from_here, named, values
 from book.tools.run_notebook import Job, reported
 from tests.small_book import lay_out, notebook, tool
 
@@ -63,6 +63,23 @@ def test_relative_paths_that_lead_somewhere_from_here_are_made_absolute(tmp_path
         "a photo of a {}",
     ):
         assert from_here(other) == other
+
+
+@pytest.mark.parametrize("to", [".", "", "build/..", "~nobody-of-this-name/x", "a\0b"])
+def test_a_folder_in_which_sources_would_be_written_over_is_refused(to):
+    with pytest.raises(ValueError, match=r"take build/mine|is no path of a folder"):
+        folder_of(Path(to))
+
+
+def test_a_text_that_can_be_no_path_stays_as_it_is():
+    for text in ("word " * 100, "folder:" + "a" * 300, "a\0b"):
+        assert from_here(text) == text
+
+
+def test_a_folder_named_as_a_slice_is_found_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set[1:2]").mkdir()
+    assert from_here("folder:set[1:2]") == f"folder:{tmp_path}/set[1:2]"
 
 
 def test_the_parameters_cell_is_read_with_types_defaults_and_comments(tmp_path):

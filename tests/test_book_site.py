@@ -43,6 +43,26 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 class TestWhatIsRefused:
+    @pytest.mark.parametrize("html", ["a\0b", "x" * 300, "loop/site"])
+    def test_what_is_no_path(self, root, tmp_path, html):
+        (tmp_path / "loop").symlink_to("loop")
+        with pytest.raises(ValueError, match="is no path of a folder"):
+            check_target(tmp_path / html, root, ["tiny"])
+
+    def test_a_page_of_the_book_that_somebody_has_changed(self, root, tmp_path, stamp):
+        publish(rendered(root, "book"), tmp_path / "site", stamp)
+        (tmp_path / "site" / "index.html").write_text("my own page, a week of work")
+        with pytest.raises(ValueError, match=r"holds index\.html, which this book did not write"):
+            check_target(tmp_path / "site", root, ["tiny"])
+
+    @pytest.mark.parametrize("marker", ['{"id": "1", "files": [1, {}]}', "[" * 100_000])
+    def test_a_folder_whose_marker_is_damaged(self, root, tmp_path, marker):
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "index.html").write_text("mine")
+        (tmp_path / "site" / MARKER).write_text(marker)
+        with pytest.raises(ValueError, match="which this book did not write"):
+            check_target(tmp_path / "site", root, ["tiny"])
+
     @pytest.mark.parametrize("html", [".", "..", "/", "~", "build", "build/tiny", "build/stage", "build/stage/html"])
     def test_a_folder_that_holds_more_than_a_book(self, root, monkeypatch, html):
         monkeypatch.chdir(root)

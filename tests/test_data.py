@@ -83,6 +83,15 @@ def test_the_taxonomy_gives_the_ranks_of_each_pictures_creature():
     assert load_images("menagerie:people[:5]").taxonomy is None
 
 
+def test_a_slice_or_positions_give_the_set_of_these_pictures():
+    images = load_images("menagerie:val[:12]")
+    assert images[2:8:3].spec == images[[2, 5]].spec == images[np.array([2, 5])].spec == images.subset([2, 5]).spec
+    assert np.array_equal(images[np.int64(-1)], images[11])
+    for wrong in ("a", 1.5, None):
+        with pytest.raises(TypeError, match="chosen by a number, a slice or positions"):
+            images[wrong]
+
+
 def test_a_subset_keeps_order_facts_and_gets_its_own_spec():
     images = load_images("menagerie:val[100:200]")
     some = images.subset([7, 3])

@@ -170,3 +170,11 @@ def test_a_missing_or_foreign_table_of_a_data_set_is_one_sentence(tmp_path, monk
             (tmp_path / f"{name}.txt").write_bytes(content)
         with pytest.raises(ValueError, match=r"list_(attr|eval)_\w+\.txt"):
             load_images("celeba:train")
+
+
+def test_numbers_with_a_decimal_comma_are_told_column_by_column(read):
+    table = "file_name;score;price;note\na.png;0.05;1,5;seen 3,4 m\nb.png;0.15;2;3,4\nc.png;1;;x\n"
+    facts, _ = read(table)
+    assert facts["score"].tolist() == [0.05, 0.15, 1]
+    assert facts["price"].tolist()[:2] == [1.5, 2]
+    assert facts["note"].tolist() == ["seen 3,4 m", "3,4", "x"]

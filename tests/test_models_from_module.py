@@ -227,13 +227,47 @@ def test_the_fingerprint_follows_a_head_beside_the_model_exchanged_weights_and_a
     assert len(set(found)) == 5
 
 
+GLOBAL_MODEL, GLOBAL_HEAD, GLOBAL_SCALE = ConvNet(), nn.Linear(5, 5), 1.0
+
+
+def by_names_of_its_module(x):
+    return GLOBAL_HEAD(GLOBAL_MODEL(x)) * GLOBAL_SCALE
+
+
+class Slotted:
+    """An embedding whose state lies in slots."""
+
+    __slots__ = ("n",)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self, x):
+        return GLOBAL_MODEL(x) * self.n
+
+
+def test_the_fingerprint_tells_what_an_embedding_reads_of_its_module_and_what_its_slots_and_slices_are(monkeypatch):
+    at = partial(fingerprint, model=GLOBAL_MODEL)
+    found = [at(by_names_of_its_module)]
+    assert found[0] == at(by_names_of_its_module)
+    with torch.no_grad():
+        GLOBAL_HEAD.bias.add_(1)
+    found.append(at(by_names_of_its_module))
+    monkeypatch.setitem(globals(), "GLOBAL_SCALE", 7.0)
+    found.append(at(by_names_of_its_module))
+    for part in (slice(0, 4), slice(1, 5), range(4), range(1, 5), np.int64(2), np.int64(4)):
+        found.append(at(lambda x, part=part: GLOBAL_MODEL(x)[:, np.r_[part]]))
+    found += [at(Slotted(2)), at(Slotted(5))]
+    assert len(set(found)) == len(found)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_weights_of_another_type_take_the_pixels_in_theirs(dtype, pictures):
     encoder = from_module(ConvNet().to(dtype), SITES, TO_TENSOR, device="cpu")
     pixels = encoder.pixels(pictures[:2]).requires_grad_()
     values = encoder.run(pixels, encoder.sites)
     assert {value.dtype for value in values.values()} == {torch.float32}
-    assert torch.equal(values["proj"], encoder.model(pixels.to(dtype)).float())
+    torch.testing.assert_close(values["proj"], encoder.model(pixels.to(dtype)).float(), rtol=1e-6, atol=1e-6)
     assert torch.autograd.grad(values["proj"].sum(), pixels)[0].abs().sum() > 0
 
 

@@ -19,7 +19,7 @@ from experiments.parameters import Count, Natural, NonNegative, Positive, Share,
         ("list[float]", "-4,1", [-4, 1]), ("list[str]", "3.resid_post,proj", ["3.resid_post", "proj"]),
         ("list[str]", "", []), ("list[str]", [], []),
         ("list[str]", "habitat is forest, meadow,kind is sign", ["habitat is forest, meadow", "kind is sign"]),
-        ("list[str]", "['a,b', c]", ["a,b", "c"]),
+        ("list[Count]", "8, 16", [8, 16]), ("list[str]", "['a,b', c]", ["a,b", "c"]),
     ],
 )  # fmt: skip
 def test_a_value_is_read_by_the_type_that_is_declared(annotation, given, meant):
@@ -38,6 +38,7 @@ def test_a_value_is_read_by_the_type_that_is_declared(annotation, given, meant):
         ("NonNegative", -0.1, "0 or more"), ("str", None, "a text"), ("str", ["a"], "a text"),
         ("bool", 1, "True or False"), ("bool", "yes", "True or False"), ("dict", "[1]", "a mapping"),
         ("list[Count]", "8,a", "1 or more, not 'a'"), ("list[Count]", "[8", "a list such as"),
+        ("list[Count]", "[" * 3000, "a list such as"),
         ("list[Count]", {"a": 1}, "not {'a': 1}"), ("Kind", "nokind", "one of archetypal, .*, not 'nokind'"),
         ("Kind", "signed_topk", "one of"), ("list[Kind]", "topk,nokind", "not 'nokind'"),
         ("Site", "7.resid", "a site such as 7.resid_post, or proj, not '7.resid'"), ("Site", 7, "not 7"),

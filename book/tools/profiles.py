@@ -10,7 +10,7 @@ notebooks:                              in the book's order; each with the keys 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,10 +19,27 @@ from pathlib import Path
 import yaml
 
 from book.tools.parameters_cell import Declared, declared_parameters
+from experiments.parameters import kind_of, read
 
 NAME = re.compile(r"\w[\w.-]*")  # of a profile or a notebook: it becomes part of paths
-PROFILE_KEYS = {"title", "extends", "also", "data", "leave_out", "shared", "notebooks"}
-ENTRY_KEYS = {"parameters", "after", "reads", "threads", "memory_mb", "gpus", "runtime"}
+PROFILE_KEYS = {
+    "title": "a text", "extends": "a text", "also": "a list of texts", "data": "a text",
+    "leave_out": "a mapping", "shared": "a mapping", "notebooks": "a mapping",
+}  # fmt: skip
+ENTRY_KEYS = {
+    "parameters": "a mapping", "after": "a list of texts", "reads": "a list of texts", "threads": "a number from 1",
+    "memory_mb": "a number from 1", "gpus": "a number from 0", "runtime": "a number from 1",
+}  # fmt: skip
+"""By key: what its value is."""
+
+_SHAPES: dict[str, Callable[[object], bool]] = {
+    "a text": lambda x: isinstance(x, str | int | float) and not isinstance(x, bool),
+    "a list of texts": lambda x: isinstance(x, list) and all(isinstance(part, str) for part in x),
+    "a mapping": lambda x: isinstance(x, dict),
+    "a number from 0": lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 0,
+    "a number from 1": lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 1,
+}
+_LATER = ("Kind", "Site", "list[Kind]", "list[Site]")  # the notebook checks them: torch is imported to know them
 
 
 @dataclass(frozen=True)
@@ -58,15 +75,14 @@ class Profile:
         self.data: Path | None = self.root / Path(content["data"]).expanduser() if content.get("data") else None
         self.shared: dict = content.get("shared") or {}
         self.left_out: dict[str, str] = content.get("leave_out") or {}
-        self.entries = {name: self._entry(name, entry or {}) for name, entry in (content["notebooks"] or {}).items()}
+        self.entries = {name: self._entry(entry or {}) for name, entry in (content["notebooks"] or {}).items()}
 
     def _content(self, name: str, extended_by: tuple[str, ...]) -> dict:
         """The file's content, laid over that of the profile it extends."""
         content = self._read(name)
-        unknown = sorted(set(content) - PROFILE_KEYS)
-        if unknown:
-            known = ", ".join(sorted(PROFILE_KEYS))
-            raise ValueError(f"profiles/{name}.yaml has the unknown key {unknown[0]!r}; a profile's keys are {known}.")
+        _check_shape(f"profiles/{name}.yaml", content, PROFILE_KEYS)
+        for notebook, entry in (content.get("notebooks") or {}).items():
+            _check_shape(f"profiles/{name}.yaml, {notebook}", {} if entry is None else entry, ENTRY_KEYS)
         base = content.get("extends")
         if base is None:
             return {"notebooks": {}, **content}
@@ -81,15 +97,12 @@ class Profile:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write profiles/{name}.yaml.")
-        return yaml.safe_load(path.read_text()) or {}
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"profiles/{name}.yaml is no YAML: {' '.join(str(error).split())[:200]}") from None
 
-    def _entry(self, notebook: str, entry: dict) -> Entry:
-        unknown = set(entry) - ENTRY_KEYS
-        if unknown:
-            raise ValueError(
-                f"profiles/{self.name}.yaml: {notebook} has the unknown key {sorted(unknown)[0]!r}; "
-                f"a notebook's keys are {', '.join(sorted(ENTRY_KEYS))}."
-            )
+    def _entry(self, entry: dict) -> Entry:
         return Entry(**{key: value for key, value in entry.items() if value is not None})
 
     def notebook(self, name: str) -> Path:
@@ -125,6 +138,7 @@ class Profile:
             self._refuse_unknown(name, entry.after, self.entries, "notebook in `after`")
             self._refuse_unknown(name, entry.reads, self.entries, "notebook in `reads`")
             self._refuse_objects(name, entry.parameters)
+            self._refuse_unfit(name)
         self._refuse_objects("shared", self.shared)
         everywhere = {parameter for declared in self.declared.values() for parameter in declared}
         self._refuse_unknown("shared", self.shared, everywhere, "parameter")
@@ -138,12 +152,33 @@ class Profile:
                     "write it in quotes."
                 )
 
+    def _refuse_unfit(self, notebook: str) -> None:
+        """Refuse values that the notebook would refuse when it runs."""
+        for name, value in self.parameters(notebook).items():
+            declared = self.declared[notebook][name]
+            if declared.kind not in _LATER:
+                try:
+                    read(name, kind_of(declared.kind), value)
+                except ValueError as error:
+                    raise ValueError(f"profiles/{self.name}.yaml, {notebook}: {error}") from None
+
     def _refuse_unknown(self, where: str, names: Iterable[str], known: Iterable[str], what: str) -> None:
         for name in names:
             if name not in known:
                 close = get_close_matches(name, known, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known)) or 'none'}."
                 raise ValueError(f"profiles/{self.name}.yaml, {where}: unknown {what} {name!r}; {hint}")
+
+
+def _check_shape(where: str, content: object, keys: dict[str, str]) -> None:
+    """Raises ValueError, one sentence, for keys that are none and for values of another kind than theirs."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} holds {str(content)[:80]!r} in the place of keys: write {', '.join(sorted(keys))}.")
+    for name, value in content.items():
+        if name not in keys:
+            raise ValueError(f"{where} has the unknown key {name!r}; its keys are {', '.join(sorted(keys))}.")
+        if value is not None and not _SHAPES[keys[name]](value):
+            raise ValueError(f"{where}: {name} must be {keys[name]}, not {str(value)[:80]!r}.")
 
 
 def _is_plain(value) -> bool:

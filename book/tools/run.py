@@ -49,9 +49,28 @@ def from_here(value: Any) -> Any:
     match = _PATH.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return value
-    path = Path(match["path"])
-    is_path = path.is_file() or (path.is_dir() and (match["kind"] or "/" in match["path"]))
-    return f"{match['kind']}{path.absolute()}{match['rest']}" if is_path else value
+    whole = Path(match["path"] + match["rest"])  # a folder may be called "set[1:2]"
+    path, rest = (whole, "") if _leads_somewhere(whole, match["kind"]) else (Path(match["path"]), match["rest"])
+    return f"{match['kind']}{path.absolute()}{rest}" if _leads_somewhere(path, match["kind"]) else value
+
+
+def _leads_somewhere(path: Path, kind: str) -> bool:
+    """Whether a path names a file, or a folder: one that is given as such, or with a slash."""
+    try:
+        return path.is_file() or (path.is_dir() and bool(kind or "/" in str(path)))
+    except (OSError, ValueError):  # a prompt is no path: too long, a zero byte
+        return False
+
+
+def folder_of(to: Path) -> Path:
+    """The folder for all that a notebook makes. Raises ValueError where sources would be written over."""
+    try:
+        folder = (ROOT / to.expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"--to {str(to)!r} is no path of a folder: {error}") from None
+    if (folder / "notebooks").resolve() == ROOT / "notebooks":
+        raise ValueError(f"--to {str(to)!r} holds the notebooks' sources, which it would write over: take build/mine")
+    return folder
 
 
 def main() -> int:
@@ -70,7 +89,7 @@ def main() -> int:
             for parameter, about in declared.items():
                 print(f"{parameter}: {about.kind} = {about.default}\n    {about.help}")
             return 0
-        folder = (ROOT / options.to.expanduser()).resolve()
+        folder = folder_of(options.to)
         given = {"profile_dir": os.path.relpath(folder, ROOT / "notebooks"), **values(options.p, declared)}
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,9 +1,10 @@
 """The folder of the rendered book: which may be replaced, and how, so that nothing is lost that the book did not write.
 
-A rendered book holds a marker, `.monosemantic-book.json`, with an identity and the list of its files. Only a folder
-with a marker is replaced, and only where it holds no other files; what is new stands whole beside it before.
+A rendered book holds a marker, `.monosemantic-book.json`, with an identity and its files' digests. Only a folder with a
+marker is replaced, and only where it holds no other files, nor changed ones; what is new stands whole beside it before.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -22,7 +23,7 @@ def check_target(html: Path, root: Path, profiles: Iterable[str]) -> None:
 
     What an interrupted `publish` left there is finished before.
     """
-    target, build = html.expanduser().resolve(), root.resolve() / "build"
+    target, build = _target(html), root.resolve() / "build"
     precious = {"this checkout": root.resolve(), "your home": Path.home().resolve()}
     precious |= {f"build/{name}, where things are made": build / name for name in ("stage", "vendor", *profiles)}
     for what, folder in precious.items():
@@ -33,8 +34,8 @@ def check_target(html: Path, root: Path, profiles: Iterable[str]) -> None:
         raise ValueError(f"HTML={html} is in build/stage, which each build empties: name another folder.")
     if target.exists() and not target.is_dir():
         raise ValueError(f"HTML={html} is a file: name a folder for the rendered book.")
-    own = _marker(target)
-    if foreign := sorted(_files(target) - set(own["files"] if own else ()) - {MARKER}):
+    own = (_marker(target) or {"files": {}})["files"]
+    if foreign := sorted(name for name in _files(target) - {MARKER} if not _is_own(target, name, own)):
         first = os.fsencode(foreign[0]).decode("utf-8", "replace")
         others = f" and {len(foreign) - 1:,} more" if len(foreign) > 1 else ""
         raise ValueError(
@@ -59,7 +60,10 @@ def publish(rendered: Path, html: Path, stamp: Path) -> None:
     new, old = _beside(target, "new"), _beside(target, "old")
     recover(html)
     target.parent.mkdir(parents=True, exist_ok=True)
-    marker = {"id": secrets.token_hex(8), "files": sorted(_files(rendered))}
+    marker = {
+        "id": secrets.token_hex(8),
+        "files": {name: _digest(rendered / name) for name in sorted(_files(rendered))},
+    }
     (rendered / MARKER).write_text(json.dumps(marker, indent=0) + "\n")
     try:
         os.rename(rendered, new)
@@ -72,6 +76,16 @@ def publish(rendered: Path, html: Path, stamp: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(marker["id"])
+
+
+def _target(html: Path) -> Path:
+    """Where the book is to lie. Raises ValueError for what is no path of a folder."""
+    try:
+        target = html.expanduser().resolve()
+        target.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"HTML={str(html)[:200]!r} is no path of a folder: {error}") from None
+    return target
 
 
 def recover(html: Path) -> None:
@@ -99,6 +113,19 @@ def _files(folder: Path) -> set[str]:
     return found
 
 
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; "" for a link or an empty folder."""
+    if path.is_symlink() or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_own(folder: Path, name: str, files: dict[str, str] | list[str]) -> bool:
+    """Whether a file is as the book wrote it; earlier markers list names alone."""
+    return name in files and (isinstance(files, list) or files[name] == _digest(folder / name))
+
+
 def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
@@ -107,6 +134,7 @@ def _unless_missing(error: OSError) -> None:
 def _marker(folder: Path) -> dict | None:
     try:
         marker = json.loads((folder / MARKER).read_text())
-        return marker if isinstance(marker["id"], str) and isinstance(marker["files"], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        names = isinstance(marker["files"], list | dict) and all(isinstance(name, str) for name in marker["files"])
+        return marker if isinstance(marker["id"], str) and names else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

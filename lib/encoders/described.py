@@ -22,15 +22,16 @@ def what_it_makes(transform: Callable[[Image.Image], Tensor]) -> str:
 
 
 def described(function: object) -> str:
-    """Code, constants, defaults and what a function closes over, in words that are the same in every process.
+    """Code, constants, defaults, and what a function closes over or reads of its module, in words that last.
 
-    Of modules the structure is described; their weights are those of `modules_in`. Global names count by name alone.
+    Of modules the structure is described; their weights are those of `modules_in`. Of what the module has imported the
+    names alone count.
     """
     return " ".join(str(part) for part in _parts(function, set()))
 
 
 def modules_in(function: object) -> list[nn.Module]:
-    """The modules that a function holds: itself, or what it is bound to, closes over or was given beforehand."""
+    """The modules that a function holds: itself, what it is bound to, closes over, reads or was given before."""
     return [part for part in _parts(function, set()) if isinstance(part, nn.Module)]
 
 
@@ -40,7 +41,7 @@ def _parts(thing: object, seen: set[int]) -> Iterator[str | nn.Module]:
         yield thing
     elif isinstance(thing, Tensor | np.ndarray):
         yield _digest(thing)
-    elif isinstance(thing, str | bytes | int | float | complex | None):
+    elif isinstance(thing, str | bytes | int | float | complex | slice | range | np.generic | None):
         yield repr(thing)
     elif id(thing) not in seen:
         seen.add(id(thing))
@@ -60,12 +61,32 @@ def _held(thing: object) -> Iterator[object]:
         case FunctionType():
             yield from (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
             yield from (cell.cell_contents for cell in thing.__closure__ or ())
+            yield from _read_by_name(thing)
         case MethodType():
             yield from (thing.__func__, thing.__self__)
         case partial():
             yield from (thing.func, thing.args, thing.keywords)
         case _ if not isinstance(thing, type):
             yield from (type(thing).__dict__.get("__call__"), getattr(thing, "__dict__", None))
+            slots = (name for kind in type(thing).__mro__ for name in np.atleast_1d(getattr(kind, "__slots__", ())))
+            yield from (getattr(thing, str(name), None) for name in slots)
+
+
+def _read_by_name(function: FunctionType) -> Iterator[object]:
+    """Values of the function's module that its code, or the code in it, names; imported modules and classes aside."""
+    codes, names = [function.__code__], set()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    for name in sorted(names & set(function.__globals__)):
+        value = function.__globals__[name]
+        own = getattr(value, "__module__", None) == function.__module__
+        if isinstance(value, nn.Module | Tensor | np.ndarray | str | int | float | list | tuple | dict) or (
+            own and isinstance(value, FunctionType)
+        ):
+            yield name
+            yield value
 
 
 def _digest(values: Tensor | np.ndarray) -> str:

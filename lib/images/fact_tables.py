@@ -3,7 +3,6 @@
 import codecs
 import csv
 import io
-import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -104,8 +103,7 @@ def _columns(file: Path, text: str, separator: str, column: str) -> tuple["pd.Da
     """The table, and (column, word, count) of words such as NA in it that mean "missing" elsewhere."""
     import pandas as pd
 
-    decimal = "," if separator == ";" and re.search(r"\d,\d", text) else "."
-    options: dict[str, Any] = {"sep": separator, "decimal": decimal, "dtype": {column: str}, "index_col": False}
+    options: dict[str, Any] = {"sep": separator, "dtype": {column: str}, "index_col": False}
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
@@ -115,6 +113,11 @@ def _columns(file: Path, text: str, separator: str, column: str) -> tuple["pd.Da
             raise ValueError(
                 f"{file} has rows of more values than its first line has names; quote values that hold a {separator!r}."
             ) from None
+    if separator == ";":
+        for name in set(table.columns) - {column}:  # 0,05 as German or French tables write it
+            texts = table[name].dropna().astype(str)
+            if texts.str.fullmatch(r"[+-]?\d*,?\d+").all() and texts.str.contains(",").any():
+                table[name] = as_written[name] = table[name].astype("string").str.replace(",", ".").astype(float)
     words = []
     for name in as_written.columns:
         known = table[name].dropna()

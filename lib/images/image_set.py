@@ -1,6 +1,7 @@
 """Images in, from anywhere: `load_images(spec)` gives an `ImageSet`, whatever the pictures come from."""
 
 import hashlib
+import operator
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
@@ -39,8 +41,16 @@ class ImageSet(Sequence[Image.Image]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, i: int) -> Image.Image:
-        return self.source.image(self._at(i))
+    def __getitem__(self, i: int | slice | Sequence[int]) -> "Image.Image | ImageSet":
+        """Picture i; of a slice or of several positions, the set of these pictures."""
+        if isinstance(i, slice):
+            return self.subset(range(len(self))[i])
+        if isinstance(i, Iterable) and not isinstance(i, str | bytes) and np.ndim(i):
+            return self.subset(i)
+        try:
+            return self.source.image(self._at(operator.index(i)))
+        except TypeError:
+            raise TypeError(f"pictures are chosen by a number, a slice or positions, not by {quoted(i)}") from None
 
     def __repr__(self) -> str:
         return f"ImageSet({self.spec!r}, {len(self):,} pictures)"
@@ -233,7 +243,7 @@ def class_words(names: Iterable[str]) -> list[str]:
     names, seen = list(names), {}
     words = [name.split(",")[0].strip() for name in names]
     for i, word in enumerate(words):
-        first = seen.setdefault(" ".join(word.lower().replace("_", " ").split()), i)
+        first = seen.setdefault(" ".join(normalize("NFC", word).lower().replace("_", " ").split()), i)
         if not word:
             raise ValueError(f"class {quoted(names[i])} has no name before its first comma: rename it")
         if first != i:

@@ -82,7 +82,7 @@ def check_origin(dictionary: object, encoder: Encoder, site: str | Site) -> None
     """
     if not hasattr(dictionary, "origin"):
         return
-    if dictionary.origin is not None:
+    if dictionary.origin is not None and (dictionary.origin.encoder or dictionary.origin.site):
         dictionary.origin.check(encoder, site)
     elif "unknown" not in _warned:
         _warned.add("unknown")

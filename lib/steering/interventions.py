@@ -156,10 +156,12 @@ class Intervention:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", str(Site.parse(self.site)))
-        object.__setattr__(self, "features", {_number(j): float(v) for j, v in dict(self.features).items()})
+        object.__setattr__(self, "features", _values(self.features))
         object.__setattr__(self, "keep_error", bool(self.keep_error))
         if not isinstance(self.tokens, str):
             object.__setattr__(self, "tokens", _frozen_mask(self.tokens))
+        if not hasattr(self.sae, "n_features"):
+            raise ValueError(f"an intervention needs an SAE, Neurons or Directions, not {quoted(self.sae)}")
         if self.mode not in MODES:
             raise ValueError(f"unknown mode {self.mode!r}: choose one of {', '.join(MODES)}")
         if isinstance(self.tokens, str) and self.tokens not in TOKENS:
@@ -301,6 +303,21 @@ def _kind(sae: Dictionary) -> str:
     return sae.config.kind if hasattr(sae, "config") else type(sae).__name__.lower()
 
 
+def _values(features: object) -> dict[int, float]:
+    try:
+        given = dict(features)
+    except (TypeError, ValueError):
+        raise ValueError(f"features are given as {{number: value}}, not as {quoted(features)}") from None
+    values = {}
+    for feature, value in given.items():
+        number = _number(feature)
+        try:
+            values[number] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"feature {quoted(feature)} cannot be set by {quoted(value)}: give numbers") from None
+    return values
+
+
 def _number(feature: object) -> int:
     try:
         return operator.index(feature)
@@ -310,8 +327,13 @@ def _number(feature: object) -> int:
 
 def _frozen_mask(mask: object) -> Mask:
     """A mask of any kind (tensor, array, nested lists) as nested tuples, which compare and print."""
-    array = torch.as_tensor(mask)
+    try:
+        array = torch.as_tensor(mask)
+    except (TypeError, ValueError, RuntimeError):
+        array = torch.empty(())
     if array.ndim not in (1, 2) or not bool(((array == 0) | (array == 1)).all()):
-        raise ValueError("a mask of tokens is (h, w) over the patches or (T,) over all tokens, of true and false")
+        raise ValueError(
+            f"a mask of tokens is (h, w) over the patches or (T,) over all tokens, true or false, not {quoted(mask)}"
+        )
     rows = array.bool().tolist()
     return tuple(map(tuple, rows)) if array.ndim == 2 else tuple(rows)
