@@ -178,3 +178,12 @@ def test_numbers_with_a_decimal_comma_are_told_column_by_column(read):
     assert facts["score"].tolist() == [0.05, 0.15, 1]
     assert facts["price"].tolist()[:2] == [1.5, 2]
     assert facts["note"].tolist() == ["seen 3,4 m", "3,4", "x"]
+
+
+def test_one_slip_that_makes_words_of_numbers_and_rows_that_are_too_short_are_counted(read):
+    facts, said = read("file_name,weight,place\na.png,1,sea\nb.png,3x,sea\nc.png,2,sea\n")
+    assert facts["weight"].tolist() == ["1", "3x", "2"]
+    assert "1 values of column weight are no numbers ('3x' …), so all of it are words" in said
+    facts, said = read("file_name,place,weight\na.png,sea,1\nb.png,sea\nc.png,sea,2\n")
+    assert facts["weight"].isna().tolist() == [False, True, False]
+    assert "1 rows have fewer values than the first line has names" in said

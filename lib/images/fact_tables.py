@@ -5,7 +5,7 @@ import csv
 import io
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,8 @@ def read_facts(file: Path, pictures: Sequence[str]) -> "pd.DataFrame":
         (len(pictures) - len(table), f"pictures have no row, such as {_without_row(pictures, table)}"),
         (other_form, "names match only in the same Unicode form (NFC)"),
         *((count, f"values of column {name} are the word {word}, not missing") for name, word, count in words),
+        *_nearly_numbers(table),
+        (_short_rows(text, separator), "rows have fewer values than the first line has names; the others are missing"),
     ]
     said = [f"{count:,} {what}" for count, what in doubts if count]
     if encoding == "Latin-1":
@@ -75,6 +77,23 @@ def read_facts(file: Path, pictures: Sequence[str]) -> "pd.DataFrame":
     if said:
         warnings.warn(f"{file}, of {len(names):,} rows: {'; '.join(said)}.", stacklevel=2)
     return table
+
+
+def _nearly_numbers(table: "pd.DataFrame") -> Iterator[tuple[int, str]]:
+    """(count, what) of values that make words of a column that else holds numbers: a slip of the pen, as a rule."""
+    import pandas as pd
+
+    for name in table.columns:
+        known = table[name].dropna()
+        odd = known[pd.to_numeric(known, errors="coerce").isna()]
+        if 0 < 2 * len(odd) < len(known):
+            yield len(odd), f"values of column {name} are no numbers ({quoted(odd.iloc[0])} …), so all of it are words"
+
+
+def _short_rows(text: str, separator: str) -> int:
+    rows = csv.reader(io.StringIO(text), delimiter=separator)
+    n_names = len(next(rows))
+    return sum(0 < len(row) < n_names for row in rows)
 
 
 def _and_more(n: int) -> str:
