@@ -384,3 +384,12 @@ def test_ours_is_found_by_its_layout(tmp_path):
     assert isinstance(loaded, SAE)
     assert loaded.config == sae.config
     assert torch.equal(loaded.W_dec, sae.W_dec)
+
+
+def test_a_dictionary_with_a_weight_that_is_no_number_is_not_exported(tmp_path):
+    sae = example(kind="topk")
+    with torch.no_grad():
+        sae.W_dec[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="not exported: it holds NaN or infinity in W_dec"):
+        export_saelens(sae, tmp_path / "sae")
+    assert not (tmp_path / "sae").exists()

@@ -271,6 +271,11 @@ def test_weights_of_another_type_take_the_pixels_in_theirs(dtype, pictures):
     assert torch.autograd.grad(values["proj"].sum(), pixels)[0].abs().sum() > 0
 
 
+def test_what_is_no_module_is_one_sentence():
+    with pytest.raises(ValueError, match="an encoder is made of a module of torch, not of 'vit'"):
+        from_module("vit", SITES, TO_TENSOR)
+
+
 class Odd(ConvNet):
     def forward(self, x):
         return {"maps": self.stem(x)}
@@ -286,6 +291,7 @@ class Odd(ConvNet):
         ({"sites": {"proj": "head"}}, "proj is what embed= gives"),
         ({"sites": {"0.resid": "stem"}}, "unknown site '0.resid'"),
         ({"sites": {"0.resid_post": "head"}}, r"head \(0.resid_post\) gives \(1, 5\)"),
+        ({"transform": None}, "and None does not"),
         ({"model": Odd()}, "runs 0 times in a pass"),
         ({"model": Odd(), "sites": {"0.resid_post": "stem"}}, "the model's output is no embedding"),
         ({"embed": lambda x: [x]}, "runs 0 times in a pass"),

@@ -180,6 +180,16 @@ def test_screening_is_exact_for_very_small_and_very_large_numbers(rows, latents)
     assert set((pre > level * (1 + 1e-3)).view(-1).nonzero().squeeze(1).tolist()) <= set(flat.tolist())
 
 
+@pytest.mark.parametrize("large", [3.4e38, -3.4e38, 1e25])
+def test_screening_is_exact_where_a_norm_overflows(large):
+    """A number that becomes infinity in bfloat16 times a weight of zero is no number, and above nothing."""
+    weight, x = torch.tensor([[0.0, 1.0], [0.0, -1.0]]), torch.tensor([[large, 5.0], [1.0, 2.0]])
+    found = [PreActivations(weight, torch.zeros(2), dtype).above(x, 1.0) for dtype in (None, torch.bfloat16)]
+    for flat, values in found:
+        assert flat.tolist() == [0, 2]
+        assert values.tolist() == [5, 2]
+
+
 def test_a_large_bias_does_not_hide_what_rounding_brings_above_the_level():
     """The level less the bias is nearly 0, and the rounding of both is not."""
     for dtype in (None, torch.bfloat16):

@@ -25,6 +25,7 @@ from lib.encoders.site_places import AllRead, Place, reading
 from lib.encoders.sites import Site, as_sites
 from lib.encoders.tower import KINDS
 from lib.encoders.weights import WeightsHash
+from lib.files import quoted
 from lib.images.given import Picture, as_picture, is_one_picture
 
 if TYPE_CHECKING:
@@ -328,6 +329,8 @@ def from_module(
     The model is used as it is: it is moved to the device, set to evaluation, and its weights ask for no gradients.
     Raises ValueError for modules that the model lacks, that run more than once in a pass or give other shapes.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"an encoder is made of a module of torch, not of {quoted(model)}; load_encoder reads a spec")
     if not sites or not isinstance(sites, Mapping):
         raise ValueError("an encoder needs a site: write {'4.resid_post': 'blocks.4'}")
     parsed = {Site.parse(site): name for site, name in sites.items()}

@@ -93,6 +93,8 @@ class ModuleTower(Tower):
 
     def _blank_picture(self) -> Tensor:
         """(1, 3, H, W), where the model is."""
+        if not callable(self.transform):
+            raise ValueError(f"transform= turns a PIL picture into a tensor (3, H, W), and {self.transform!r} does not")
         blank = self.transform(Image.new("RGB", (96, 64), (90, 120, 150)))
         if not isinstance(blank, Tensor) or blank.ndim != 3 or not blank.is_floating_point():
             raise ValueError("transform= turns a PIL picture into a tensor (3, H, W) of floats: add ToTensor to it")

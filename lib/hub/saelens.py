@@ -131,6 +131,7 @@ def export_saelens(sae: SAE, folder: str | os.PathLike, **metadata: str | int | 
     one threshold for each latent, and so does gated, which equals one. `metadata` (model_name, hook_name ...) is kept
     in cfg.json. Raises ValueError for kinds that SAELens has no word for, such as signed_topk.
     """
+    sae.check_finite("This SAE is not exported: it")
     architecture, tensors = _as_theirs(sae)
     origin = {"origin": sae.origin.to_dict()} if sae.origin else {}
     config = {

@@ -157,11 +157,16 @@ class PreActivations:
         bound, found = level - self.bias - 2.0**-22 * (self.bias.abs() + abs(level)), []
         for i, rows in enumerate(x.split(step)):  # (n, d)
             rounded = rows.to(weight.dtype)
+            error = self._error(rows, rounded, norms) if screening else None
+            if error is not None and not bool(error.isfinite().all()):  # a norm overflows, and bounds nothing
+                flat, exact = PreActivations(self.weight, self.bias).above(rows, level)
+                found.append((flat + i * step * n_features, exact))
+                continue
             shape = (len(rows), n_features)
             with float32_sums(x.device):
                 product = torch.mm(rounded, weight.t(), out=self._buffer("product", shape, weight.dtype))
             if screening:
-                least = bound - self._error(rows, rounded, norms)
+                least = bound - error
                 least = least - 2.0**-8 * least.abs()  # the product is rounded to bfloat16, up or down
                 flat = self._at_least(product, least.to(product.dtype), overwrite=True)
                 exact = self._values(rows, flat)
@@ -206,7 +211,7 @@ class PreActivations:
         order, rounded or cut off, miss by at most d 2^-23 |x'||w'|; the float32 product that decides in the end misses
         by d 2^-24 |x||w|. `d 2^-21` covers both, and the factor 1 + d 2^-22 the rounding of the norms. What is lost
         where numbers below 2^-126 become 0 is in the norms, which are enlarged for it (`_row_norms`).
-        norms: |w| and |w - w'|, (F,) each. Valid while no norm overflows; where one does, all passes.
+        norms: |w| and |w - w'|, (F,) each. Where a norm overflows it is not finite.
         """
         d = x.shape[1]
         size, miss = (_row_norms(part).amax() if len(x) else x.new_zeros(()) for part in (x, rounded - x))
