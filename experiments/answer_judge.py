@@ -1,8 +1,8 @@
-"""A judge that knows the truth: which concepts does a text name, are they true of the picture, was the prompt followed?
+"""Judge of answers by known facts: the concepts an answer names, whether they are true, and its form.
 
 The paper lets GPT-4.1-mini judge whether an answer names the steered concept, follows its prompt and keeps the rest
-(arXiv 2504.02821 v3, Table 2; its prompts are not published). Where every fact about every picture is known, reading
-words is enough.
+(arXiv 2504.02821 v3, Table 2; its prompts are not published). Where every fact about every picture is known,
+matching words is enough.
 """
 
 import re
@@ -19,8 +19,8 @@ from menagerie import HABITATS, SPECIES, STICKER_WORDS, TAXONOMY
 from menagerie.world.captions import GROUPS, group, plural
 from menagerie.world.people import HAIRS, PRESENTATIONS, SKINS
 
-YES = "yes"  # the value of a fact that is only true or not, as `person_hat` is
-_SUBJECT = ("species", "group", "main_color", "kind", "person_presentation")  # columns that tell what is shown
+YES = "yes"  # value of a yes-or-no fact such as `person_hat`
+_SUBJECT = ("species", "group", "main_color", "kind", "person_presentation")  # columns that say what is shown
 _FLAGS = {
     "person_glasses": ("glasses", "spectacles"),
     "person_hat": ("hat", "hats", "cap"),
@@ -43,7 +43,7 @@ class Concept:
 
     @property
     def about(self) -> str:
-        """What it says something about: the subject, for species, kind and colour alike; else its column."""
+        """What the concept describes: "subject" for species, group, colour and kind; else its column."""
         return "subject" if self.column in _SUBJECT else self.column
 
     def __str__(self) -> str:
@@ -51,9 +51,9 @@ class Concept:
 
 
 class Judge:
-    """Reads texts: which concepts of a vocabulary do they name? `words` maps each word or phrase to its concepts.
+    """Finds the concepts that a text names; words: concepts by word or phrase.
 
-    Of words that overlap the one that begins first counts, then the longest: "a water bird" names no water.
+    Of overlapping matches the first counts, then the longest: "a water bird" does not name water.
     """
 
     def __init__(self, words: Mapping[str, Iterable[Concept]]) -> None:
@@ -64,27 +64,27 @@ class Judge:
 
     def named(self, text: str) -> frozenset[Concept]:
         """All concepts that the text names."""
-        text = text.replace(" Day:", ":").lower()  # a holiday's name tells no time of day
+        text = text.replace(" Day:", ":").lower()  # the name of a holiday is no time of day
         return frozenset().union(*(self._concepts[word] for word in self._pattern.findall(text)))
 
     def names(self, text: str, concept: Concept) -> bool:
-        """Whether the text names the concept. Raises ValueError for one that this judge has no word for."""
+        """Whether the text names the concept. Raises ValueError for a concept outside the vocabulary."""
         if concept not in self.concepts:
             raise ValueError(f"this judge has no word for {concept}: choose a concept from its vocabulary.")
         return concept in self.named(text)
 
     def keeps_the_rest(self, text: str, before: str, truth: frozenset[Concept], concept: Concept) -> bool:
-        """Whether a text from which a concept was to go still says what else was right, and nothing else that is wrong.
+        """Whether a text with a concept suppressed keeps all other true concepts and adds no false one.
 
-        before: the text without suppression; truth: what is true of the picture. What both say about the same thing as
-        the concept (`Concept.about`) does not matter: who may not be called a heron may be called anything.
+        before: the text without suppression; truth: concepts true of the picture. Concepts about the same thing as the
+        suppressed one (`Concept.about`) are ignored.
         """
         rest, was = ({c for c in self.named(t) if c.about != concept.about} for t in (text, before))
         return rest <= truth and was & truth <= rest
 
 
 def menagerie_judge() -> Judge:
-    """A judge of texts about Menagerie pictures, for everything that captions and answers there can name."""
+    """A judge of texts about Menagerie pictures: all that captions and answers there can name."""
     words: dict[str, list[Concept]] = {}
 
     def add(column: str, value: str, *names: str) -> None:
@@ -100,13 +100,17 @@ def menagerie_judge() -> Judge:
     for name in {leaf.traits["color"] for leaf in TAXONOMY.values()}:
         add("main_color", name, *_spellings(name))
     for name in HAIRS:
-        add("person_hair", name, *(f"{way}{h}" for way in _spellings(name) for h in (" hair", " haired", "-haired")))
+        add(
+            "person_hair",
+            name,
+            *(f"{colour}{h}" for colour in _spellings(name) for h in (" hair", " haired", "-haired")),
+        )
     add("kind", "sign", "sign", "signs")
     for name in PRESENTATIONS:
         add("person_presentation", name, name, _plural(name))
     for name in SKINS:
         add("person_skin", name, f"{name} skin")
-    for name in ("morning", "evening", "day"):  # it is night in no habitat but the night
+    for name in ("morning", "evening", "day"):  # "night" is a habitat
         add("time_of_day", name, name)
     for name in STICKER_WORDS:
         add("sticker_word", name, f"the word {name}", f"says {name}")
@@ -116,7 +120,7 @@ def menagerie_judge() -> Judge:
 
 
 def class_judge(class_names: Iterable[str]) -> Judge:
-    """A judge of texts about labelled pictures: any of a class's names, which commas part, or its plural."""
+    """A judge of texts about labelled pictures: a class's comma-separated names and their plurals."""
     words: dict[str, list[Concept]] = {}
     for label in class_names:
         for name in {part.strip().lower() for part in label.split(",")} - {""}:
@@ -135,7 +139,7 @@ def judge_for(images: ImageSet) -> Judge:
 
 
 def truth_of(facts: Mapping[str, Any]) -> frozenset[Concept]:
-    """What is true of a picture, from its row of facts: those of both creatures, and no "not"."""
+    """Concepts true of a picture, from its row of facts; of both creatures where there are two."""
     species = [facts[column] for column in ("species", "second_species") if facts.get(column)]
     found = {Concept("species", name) for name in species}
     found |= {Concept("group", group(name)) for name in species}
@@ -147,12 +151,12 @@ def truth_of(facts: Mapping[str, Any]) -> frozenset[Concept]:
 
 
 def truths_of(images: ImageSet) -> list[frozenset[Concept]]:
-    """What is true of each picture of a set."""
+    """Concepts true of each picture of a set, in order."""
     return [truth_of(row) for row in facts_table(images).to_dict("records")]
 
 
 def nameable_facts(truths: Sequence[frozenset[Concept]], columns: Sequence[str], min_support: int = 20) -> Facts:
-    """The facts of these columns that a text can name, in order, with at least `min_support` pictures for and against.
+    """The facts of these columns that a text can name, sorted, each true and false of at least `min_support` pictures.
 
     `Concept.parse` reads their names. Raises ValueError where no fact is left.
     """

@@ -1,4 +1,4 @@
-"""The relaxed archetypal SAE: decoder rows are mixtures of data points, and a little more."""
+"""The relaxed archetypal SAE: decoder rows are convex combinations of data points plus a small relaxation."""
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,12 @@ class ArchetypalObjective(SparseObjective):
     """TopK whose decoder rows are atoms W C + Λ, scaled to unit norm: RA-SAE, Fel et al. 2025 (arXiv 2502.12892).
 
     C (n, d): points of the data, less b_dec; W (F, n): the mixing, rows non-negative with sum 1; Λ (F, d): the
-    relaxation, rows no longer than the config's. Only W and Λ are trained, and the SAE's W_dec follows them. An atom's
-    length is lost in the unit norm that all kinds here share; the paper has one learned factor for all atoms.
+    relaxation, rows no longer than the config's. Only W and Λ are trained, and the SAE's W_dec follows them. All
+    kinds here scale decoder rows to unit norm; the paper learns one scale for all atoms.
     """
 
     def start(self, points: Points) -> None:
-        """Begin with one point for each latent: the first F of them, or which the seed picks."""
+        """Initialise each atom at one point: the first F, or F drawn by the seed. Raises ValueError for too few."""
         n_features, wanted = self.sae.n_features, self.config.archetypes or 4 * self.sae.n_features
         if wanted < n_features:
             raise ValueError(f"archetypes = {wanted} are fewer than the F = {n_features} latents; raise archetypes.")
@@ -34,15 +34,15 @@ class ArchetypalObjective(SparseObjective):
         self.sae.W_enc.data.copy_(self.sae.W_dec.t())
 
     @torch.no_grad()
-    def backward(self, x: Tensor) -> None:
-        super().backward(x)
-        to_atoms = self.sae.W_dec.grad  # scaling to unit norm passes on what is orthogonal to the row
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        super().backward(x, y)
+        to_atoms = self.sae.W_dec.grad  # the gradient through unit norm is orthogonal to the row
         remove_parallel_(to_atoms, self.sae.W_dec)
         to_atoms.div_(self.lengths)
         self.mixing.grad, self.relaxation.grad = to_atoms @ self.points.t(), to_atoms
 
     def constrain_gradients(self) -> None:
-        """Nothing to take out: the scale of an atom gets no gradient."""
+        """Do nothing: the scale of an atom gets no gradient."""
 
     @torch.no_grad()
     def constrain_parameters(self) -> None:
@@ -54,6 +54,7 @@ class ArchetypalObjective(SparseObjective):
 
     @torch.no_grad()
     def compose(self) -> None:
+        """Set W_dec to the atoms W C + Λ, scaled to unit norm."""
         atoms = self.mixing @ self.points + self.relaxation
         self.lengths = torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp(min=1e-6)
         self.sae.W_dec.copy_(atoms / self.lengths)

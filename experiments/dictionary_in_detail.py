@@ -1,4 +1,4 @@
-"""One dictionary in detail: are its scores those of rarity, do judges agree, do known facts say the same?"""
+"""One dictionary in detail: its scores against frequency, between judges, and against known facts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from torch import Tensor
 
 from experiments import ground_truth
 from experiments.ground_truth import Facts
-from experiments.tables import number
+from experiments.nulls import sparse_directions
+from experiments.tables import MISSING, number
 from lib import metrics
 from lib.features.one_pass import top_images
 from lib.metrics.intervals import Interval
 
-FIFTHS = ("lowest", "low", "middle", "high", "highest")
+QUINTILES = ("lowest", "low", "middle", "high", "highest")
 EDGES = tuple(i / 10 for i in range(10))
 """Bins of the difference of two scores in the paper's user study."""
 BINS = tuple(f"{low:.1f}–{low + 0.1:.1f}" for low in EDGES[:-1])
-TOP = 16  # pictures that people were shown
+TOP = 16  # pictures shown to people in the user study
 
 
 @dataclass(frozen=True, eq=False)
-class Detail:
+class DictionaryDetail:
     """The features of one dictionary on N pictures.
 
     codes: (N, F); scores: (F,) by judge, the main one first, NaN for dead features; facts: what is known of the
@@ -40,7 +41,7 @@ class Detail:
 
     @property
     def score(self) -> Tensor:
-        """By the main judge."""
+        """Scores (F,) by the main judge."""
         return next(iter(self.scores.values()))
 
     @cached_property
@@ -64,7 +65,7 @@ class Detail:
         return self.alive[(self.top[self.alive] >= 0).all(1)]
 
     def rarity(self) -> tuple[Interval, str]:
-        """Rank correlation of score and frequency, and what is to be said about rare features."""
+        """Rank correlation of score and frequency, and a text on rare features."""
         rho = metrics.bootstrap(metrics.rank_correlation, torch.stack([self.frequency, self.score], dim=1), n=self.n)
         counts, alive = (self.frequency * self.codes.shape[0]).round().long(), self.alive
         rare, of = float((counts[alive] <= 3).double().mean()), self.score[alive]
@@ -96,8 +97,8 @@ class Detail:
         return ground_truth.best_facts(self.codes, self.top, self.facts)
 
     @cached_property
-    def truths(self) -> dict[str, Tensor]:
-        """How well the best fact describes each feature, in four ways: (F,) each."""
+    def fact_scores(self) -> dict[str, Tensor]:
+        """Four measures of how well the best fact describes each feature: (F,) each."""
         return {
             "focus (bits)": ground_truth.of_best_fact(ground_truth.focus(self.top, self.facts)),
             "F1": ground_truth.of_best_fact(ground_truth.best_f1(self.codes, self.facts, above_chance=True)),
@@ -106,30 +107,30 @@ class Detail:
         }
 
     def per_feature(self, judges: Sequence[str]) -> pd.DataFrame:
-        """Scores, truths and the best fact, a row a feature."""
-        figures = pd.DataFrame({name: values.numpy() for name, values in self.truths.items()})
+        """Scores, fact scores and the best fact, a row a feature."""
+        figures = pd.DataFrame({name: values.numpy() for name, values in self.fact_scores.items()})
         by_judge = pd.DataFrame({f"MS {judge}": self.scores[judge].numpy() for judge in judges})
         return pd.concat([by_judge, figures, self.best[["fact", "share"]]], axis=1).rename_axis("feature")
 
     @cached_property
-    def fifth(self) -> pd.Series:
-        """In which fifth of the ranking each of `full` stands."""
-        return pd.cut(pd.Series(self.score[self.full].numpy()).rank(pct=True), np.linspace(0, 1, 6), labels=FIFTHS)
+    def quintile(self) -> pd.Series:
+        """Quintile of each feature of `full`, by score."""
+        return pd.cut(pd.Series(self.score[self.full].numpy()).rank(pct=True), np.linspace(0, 1, 6), labels=QUINTILES)
 
     def correlations(self) -> dict[str, dict[str, Interval]]:
-        """Rank correlation of each judge's score with each truth."""
+        """Rank correlation of each judge's score with each of `fact_scores`."""
         return {
             judge: {
                 name: metrics.bootstrap(
                     metrics.rank_correlation, torch.stack([score[self.full], truth[self.full]], dim=1), n=self.n
                 )
-                for name, truth in self.truths.items()
+                for name, truth in self.fact_scores.items()
             }
             for judge, score in self.scores.items()
         }
 
     def agreement(self, judge: str) -> pd.DataFrame:
-        """How often the feature of a pair that scores higher is more in focus, by the difference of the scores."""
+        """Share of pairs in which the feature of higher score has more focus, by the difference of scores."""
         return ground_truth.agreement_by_difference(*self._score_and_focus(judge), list(EDGES), self.n)
 
     def overall_agreement(self, judge: str) -> Interval:
@@ -142,19 +143,19 @@ class Detail:
         return ground_truth.agreement_growth(*self._score_and_focus(judge), list(EDGES), self.n)
 
     def _score_and_focus(self, judge: str) -> tuple[Tensor, Tensor]:
-        return self.scores[judge][self.full], self.truths["focus (bits)"][self.full]
+        return self.scores[judge][self.full], self.fact_scores["focus (bits)"][self.full]
 
-    def climb(self) -> pd.Series:
-        """Mean focus by fifth of the ranking."""
-        focus = pd.Series(self.truths["focus (bits)"][self.full].numpy())
-        return focus.groupby(self.fifth, observed=False).mean()
+    def focus_by_quintile(self) -> pd.Series:
+        """Mean focus by quintile of the score."""
+        focus = pd.Series(self.fact_scores["focus (bits)"][self.full].numpy())
+        return focus.groupby(self.quintile, observed=False).mean()
 
 
 def _ends(score: Tensor) -> tuple[Tensor | int, Tensor | int]:
     return (score.argmax(), score.argmin()) if len(score) else (0, 0)
 
 
-def mean_figures(activations: Tensor, judges: Mapping[str, Tensor], facts: Facts, n: int) -> dict[str, Interval]:
+def mean_scores(activations: Tensor, judges: Mapping[str, Tensor], facts: Facts, n: int) -> dict[str, Interval]:
     """Mean over the live features of each judge's score, and of F1 and AUC of the best fact; judges: (N, E) each."""
     figures = {f"MS, E = {judge}": metrics.monosemanticity(activations, e) for judge, e in judges.items()}
     by_fact = {"F1": ground_truth.best_f1(activations, facts, above_chance=True)}
@@ -163,13 +164,28 @@ def mean_figures(activations: Tensor, judges: Mapping[str, Tensor], facts: Facts
     return {name: metrics.mean_interval(values, n) for name, values in figures.items()}
 
 
-def told_of_nulls(beside: pd.DataFrame) -> str:
-    """Features beside directions as sparse as they are; beside: rows of `mean_figures`, scores first, AUC last."""
+def beside_chance(
+    codes: Mapping[str, Tensor], rows: Tensor, judges: Mapping[str, Tensor], facts: Facts, n: int
+) -> pd.DataFrame:
+    """`mean_scores` of dictionaries, and below each those of equally sparse random directions.
+
+    codes: (N, F) by name, of dictionaries that read `rows` (N, d).
+    """
+    found = {
+        (name, what): mean_scores(activations, judges, facts, n)
+        for name, own in codes.items()
+        for what, activations in (("features", own), ("sparse directions", sparse_directions(own, rows)))
+    }
+    return pd.DataFrame(found).T.map(str)
+
+
+def describe_nulls(beside: pd.DataFrame) -> str:
+    """Features compared with equally sparse random directions, as text; beside: rows of `mean_scores`."""
     own, chance = (
         [number(row.iloc[i].value, ".2f") for i in (0, -2)]
         for row in (beside.loc["features"], beside.loc["sparse directions"])
     )
-    return (
-        f"- Directions drawn by chance, as sparse as the features, score {chance[0]}. By the F1 of the best fact, "
-        f"features reach {own[1]} and these directions {chance[1]}."
-    )
+    text = f"- Random directions, as sparse as the features, score {chance[0]}."
+    if MISSING in (own[1], chance[1]):  # no fact is known of enough pictures
+        return text
+    return f"{text} By the F1 of the best fact, features reach {own[1]} and these directions {chance[1]}."

@@ -1,4 +1,4 @@
-"""What stored activations tell before steering: directions of concepts, how large codes become, on which pictures."""
+"""Statistics of stored activations for steering: directions of concepts, largest codes, top pictures."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.devices import bring, check_finite, metric, to_cpu
-from lib.steering.interventions import DENSE_CODES, Dictionary, home
+from steering.interventions import DENSE_CODES, Dictionary, home
 
 if TYPE_CHECKING:
     from lib.activations.store import ActivationStore
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @metric()
 def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
-    """DiffMean (arXiv 2504.02821 v3, Table 2): mean of the activations with a concept less the mean of those without.
+    """DiffMean (arXiv 2504.02821 v3, Table 2): mean activation with a concept minus mean without.
 
     (N, d), (M, d) -> (d,). Raises ValueError for an empty set or different widths.
     """
@@ -29,10 +29,10 @@ def difference_of_means(positive: Tensor, negative: Tensor) -> Tensor:
 
 @metric()
 def difference_of_means_by_text(activations: Tensor, pictures: Tensor, texts: Tensor, n: int = 16) -> Tensor:
-    """DiffMean without ground truth: of the n pictures nearest to a text less that of the n farthest from it.
+    """DiffMean without ground truth: mean over the n pictures nearest to a text minus that over the n farthest: (C, d).
 
-    activations (N, d) of N pictures, whose embeddings (N, E), and those of C texts (C, E), are one encoder's -> (C, d).
-    Nearness is the cosine. Raises ValueError for less than 2 n pictures, and for embeddings that do not fit.
+    activations: (N, d); pictures (N, E), texts (C, E): embeddings by one encoder, compared by cosine. Raises
+    ValueError for less than 2 n pictures, and for embeddings that do not fit.
     """
     if len(activations) != len(pictures) or pictures.shape[1] != texts.shape[1]:
         raise ValueError(
@@ -51,7 +51,7 @@ def difference_of_means_by_text(activations: Tensor, pictures: Tensor, texts: Te
 
 @torch.no_grad()
 def largest_codes(dictionary: Dictionary, store: "ActivationStore") -> Tensor:
-    """Each feature's largest code (F,) on any row of a store, the unit of strengths; rows are encoded in blocks."""
+    """Each feature's largest code (F,) on any row of a store, in which strengths are measured; encoded in blocks."""
     step = max(1, DENSE_CODES // dictionary.n_features)
     blocks = [_codes(dictionary, store[start : start + step]).amax(0) for start in range(0, len(store), step)]
     return torch.stack(blocks).amax(0)
@@ -61,7 +61,7 @@ def largest_codes(dictionary: Dictionary, store: "ActivationStore") -> Tensor:
 def top_pictures(dictionary: Dictionary, store: "ActivationStore", k: int = 16) -> Tensor:
     """The pictures (F, k) of a store on which each feature has its largest codes, the largest first.
 
-    A picture's code is the largest on any of its rows, which lie side by side. Fewer than k pictures are all returned.
+    A picture's code is the largest on any of its rows, which must be adjacent. With fewer than k pictures, all of them.
     """
     pictures, n_rows = store.image_index.long().unique_consecutive(return_counts=True)
     ends, step = n_rows.cumsum(0), max(1, DENSE_CODES // (dictionary.n_features * int(n_rows.max())))

@@ -1,7 +1,7 @@
 """Several SAEs as one dictionary: naive bagging and boosting (Gadgil et al. 2025, arXiv 2505.16077).
 
     x ≈ sum_j a_j SAE_j(x)                          bagging: SAEs that differ by their seeds, a_j = 1 / J
-    x ≈ sum_j SAE_j(x - sum_{i < j} SAE_i(x))       boosting: each learned what those before it leave
+    x ≈ sum_j SAE_j(x - sum_{i < j} SAE_i(x))       boosting: each is trained on the residual
 
 Either way the reconstruction is linear in the members' codes, so an ensemble is a dictionary of all members' features
 (ibid., proposition 1): it encodes, decodes and is steered as an SAE is.
@@ -19,23 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.artifacts import check_files, digest_of, replacing, sound_meta, spec_hash, write_meta
+from experiments.sae_folders import SAEStore
 from lib.devices import bring, to_cpu
-from lib.files import quoted, read_json
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.selection import Codes
 from lib.sae.training import train_sae
 from lib.sae.training_data import Activations, as_activations
+from storage import check_files, digest_of, replacing, sound_meta, spec_hash, write_meta
+from storage.files import quoted, read_json
 
 
 class Ensemble(nn.Module):
-    """J SAEs of one width d; features of member 0 first, then those of member 1, and so on; at home where member 0 is.
+    """J SAEs of one width d; features in the order of the members; on the device of member 0.
 
     Raises ValueError where there is no member, or members of different widths, or one that normalises its inputs.
     """
 
     share: float
-    """What a member's reconstruction counts in the sum."""
+    """Weight a_j of a member's reconstruction in the sum."""
 
     def __init__(self, members: Sequence[SAE]) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class Ensemble(nn.Module):
 
     @property
     def W_dec(self) -> Tensor:
-        """(F, d), the members' decoder rows, off the graph; joined once, and again after a member's have changed."""
+        """(F, d), the members' decoder rows, detached; concatenated again only after one has changed."""
         rows = [sae.W_dec for sae in self.members]
         state = [(id(row), row._version, row.device, row.dtype) for row in rows]
         if self._joined is None or self._joined[0] != state:
@@ -59,16 +60,16 @@ class Ensemble(nn.Module):
 
     @property
     def b_dec(self) -> Tensor:
-        """(d,), what is added to all features' sum."""
+        """(d,), the weighted sum of the members' biases."""
         return self.share * sum(bring(sae.b_dec, self) for sae in self.members)
 
     def encode(self, x: Tensor | np.ndarray) -> Tensor:
-        """Codes (..., F) of x (..., d), each as much as it counts in the reconstruction."""
+        """Codes (..., F) of x (..., d), weighted by `share`."""
         return torch.cat([self.share * bring(codes, self) for codes in self._each(x, SAE.encode)], dim=-1)
 
     @torch.no_grad()
     def encode_sparse(self, x: Tensor | np.ndarray) -> Tensor:
-        """The same of x (rows, d) as a torch sparse CSR tensor (rows, F)."""
+        """Codes of x (rows, d) as a torch sparse CSR tensor (rows, F)."""
         parts, start = [], 0
         for codes, sae in zip(self._each(x, SAE.encode_sparse), self.members, strict=True):
             codes = bring(codes, self)
@@ -111,8 +112,8 @@ class Ensemble(nn.Module):
         if not about.exists():
             raise FileNotFoundError(f"No ensemble in {folder}: ensemble.json is missing.")
         check_files(folder, sound_meta(folder) or {})
-        told = read_json(about)
-        kind, n = told.get("kind"), told.get("members")
+        kept = read_json(about)
+        kind, n = kept.get("kind"), kept.get("members")
         if not isinstance(kind, str) or kind not in ENSEMBLES:
             raise ValueError(f"Unknown ensemble {quoted(kind)} in {about}; known are {', '.join(ENSEMBLES)}.")
         if type(n) is not int or n < 1:
@@ -132,7 +133,7 @@ class Bagging(Ensemble):
 
 
 class Boosting(Ensemble):
-    """Boosting: each member reads what the reconstructions before it leave of x, and all are added."""
+    """Boosting: each member reads the residual of x after the members before it, and all are added."""
 
     share = 1.0
 
@@ -150,7 +151,7 @@ ENSEMBLES: dict[str, type[Ensemble]] = {"bagging": Bagging, "boosting": Boosting
 
 
 class Residuals:
-    """What an ensemble leaves of the activations of a store, computed as they are read; for training on it."""
+    """A store's activations minus an ensemble's reconstructions, computed as they are read, to train on."""
 
     def __init__(self, store: Activations, ensemble: Ensemble) -> None:
         self.store, self.ensemble, self.d = store, ensemble, store.d
@@ -177,9 +178,9 @@ class Residuals:
 def train_boosting(
     store: Activations, config: SAEConfig, n: int, out: Sequence[str | os.PathLike] | None = None, **options
 ) -> Boosting:
-    """n SAEs of one config, but for its seed, which counts up: each trained on what those before it leave.
+    """Train n SAEs of one config with rising seeds, each on the residual of those before it.
 
-    `out`: a folder for each. Raises ValueError for n below 1 and for another number of folders.
+    out: a folder for each. Raises ValueError for n below 1 and for another number of folders.
     """
     folders = [None] * n if out is None else list(out)
     if n < 1 or len(folders) != n:
@@ -189,3 +190,29 @@ def train_boosting(
         left = Residuals(store, Boosting(members)) if members else store
         members.append(train_sae(left, replace(config, seed=config.seed + i), out=folder, **options))
     return Boosting(members)
+
+
+def ensembles_and_baselines(
+    place: SAEStore, store: Activations, config: SAEConfig, members: int, firsts: Sequence[int]
+) -> dict[tuple[str, int], SAE | Ensemble]:
+    """By (name, run): one member, a single SAE of the ensembles' size, one with as many active latents, and both
+    ensembles of so many members; run i begins with seed `firsts[i]`, and no two runs share a seed.
+    """
+    seeds = [first + i for first in firsts for i in range(members)]
+    configs = {seed: replace(config, seed=seed, data_seed=seed) for seed in seeds}
+    single = place.trained(store, configs, progress=False)
+    size = {"expansion": config.expansion * members}
+    baselines = {"expanded": size, "expanded, as many active": size | {"k": config.k * members}}
+    wide = {
+        (name, run): replace(configs[first], **changes)
+        for name, changes in baselines.items()
+        for run, first in enumerate(firsts)
+    }
+    found = {("one member", run): single[first] for run, first in enumerate(firsts)}
+    found |= place.trained(store, wide, progress=False)
+    for run, first in enumerate(firsts):
+        found["bagging", run] = Bagging([single[first + i] for i in range(members)])
+        folder = place.folder(configs[first])
+        folders = [folder, *(folder.with_name(f"{folder.name}-boosts-{i}") for i in range(1, members))]
+        found["boosting", run] = train_boosting(store, configs[first], members, out=folders, progress=False)
+    return found

@@ -1,7 +1,7 @@
-"""Features against known facts: what no photo archive allows, and the Menagerie does.
+"""Scores of features against known facts.
 
-Where every fact about every picture is known, "this feature means one thing" can be checked: some one fact should tell
-the pictures that activate it from those that do not. All tables are `(F, C)`: every feature against every fact.
+Where facts about every picture are known, a monosemantic feature should be a detector of one of them. All tables are
+`(F, C)`: every feature against every fact.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 _TAILS = torch.tensor([0.025, 0.975], dtype=torch.double)
-MAX_LEVELS = 4096  # values of one column that the oracle tells apart: ImageNet's classes, iNaturalist's families
+MAX_LEVELS = 4096  # most values of one column in `oracle_embeddings`: ImageNet's classes, iNaturalist's families
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class Facts:
 
 
 def facts_table(images: ImageSet) -> pd.DataFrame:
-    """What is known about N images, one row each.
-
-    Their facts; else the ranks of their taxonomy, coarsest first; else a column `class` of labels; else no column.
+    """The facts table of N images, one row each: their facts; else the ranks of their taxonomy, coarsest first; else a
+    column `class` of labels; else no column.
     """
     import pandas as pd
 
@@ -52,20 +51,25 @@ def facts_table(images: ImageSet) -> pd.DataFrame:
         return images.facts
     if images.taxonomy is not None:
         depth = max(map(len, images.taxonomy))
-        ranks = RANKS if depth == len(RANKS) else [f"rank {i + 1}" for i in range(depth)]
-        return pd.DataFrame([[*path, *[""] * (depth - len(path))] for path in images.taxonomy], columns=list(ranks))
+        paths = [[*path, *[""] * (depth - len(path))] for path in images.taxonomy]
+        return pd.DataFrame(paths, columns=rank_names(depth))
     if images.labels is None:
         return pd.DataFrame(index=range(len(images)))
     names = [*images.class_names, ""]  # the last one is label -1: no class
     return pd.DataFrame({"class": [names[label] for label in images.labels]})
 
 
+def rank_names(depth: int) -> list[str]:
+    """Names of the ranks of a taxonomy of this depth, coarsest first."""
+    return list(RANKS) if depth == len(RANKS) else [f"rank {i + 1}" for i in range(depth)]
+
+
 def known_facts(table: pd.DataFrame, min_support: int = 20, max_levels: int = 256) -> Facts:
     """One yes-or-no fact for each value of each categorical, boolean or small-integer column of a facts table.
 
     A fact must be true of at least `min_support` images and false of as many. Missing values and empty strings are no
-    fact; columns of real numbers, and with more than `max_levels` values, are left out; of facts that are true of
-    exactly the same images the first is kept. Where nothing is known C is 0, and all that is measured by it is NaN.
+    facts; columns of real numbers, and those with more than `max_levels` values, are left out; of facts true of the
+    same images the first is kept. C may be 0, and scores are then NaN.
     """
     names, columns, seen = [], [], set()
     for column in table.columns:
@@ -86,7 +90,7 @@ def known_facts(table: pd.DataFrame, min_support: int = 20, max_levels: int = 25
 
 
 def oracle_embeddings(table: pd.DataFrame, min_support: int = 1) -> Tensor:
-    """Image embeddings `(N, C)` that know the truth: one-hot facts, centred, for use as E in the Monosemanticity Score.
+    """Image embeddings `(N, C)` of the facts themselves, one-hot and centred, as E of the Monosemanticity Score.
 
     The cosine of two images is then about 0 for unrelated ones and nears 1 the more (and the rarer) facts they share.
     """
@@ -102,10 +106,10 @@ def of_best_fact(table: Tensor) -> Tensor:
 
 @metric()
 def auc(activations: Tensor, facts: Facts) -> Tensor:
-    """Area under the ROC curve, `(F, C)`: does an image with the fact activate the feature more than one without?
+    """Area under the ROC curve, `(F, C)`: the probability that an image with the fact activates the feature more.
 
     activations: `(N, F)` dense or CSR. Ties count one half, exactly (average ranks); the sums are one sparse product of
-    ranks and facts, so thousands of features meet hundreds of facts in seconds.
+    ranks and facts.
     """
     truth = _checked(activations, facts).double()
     n_images, positives = len(truth), truth.sum(0)  # (C,)
@@ -122,8 +126,8 @@ def auc(activations: Tensor, facts: Facts) -> Tensor:
 def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells: int = 1 << 22) -> Tensor:
     """F1 of "activation >= t" as a detector of each fact, at the best threshold t for each pair: `(F, C)`.
 
-    Every threshold that tells two activations apart is tried, down to the one that calls every image positive; in CSR
-    codes, thresholds up to zero count as that one. `above_chance` rescales (F1 - base) / (1 - base) with the base of
+    Every threshold between two activations is tried, and the one that calls every image positive; in CSR codes,
+    thresholds up to zero count as that one. `above_chance` rescales (F1 - base) / (1 - base) with the base of
     calling every image positive: a fact true of most images is then no easy match. `cells` bounds the memory.
     """
     truth = _checked(activations, facts).float()  # counts stay exact: a block holds far fewer than 2^24 entries
@@ -146,7 +150,7 @@ def best_f1(activations: Tensor, facts: Facts, above_chance: bool = False, cells
 
 @metric()
 def mutual_information(activations: Tensor, facts: Facts) -> Tensor:
-    """Bits that "active or not" (above zero) tells about each fact, `(F, C)`.
+    """Mutual information, in bits, of "active" (above zero) and each fact, `(F, C)`.
 
     The plug-in estimate less its chance level 1 / (2 N ln 2), the Miller-Madow correction for a 2 x 2 table, and not
     below 0: no permutations are drawn.
@@ -187,11 +191,11 @@ def purity(top_images: Tensor, facts: Facts, above_chance: bool = False) -> Tens
 
 @metric()
 def focus(top_images: Tensor, facts: Facts) -> Tensor:
-    """How narrowly a feature's top images are about each fact, in bits an image: `(F, C)`, NaN without top images.
+    """Information of a feature's top images about each fact, in bits an image: `(F, C)`, NaN without top images.
 
     The Kullback-Leibler divergence of the fact's share among them from its share among all images; 0 where it is no
-    larger there. Purity is easy for a fact that is true of most images; focus is not: images that all show one of 64
-    species have 6 bits, images that all show some animal hardly any.
+    larger there. Unlike purity it is low for facts that are true of most images: images that all show one of
+    64 species have 6 bits, images that all show some animal hardly any.
     """
     share = purity(top_images, facts).double()
     base = facts.share.double()
@@ -204,7 +208,7 @@ def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.Data
     """Each feature's best fact by AUC, one row a feature.
 
     Columns: fact, auc, f1, purity, purity_above_chance, information (bits), share (of all images with the fact).
-    A feature that never tells two images apart has no best fact, nor has any where none is known: None and NaN.
+    Dead and constant features have no best fact, nor has any feature without facts: None and NaN.
     """
     import pandas as pd
 
@@ -234,7 +238,7 @@ def best_facts(activations: Tensor, top_images: Tensor, facts: Facts) -> pd.Data
 def agreement_by_difference(
     score: Tensor, truth: Tensor, edges: list[float], n_bootstrap: int = 500, seed: int = 0
 ) -> pd.DataFrame:
-    """Of two features, is the one with the higher score also nearer the truth? By bins of the score's difference.
+    """Share of pairs of features whose order by score agrees with that by truth, by bins of the score difference.
 
     The known-facts counterpart of the paper's user study (arXiv 2504.02821, appendix C). score, truth: `(F,)`; features
     where either is NaN are left out. All pairs count, ties in the truth one half. One row per bin `[edges[b],

@@ -1,4 +1,4 @@
-"""Where features lie in a taxonomy of the pictures (arXiv 2504.02821: table 2 of version 1, table A8 of version 3)."""
+"""Features in a taxonomy of the pictures (arXiv 2504.02821: table 2 of version 1, table A8 of version 3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Path = Sequence[str]
 
 
 class Parents(NamedTuple):
-    """For each of F features the one of the level above that it is mostly active with; -1 and NaN where none is."""
+    """Parent of each feature: that of the level before which it co-activates with most; -1 and NaN for none."""
 
     feature: Tensor  # (F,) int64
     conditional: Tensor  # (F,) P(parent active | feature active)
@@ -25,7 +25,7 @@ class Parents(NamedTuple):
 
 
 class Level(TypedDict):
-    """One level of nested prefixes: features `start … end - 1`, and what their values are; NaN where none is live."""
+    """One level of nested prefixes: features `start … end - 1`, statistics of their values (NaN: none live)."""
 
     level: int
     start: int
@@ -41,16 +41,16 @@ class Level(TypedDict):
 
 @metric(on="cpu")
 def lca_depth(top_images: Tensor, paths: Sequence[Path]) -> Tensor:
-    """How much of the taxonomy a feature's images share: mean depth of the lowest common ancestor of two of them.
+    """Mean depth of the lowest common ancestor of two of a feature's top images.
 
     top_images: `(F, k)` integers, one row of image indices per feature, k >= 2; -1 stands for no image. paths: per
     image its taxa from the widest to the narrowest; they may differ in length, and an image without any, `()`, shares
     no ancestor with another. Returns `(F,)` float64: ranks that two images have in common, 0 for not even the first;
-    NaN for a feature with fewer than k images, which the paper's code excludes. `.round()` gives that code's figure
+    NaN for a feature with fewer than k images, which the paper's code excludes. `.round()` gives that code's value
     for a feature (an integer; both round halves to even).
 
-    Two images' ancestor lies d deep when they agree on their first d taxa, so the mean over all pairs is the sum over
-    ranks of the share of pairs that agree down to this rank: counts, and no loop over pairs.
+    Two images' ancestor has depth d when they agree on their first d taxa, so the mean over all pairs is the sum over
+    ranks of the share of pairs that agree down to this rank, from counts without a loop over pairs.
 
     Raises ValueError for a wrong shape or an index without a path.
     """
@@ -95,12 +95,12 @@ def clades(top_images: Tensor, paths: Sequence[Path], share: float = 0.75) -> li
 
 @metric(on="cpu")
 def parents(codes: Tensor, group_ends: Sequence[int], min_lift: float = 1.0) -> Parents:
-    """The tree that co-activation makes of nested levels: for each feature its parent on the level before its own.
+    """Co-activation tree of nested levels: for each feature its parent in the level before its own.
 
     codes: `(N, F)` dense or CSR; above zero is active. The parent is the feature of the level before with the highest
     P(parent active | feature active), of equals the one of the higher lift, among those whose lift over P(parent
-    active) is more than `min_lift`: a feature that is active nearly everywhere is nobody's parent by chance. Features
-    of the first level, dead ones and those that no feature lifts have none.
+    active) is more than `min_lift`: this excludes features that are active on nearly all images. Features of the
+    first level, dead features and those without such a feature have no parent.
 
     Raises ValueError unless the levels' ends rise to F.
     """
@@ -159,8 +159,8 @@ def _indicator(codes: Tensor):
 def _level(number: int, start: int, end: int, values: Tensor, alive: Tensor) -> Level:
     here, living = values[start:end].double(), alive[start:end]
     shown = here[living & ~here.isnan()]
-    figures = [shown.mean(), shown.std(correction=0), shown.max(), shown.min()] if len(shown) else [torch.nan] * 4
-    mean, std, high, low = (float(figure) for figure in figures)
+    values = [shown.mean(), shown.std(correction=0), shown.max(), shown.min()] if len(shown) else [torch.nan] * 4
+    mean, std, high, low = map(float, values)
     dead = int((~living).sum())
     excluded = len(here) - dead - len(shown)
     return Level(

@@ -1,6 +1,6 @@
-"""Text of others in pages: class names, facts, words of a vocabulary, reasons. Here it is escaped, and nowhere else.
+"""Escape untrusted text (class names, facts, vocabularies, error messages) for HTML, Markdown, tables and scripts.
 
-Whoever puts a text into HTML, Markdown, a table or a script takes it through one of these.
+No other module escapes text.
 """
 
 import html
@@ -23,7 +23,7 @@ def as_html(text: Any) -> str:
 
 
 def as_markdown(text: Any) -> str:
-    """A text in Markdown, MyST's included: it is shown as it is, and marks, links or HTML in it do nothing."""
+    """A text in Markdown or MyST, shown literally: markup, links and HTML in it have no effect."""
     return re.sub(r"[^\w\s.,;:?/%+'\-]", lambda found: f"&#{ord(found[0])};", str(text)).replace("\n", " ")
 
 
@@ -33,12 +33,12 @@ def as_code(text: Any) -> str:
 
 
 def json_in_script(value: Any) -> str:
-    """JSON to stand in a `<script>`: no text in it can end the script, however it is written."""
+    """JSON for a `<script>` element: no text in it can end the script."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def own_html(text: str) -> "HTML":
-    """HTML of this project, with its script, as a cell shows it; texts of others in it are escaped already."""
+    """Display trusted HTML with its script; untrusted text in it must be escaped already."""
     from IPython.display import HTML
 
     return HTML(text, metadata=OWN)
@@ -61,5 +61,5 @@ def escaped(value: Any) -> Any:
 
 
 def _each(change):
-    """For a label, or for each part of a label of several levels."""
+    """Apply `change` to a label, or to each part of a MultiIndex label."""
     return lambda label: tuple(map(change, label)) if isinstance(label, tuple) else change(label)

@@ -1,7 +1,4 @@
-"""Is a picture of a kind that was never learned? Scores of strangeness, and how well they tell strangers apart.
-
-Each score is larger for what looks stranger; none sees a stranger before it is asked.
-"""
+"""Out-of-distribution scores and their AUROC. A score is larger for pictures less like the training pictures."""
 
 from __future__ import annotations
 
@@ -19,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def auroc(strangers: np.ndarray, ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
-    """How often a stranger's score exceeds an ordinary picture's, ties one half, with a 95 % interval over pictures.
+    """AUROC of a score with a 95 % interval over pictures; ties count one half.
 
-    strangers (N,), ordinary (M,): scores of pictures drawn independently. n: resamples.
+    strangers (N,), ordinary (M,): scores of out-of-distribution and of ordinary pictures. n: resamples.
     """
     return bootstrap(_exceeds, strangers, ordinary, n=n, seed=seed)
 
 
 def auroc_gain(strangers: list[np.ndarray], ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
-    """How much better one score is than another: its AUROC minus the other's, averaged over kinds of strangers.
+    """AUROC of one score minus that of another, averaged over kinds of out-of-distribution pictures.
 
     strangers: for each kind (N_i, 2), ordinary (M, 2): both scores of each picture. The interval is over pictures.
     """

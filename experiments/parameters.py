@@ -1,13 +1,15 @@
-"""Parameters of a notebook: what a value given for one means by the type that its cell declares.
+"""Parameters of notebooks: check and convert values by the types that the parameters cell declares.
 
 The notebooks' cells declare `int`, `float`, `str`, `bool`, `dict`, the refined numbers below, and lists of these. Both
-the notebooks' own check and the command that runs them read values here, so both take the same and refuse the same.
+the notebooks' own check and the command that runs them convert values here.
 """
 
 import math
 from collections.abc import Callable, Collection, MutableMapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
+
+from experiments.notices import show_as_sentences
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Words:
-    """Texts among those that `known` lists, when they are asked for. A list of them holds at least one."""
+    """Texts among those that `known()` lists. A list of them must not be empty."""
 
     known: Callable[[], Collection[str]]
 
@@ -39,7 +41,7 @@ class Words:
 
 @dataclass(frozen=True)
 class SiteNames:
-    """Names of sites, as `Site.parse` reads them. A list of them holds at least one."""
+    """Names of sites, as `Site.parse` reads them. A list of them must not be empty."""
 
     text: str = "a site such as 7.resid_post, or proj"
 
@@ -75,11 +77,12 @@ _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "True o
 
 
 def check_parameters(namespace: MutableMapping[str, Any]) -> None:
-    """Check what a notebook was given, `check_parameters(globals())`: 1e3 is made 1000 and 8 [8] where so declared.
+    """Check and convert a notebook's parameters: `check_parameters(globals())`; a Count 1e3 becomes 1000, a list 8 [8].
 
-    What each parameter may be is read from the annotations of the cell that declares it. Raises ValueError with one
-    sentence on the first value that does not fit.
+    Types are those of the annotations in the parameters cell. Raises ValueError, one sentence, on the first value that
+    does not fit. Later warnings of the notebook are shown as sentences (`experiments.notices`).
     """
+    show_as_sentences()
     for name, kind in namespace.get("__annotations__", {}).items():
         if name in namespace and _is_known(kind):
             namespace[name] = read(name, kind, namespace[name])
@@ -100,7 +103,7 @@ def kind_of(annotation: str) -> Any:
 
 
 def read(name: str, kind: Any, value: Any) -> Any:
-    """`value` as a parameter of this type; a text is read as it is written on a command line.
+    """`value` converted to a parameter's type; text is parsed as on a command line.
 
     A list may be given as "8,16" (commas with no space behind them), as "[8, 16]", or as one value. Raises ValueError:
     "k must be a whole number, 1 or more, not 2.5".

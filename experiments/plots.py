@@ -1,4 +1,4 @@
-"""The look of the book's figures: one palette, one template, the `book` renderer, helpers that notebooks share.
+"""Style of the book's figures: palette, plotly template, the `book` renderer, and shared helpers.
 
 Importing this module applies the style (`use_book_style`). JupyterLab then draws figures from their plotly MIME bundle,
 and the rendered book from a small HTML fragment that expects `Plotly` on the page, which serves one copy of plotly.js.
@@ -29,7 +29,7 @@ BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY = (
     "#7A828C",
 )
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, GREY)
-"""Okabe and Ito's colours (plus a grey), which stay apart for colour-blind readers; use them in this order."""
+"""Okabe and Ito's palette for colour-blind readers, and a grey; use them in this order."""
 
 SEQUENTIAL = ["#F4F7F9", "#C7DCE8", "#8DBBD3", "#4F94BA", "#1F6A98", "#0B4468", "#06263D"]
 DIVERGING = ["#0B4468", "#2F7FAF", "#9CC5DC", "#F5F5F3", "#F2BC94", "#D9762F", "#8F3F05"]
@@ -42,7 +42,7 @@ CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["
 
 
 class BookRenderer(PlotlyRenderer):
-    """Plotly renderer of the book: what JupyterLab draws from, and HTML without outside addresses or a plotly.js.
+    """Plotly renderer of the book: plotly's MIME bundle for JupyterLab, and HTML without external URLs or plotly.js.
 
     Plotly's own HTML renderers load MathJax from a CDN, or put 5 MB of JavaScript into every page.
     """
@@ -62,9 +62,9 @@ class BookRenderer(PlotlyRenderer):
 
 
 def with_plain_texts(part: Any) -> Any:
-    """A figure, or a part of one, in whose texts br, b, i, sub, sup and extra are the only tags.
+    """A figure, or a part of one, with all tags in texts escaped but br, b, i, sub, sup and extra.
 
-    Plotly would drop other tags that stand in a class name or a word, make links of some, and a formula of `$x$`.
+    Plotly would drop other tags in class names and words, turn some into links, and `$x$` into a formula.
     """
     if isinstance(part, str):
         return _FOREIGN_MARK.sub(lambda found: "&lt;" if found[0] == "<" else "&#36;", part)
@@ -125,7 +125,7 @@ def data_uri(picture: Image.Image, size: int | None = None, quality: int = 85) -
 
 
 def picture_grid(
-    pictures: Sequence[Image.Image],
+    pictures: Sequence[Image.Image | None],
     captions: Sequence[str] | None = None,
     columns: int = 8,
     row_titles: Sequence[str] | None = None,
@@ -133,7 +133,7 @@ def picture_grid(
 ) -> go.Figure:
     """Pictures in rows of `columns`, each with an optional caption below it and, for each row, a title at its left.
 
-    `cell` is the largest height of a picture in the figure, in pixels; a row never gets wider than a page.
+    None leaves a cell empty. `cell` is the largest height of a picture in pixels; a row is at most as wide as a page.
     Raises ValueError when captions or titles do not match.
     """
     rows = -(-len(pictures) // columns)
@@ -145,9 +145,9 @@ def picture_grid(
     figure = go.Figure()
     for i, picture in enumerate(pictures):
         x, y = (i % columns) * 1.06, -(i // columns) * pitch
-        figure.add_layout_image(
-            source=data_uri(picture, 2 * cell), x=x, y=y, sizex=1, sizey=1, xref="x", yref="y", layer="above"
-        )
+        if picture is not None:
+            place = {"x": x, "y": y, "sizex": 1, "sizey": 1, "xref": "x", "yref": "y", "layer": "above"}
+            figure.add_layout_image(source=data_uri(picture, 2 * cell), **place)
         if captions is not None:
             _write(figure, captions[i], x + 0.5, y - 1.01, xanchor="center", yanchor="top", size=11)
     for row, title in enumerate(row_titles or ()):
@@ -162,13 +162,13 @@ def picture_grid(
 
 
 def error_bars(intervals: Iterable[Interval]) -> dict[str, np.ndarray]:
-    """Plotly's error bars of figures with their intervals; none where an interval has no bounds."""
+    """Plotly's error bars of intervals; none where an interval has no bounds."""
     value, low, high = np.array([tuple(interval) for interval in intervals], float).reshape(-1, 3).T
     return {"array": high - value, "arrayminus": value - low}
 
 
 def unless_empty(figure: go.Figure, otherwise: str) -> go.Figure:
-    """The figure; where nothing is drawn in it, no picture and no finite number, the sentence `otherwise` instead."""
+    """The figure, or the sentence `otherwise` where it has neither a picture nor a finite number."""
     if figure.layout.images or any(_has_numbers(trace) for trace in figure.data):
         return figure
     empty = go.Figure()
@@ -186,7 +186,7 @@ def _has_numbers(trace: go.Trace) -> bool:
 
 
 def _any_finite(values: Sequence) -> bool:
-    """Whether something in it can be drawn: a finite number, or the name of a category."""
+    """Whether any value can be drawn: a finite number or the name of a category."""
     flat = np.asarray(values, dtype=object).ravel()
     return any(value is not None and (isinstance(value, str) or np.isfinite(float(value))) for value in flat)
 

@@ -1,8 +1,7 @@
-"""Features as classifiers: pictures as vectors, linear probes that read facts from them, and what carries over.
+"""Linear probes of facts on pooled activations and codes.
 
-A picture is many tokens; its vector is that of the CLS token, or the mean or the largest over all of them. Probes are
-logistic regressions of scikit-learn. They learn on training pictures, choose their strength on validation pictures,
-and are marked on test pictures that neither saw.
+A picture's vector is that of the CLS token, or the mean or maximum over all tokens. Probes are logistic regressions of
+scikit-learn: trained on training pictures, their penalty chosen on validation pictures, scored on test pictures.
 """
 
 from __future__ import annotations
@@ -27,18 +26,17 @@ if TYPE_CHECKING:
     Vectors = np.ndarray | csr_array
     """(N, D) float32, one row a picture."""
 
-MAX_CODES = 1 << 25  # dense codes held at once
+MAX_CODES = 1 << 25  # dense codes in memory at once
 POOLINGS = ("cls", "mean", "max")
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
-"""Inverse weights of the L2 penalty, from which validation chooses; they suit rows of mean square length 1."""
+"""Inverse weights of the L2 penalty (C) to choose from, for rows of mean square length 1."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """N pictures at one site: their vectors by pooling, before the SAE and behind it, and two figures on each.
+    """N pictures at one site: pooled activations `raw` (N, d) and `codes` (N, F), by pooling.
 
-    `error` (N,): share of the tokens' squared length that the SAE misses; `active` (N,): its features that are active
-    on any token.
+    error (N,): squared error of the SAE over the squared norm of the tokens; active (N,): features active on any token.
     """
 
     raw: dict[str, np.ndarray]
@@ -48,7 +46,7 @@ class Pictures:
 
 
 def joined(several: Sequence[Pictures]) -> Pictures:
-    """Sets of pictures as one, in their order."""
+    """Concatenate sets of pictures."""
     from scipy.sparse import vstack
 
     poolings = several[0].raw
@@ -90,7 +88,7 @@ def read_pictures(store: ActivationStore, sae: SAE, poolings: Sequence[str] = PO
 
 
 def pool(values: torch.Tensor, pooling: str) -> torch.Tensor:
-    """(B, T, D) -> (B, D): the first token's, or the mean or the largest over all tokens."""
+    """(B, T, D) -> (B, D): the first token, or the mean or maximum over all tokens."""
     return values[:, 0] if pooling == "cls" else values.mean(1) if pooling == "mean" else values.amax(1)
 
 
@@ -109,7 +107,7 @@ def _shape(store: ActivationStore, poolings: Sequence[str]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Split:
-    """Positions of pictures: to learn from, to choose by, to be marked on."""
+    """Positions of training, validation and test pictures."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -117,7 +115,7 @@ class Split:
 
 
 def random_split(n: int, seed: int = 0, train: float = 0.5, validation: float = 0.2) -> Split:
-    """N pictures in random order, cut into three; the rest of the two shares is for testing."""
+    """Split n pictures at random; the remainder is the test part. Raises ValueError for an empty part."""
     order = np.random.default_rng(seed).permutation(n)
     first, second = round(train * n), round((train + validation) * n)
     if not 0 < first < second < n:
@@ -126,12 +124,12 @@ def random_split(n: int, seed: int = 0, train: float = 0.5, validation: float = 
 
 
 def kept(split: Split, keep: np.ndarray) -> Split:
-    """The split without the pictures that `keep` (N,) bool says no of."""
+    """The split restricted to pictures where `keep` (N,) bool is True."""
     return Split(*(rows[keep[rows]] for rows in (split.train, split.validation, split.test)))
 
 
 def varied_facts(facts: Facts, n: int) -> list[int]:
-    """n facts from as many columns of the table as there are: each column's most frequent, then each one's second …"""
+    """Positions of n facts spread over columns: each column's most frequent fact, then each one's second …"""
     columns: dict[str, list[int]] = {}
     for i in facts.share.argsort(descending=True, stable=True).tolist():
         columns.setdefault(facts.names[i].partition("=")[0], []).append(i)
@@ -140,7 +138,7 @@ def varied_facts(facts: Facts, n: int) -> list[int]:
 
 
 def enough(truth: np.ndarray, *parts: np.ndarray, least: int = 5) -> np.ndarray:
-    """Facts `(C,)` bool of which each part of the pictures has `least` that are true and as many that are not."""
+    """`(C,)` bool: facts true of at least `least` pictures of each part, and false of as many; truth: (N, C)."""
     counts = [(truth[rows].sum(0), (~truth[rows]).sum(0)) for rows in parts]
     return np.all([np.minimum(yes, no) >= least for yes, no in counts], axis=0)
 
@@ -155,9 +153,9 @@ def binarised(codes: csr_array, train: np.ndarray, threshold: float = 0.0) -> cs
 
 
 def scaled(x: Vectors, train: np.ndarray) -> Vectors:
-    """Vectors on the scale of a probe, by what the training pictures say: rows have a mean square length of 1 there.
+    """Vectors (N, D) scaled to a mean square row length of 1 on the training pictures.
 
-    Dense columns are standardised first; sparse ones, whose zeros must stay, are divided by their largest value.
+    Dense columns are standardised first; sparse ones, to keep zeros, are divided by their largest value.
     """
     from scipy.sparse import issparse
     from sklearn.preprocessing import MaxAbsScaler, StandardScaler
@@ -198,11 +196,11 @@ class Probe:
 def fit_probe(
     x: Vectors, truth: np.ndarray, split: Split, strengths: Sequence[float] = STRENGTHS, k: int | None = None
 ) -> Probe:
-    """Learn a fact `(N,)` bool from vectors as `scaled` gives them; of the strengths the validation pictures choose.
+    """Fit a probe of a fact `(N,)` bool on vectors from `scaled`, with the strength of lowest validation log loss.
 
-    They choose by log loss: their AUC would not tell the strengths of a probe of one column apart.
+    AUC would not depend on the strength of a probe of one column.
     k: sparse probing, of the k columns with the largest `mean_difference` only (Gurnee et al. 2023, arXiv 2305.01610).
-    Raises ValueError where the training or the validation pictures do not differ in the fact.
+    Raises ValueError where the fact is constant on training or validation pictures.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss, roc_auc_score
@@ -234,9 +232,9 @@ def probe_facts(
     strengths: Sequence[float] = STRENGTHS,
     k: int | None = None,
 ) -> pd.DataFrame:
-    """Probes of every fact from every representation, marked on the test pictures: one row each.
+    """Fit a probe of every fact on every representation and score it on the test pictures: one row each.
 
-    parts: other pictures to mark them on, by name (positions). Columns: vectors, fact, part, auc, f1, strength,
+    parts: positions of other pictures to score on, by name. Columns: vectors, fact, part, auc, f1, strength,
     validation. Facts must be `enough` on all parts.
     """
     import pandas as pd

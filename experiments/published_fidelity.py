@@ -1,4 +1,4 @@
-"""Fidelity as the released SAEs' tables have it: the forms of arXiv 2504.08729's code (ViT-Prisma's `evals`).
+"""Fidelity by the formulas of the released SAEs' tables: arXiv 2504.08729's code (ViT-Prisma's `evals`).
 
 They differ from ours (`lib.metrics.recovered`, `lib.metrics.reconstruction`), so tables must say which they show.
 """
@@ -13,9 +13,9 @@ from lib.devices import bring, check_finite, metric, to_cpu
 
 @metric(on="cpu")
 def published_recovered(clean: Tensor, spliced: Tensor, ablated: Tensor) -> float:
-    """Percent of cross-entropy recovered as the released tables have it, from losses (N,) made with logit scale 1.
+    """Percent of cross-entropy recovered by the published formula, from losses (N,) with logit scale 1.
 
-    Theirs ablate *all* tokens, also where the SAE reads only some, so that little is left to recover.
+    The published ablation zeros *all* tokens, also where the SAE reads only some.
     """
     clean, spliced, ablated = (float(x.double().mean()) for x in (clean, spliced, ablated))
     return 100 * (ablated - spliced) / (ablated - clean + 1e-6)

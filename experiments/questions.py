@@ -1,4 +1,4 @@
-"""What an encoder is asked about pictures so that an answer can be right or wrong, with a text tower or without."""
+"""Classification questions about pictures for encoders with and without a text tower."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from experiments.splicing import spliced_embeddings
-from experiments.vocabulary import spoken
+from experiments.vocabulary import readable_name
 from lib.devices import to_cpu
 from lib.encoders.encoder import Encoder
 from lib.images.image_set import ImageSet, class_words
 
-PER_CLASS = 20  # training pictures behind a class's mean
+PER_CLASS = 20  # training pictures of a class mean
 CLIP_SCALE = 100.0  # the largest that CLIP's own logit scale may become (arXiv 2103.00020, section 2.5)
 
 
 @dataclass(frozen=True)
 class Question:
-    """N pictures, the right one of C answers to each, and the answers as embeddings (C, E) of unit norm.
+    """N pictures, the right one of C answers for each, and unit-norm embeddings of the answers (C, E).
 
-    bare: the answers in their shortest form; scale: what cosines are multiplied with before the softmax; name: what
-    the answers are, for titles; told: the same in a sentence.
+    bare: embeddings (C, E) without template; scale: of cosines in the softmax; name: of the question, for titles;
+    description: the question in a sentence.
     """
 
     images: ImageSet
@@ -33,16 +33,16 @@ class Question:
     bare: Tensor
     scale: float
     name: str
-    told: str
+    description: str
 
 
 def class_question(
     encoder: Encoder, images: ImageSet, train: ImageSet, template: str, n: int | None = None, seed: int = 0
 ) -> Question:
-    """Which class does a picture show? By texts where the encoder reads any, else by the means of training pictures.
+    """Which class does a picture show? By texts where the encoder has a text tower, else by means of training pictures.
 
-    Asked about all pictures that have a class, or n of them drawn by the seed. Without classes that both sets share, a
-    picture is asked which of the pictures it is: its answer is its own embedding. Raises ValueError without pictures,
+    About all pictures with a class, or n of them drawn by the seed. Without classes common to both sets, the question
+    is which of the pictures it is, and the answer its own embedding. Raises ValueError without pictures,
     and for two classes of one name.
     """
     names, labels = images.class_names, images.labels
@@ -52,16 +52,16 @@ def class_question(
     chosen = images.subset(known) if n is None else images.subset(known).sample(n, seed)
     if names is None:
         return _which_picture(encoder, chosen)
-    names = [spoken(word) for word in class_words(names)]
+    names = [readable_name(word) for word in class_words(names)]
     if not encoder.has_texts:
         return _nearest_mean(encoder, chosen, train) or _which_picture(encoder, chosen)
     texts, bare = (to_cpu(encoder.embed_texts([form.format(name) for name in names])) for form in (template, "{}"))
-    told = f"Zero-shot: which of {len(names)} classes, each said as a text?"
-    return Question(chosen, chosen.labels, texts, bare, encoder.logit_scale, "zero-shot class", told)
+    description = f"Zero-shot: which of {len(names)} classes, each said as a text?"
+    return Question(chosen, chosen.labels, texts, bare, encoder.logit_scale, "zero-shot class", description)
 
 
 def _nearest_mean(encoder: Encoder, images: ImageSet, train: ImageSet) -> Question | None:
-    """None where some class has no training picture."""
+    """The question by class means; None where some class has no training picture."""
     names, shared = images.class_names, train.class_names or ()
     if train.labels is None or not set(names) <= {
         shared[label] for label in np.unique(train.labels[train.labels >= 0])
@@ -71,18 +71,18 @@ def _nearest_mean(encoder: Encoder, images: ImageSet, train: ImageSet) -> Questi
     drawn = drawn.sample(PER_CLASS * len(names))
     embeddings = spliced_embeddings(encoder, drawn, {"clean": ()}, progress=False)["clean"]
     means = torch.stack([embeddings[torch.from_numpy(drawn.labels == shared.index(name))].mean(0) for name in names])
-    told = (
+    description = (
         f"This encoder reads no texts, so a class is the mean embedding of up to {PER_CLASS} training pictures: which "
         f"of {len(names)} means lies nearest? The logit scale is CLIP's largest, {CLIP_SCALE:g}."
     )
     means = normalize(means, dim=1)
-    return Question(images, images.labels, means, means, CLIP_SCALE, "nearest class mean", told)
+    return Question(images, images.labels, means, means, CLIP_SCALE, "nearest class mean", description)
 
 
 def _which_picture(encoder: Encoder, images: ImageSet) -> Question:
     own = spliced_embeddings(encoder, images, {"clean": ()}, progress=False)["clean"]
-    told = (
+    description = (
         f"No classes are known of these pictures, so the question is which of the {len(images):,} a picture is: its "
         f"own embedding, untouched, is the answer. The logit scale is CLIP's largest, {CLIP_SCALE:g}."
     )
-    return Question(images, np.arange(len(images)), own, own, CLIP_SCALE, "the picture itself", told)
+    return Question(images, np.arange(len(images)), own, own, CLIP_SCALE, "the picture itself", description)

@@ -1,4 +1,4 @@
-"""What a notebook measured, as JSON that other chapters and programs can read."""
+"""Results of a notebook as JSON, for other chapters and programs."""
 
 import json
 import math
@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from lib.artifacts import check_beside, digest_file, digest_of, replacing
-from lib.files import read_json
 from lib.metrics.intervals import Interval
+from storage import check_beside, digest_file, digest_of, replacing
+from storage.files import read_json
 
 
 def write_results(root: str | Path, notebook: str, results: dict[str, Any]) -> Path:
     """Write `root/results/<notebook>.json` in one step and return its path.
 
-    Tables become lists of records, intervals `{value, low, high}`; NaN and infinity, for which JSON has no word, null.
-    Its digest goes into `<notebook>.json.sha256` beside it, which `sha256sum --check` reads. A rerun, with whatever
-    parameters, replaces the results of the run before. Raises TypeError for what cannot be said in JSON.
+    Tables become lists of records, intervals `{value, low, high}`; NaN and infinity become null.
+    Its digest goes into `<notebook>.json.sha256` beside it, which `sha256sum --check` reads. A rerun
+    replaces the results. Raises TypeError for values that JSON cannot hold.
     """
     path = Path(root, "results", f"{notebook}.json")
     text = json.dumps(_plain(results), indent=1, allow_nan=False, ensure_ascii=False)
@@ -31,7 +31,7 @@ def write_results(root: str | Path, notebook: str, results: dict[str, Any]) -> P
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """What a file of results says. Raises Damaged where it is not as `write_results` wrote it."""
+    """Read a file that `write_results` wrote. Raises Damaged where it has changed."""
     check_beside(Path(path))
     return read_json(path)
 

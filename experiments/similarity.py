@@ -9,59 +9,58 @@ from torch import Tensor
 from experiments.ground_truth import facts_table, oracle_embeddings
 from experiments.markup import as_markdown
 from lib.activations.extraction import activations_folder, extract
-from lib.artifacts import folder_name
 from lib.encoders.encoder import Encoder, load_encoder
 from lib.images.image_set import ImageSet
+from storage import folder_name
 
 FACTS = "facts"
-"""The judge that sees no pixel and knows what is true of every picture."""
+"""The judge whose embedding is the known facts of each picture."""
 
 
 def choose_judges(asked: Sequence[str], encoder: Encoder, images: ImageSet) -> dict[str, str]:
     """The judges of an encoder's features on some pictures: {short name: spec}, the main one first.
 
-    asked: specs as `judge_embeddings` takes them; empty for those that suit the pictures. On the Menagerie these are
-    its eye and its facts, which know nothing of the encoder; the eye has never seen a photograph, so elsewhere the
-    encoder judges itself by its own `proj`, and the pictures' classes or facts where any are known. Raises ValueError
-    where nothing is left to judge by.
+    asked: specs as `judge_embeddings` takes them; empty for the default. On the Menagerie that is `tiny-eye`
+    and the facts, both independent of the encoder; elsewhere the encoder's own `proj`, and facts or classes where any
+    are known. Raises ValueError where there is no judge.
     """
-    judges = [judge for judge in asked if judge] or _that_suit(encoder, images)
+    judges = [judge for judge in asked if judge] or _default_judges(encoder, images)
     names = [short_name(judge) + (" itself" if judge == encoder.spec else "") for judge in judges]
     return dict(zip(names if len(set(names)) == len(set(judges)) else judges, judges, strict=True))
 
 
-def _that_suit(encoder: Encoder, images: ImageSet) -> list[str]:
+def _default_judges(encoder: Encoder, images: ImageSet) -> list[str]:
     if images.spec.startswith("menagerie:"):
         return ["tiny-eye", FACTS]
     own = [encoder.spec] if "proj" in encoder.sites else []
     known = [FACTS] if oracle_embeddings(facts_table(images)).shape[1] else []
     if not own + known:
         raise ValueError(
-            f"nobody can say which pictures of {images.spec} are alike: {encoder.spec} has no site `proj` and nothing "
-            "is known about them; name another encoder as the judge."
+            f"no judge of similarity for {images.spec}: {encoder.spec} has no site `proj` and nothing is known about "
+            "the pictures; name another encoder as the judge."
         )
     return own + known
 
 
 def short_name(spec: str) -> str:
-    """What an encoder or judge is called on axes and in tables: the last part of a path or of a hub's address."""
+    """Short name of an encoder or judge for axes and tables: the last part of its path or hub name."""
     family, _, rest = spec.partition(":")
     if family == "open_clip" and not Path(rest).expanduser().exists():
         return rest  # ARCHITECTURE/PRETRAINED
     return Path(rest or family).name
 
 
-def say_who_judges(judges: dict[str, str], encoder: Encoder) -> str:
-    """One sentence on the judges that `choose_judges` gave: how far they are independent of the encoder."""
+def describe_judges(judges: dict[str, str], encoder: Encoder) -> str:
+    """The judges from `choose_judges` in a sentence, with a warning where the encoder judges itself."""
     main, *others = map(as_markdown, judges)
-    said = f"E, the judge of similarity, is **{main}**"
-    said += f", and beside it {', '.join(others)}." if others else "."
+    text = f"E, the judge of similarity, is **{main}**"
+    text += f", and with it {', '.join(others)}." if others else "."
     if next(iter(judges.values())) == encoder.spec:
-        said += (
+        text += (
             " It is the encoder under study, by its own joint embedding: what it calls alike, its features are likely"
             " to call alike. For an independent score name another encoder as the judge."
         )
-    return said
+    return text
 
 
 def judge_embeddings(judge: str, images: ImageSet, root: str | Path) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a dictionary keeps of the tokens it reads, and of the model when its reconstruction takes their place."""
+"""Fidelity of a dictionary: reconstruction of the tokens it reads, and the model's embeddings with them replaced."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,14 +15,14 @@ from lib.devices import bring, to_cpu
 from lib.encoders.encoder import Encoder
 from lib.metrics.reconstruction import Reconstruction
 from lib.sae.model import SAE
-from lib.steering.cached_forward import CachedForward, Variant
-from lib.steering.interventions import Intervention, Neurons
+from steering.cached_forward import CachedForward, Variant
+from steering.interventions import Intervention, Neurons
 
-_DENSE_CODES = 1 << 24  # codes, or values of the store, that are held at a time: 64 MiB
+_DENSE_CODES = 1 << 24  # codes, or values of the store, in memory at a time: 64 MiB
 
 
 class TokenFit(NamedTuple):
-    """An SAE on the tokens of P pictures, n of each: latents active by token, and on how many tokens each is active.
+    """Fit of an SAE on P pictures of n tokens: active latents of each token, and active tokens of each latent.
 
     ours, published: explained variance and cosine in the two forms (`experiments.published_fidelity`).
     """
@@ -35,7 +35,7 @@ class TokenFit(NamedTuple):
 
 @torch.no_grad()
 def fit_tokens(sae: SAE, store: ActivationStore) -> TokenFit:
-    """Read a store of tokens twice, some pictures at a time. Raises ValueError where pictures have unequal tokens."""
+    """Measure an SAE on a store of tokens, in two passes. Raises ValueError where pictures have unequal tokens."""
     per_image = _tokens_per_image(store)
     step = max(1, _DENSE_CODES // max(sae.n_features, store.d) // per_image) * per_image
     blocks = [slice(start, start + step) for start in range(0, len(store), step)]
@@ -61,12 +61,12 @@ def _tokens_per_image(store: ActivationStore) -> int:
 
 
 def reconstruction_at(site: str, sae: SAE, tokens: str = "all") -> Intervention:
-    """Put the reconstruction in the place of these tokens: codes as they are, the SAE's error dropped."""
+    """Replace these tokens by their reconstruction, the SAE's error dropped."""
     return Intervention(sae, site, {0: 1.0}, mode="scale", tokens=tokens, keep_error=False)
 
 
 def zero_at(site: str, width: int, tokens: str = "all") -> Intervention:
-    """Put zero in the place of these tokens."""
+    """Replace these tokens by zero."""
     return Intervention(Neurons(width), site, dict.fromkeys(range(width), 0.0), tokens=tokens)
 
 
@@ -79,9 +79,10 @@ def spliced_embeddings(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[object, Tensor]:
-    """Joint embeddings (N, E) of unit norm of all images under each splice, by its name; `()` is no splice at all.
+    """Joint embeddings (N, E) of unit norm of all images under each splice, by name; `()` changes nothing.
 
-    The pictures are read once, and run up to each site once (`lib.steering.cached_forward`).
+    Pictures are read once, and blocks before a splice run once (`steering.cached_forward`). Raises ValueError for a
+    picture that cannot be read.
     """
     variants = list(splices.values())
     batches = batches_of(len(images), batch_size)
@@ -91,7 +92,7 @@ def spliced_embeddings(
         for batch in read_batches(encoder, images, batches, workers):
             if batch.unreadable:
                 raise ValueError(f"cannot read image {batch.unreadable[0]['index']}: {batch.unreadable[0]['reason']}")
-            looks = CachedForward(encoder, "proj", batch.pixels, variants)
-            found.append(to_cpu(normalize(looks.values(variants), dim=-1)))
+            forward = CachedForward(encoder, "proj", batch.pixels, variants)
+            found.append(to_cpu(normalize(forward.values(variants), dim=-1)))
             bar.update(len(batch.images))
     return dict(zip(splices, torch.cat(found, dim=1), strict=True))

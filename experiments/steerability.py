@@ -1,8 +1,8 @@
-"""Steerability: how far a push moves what an encoder says a picture shows, and toward which concept.
+"""Steerability: how far a push changes an encoder's zero-shot probabilities, and toward which concept.
 
-What it says is the softmax over a vocabulary of C concepts. In the authors' code (arXiv 2504.08729) the change of each
-concept's probability is averaged over the pictures, its squares are summed over the concepts, and above 0.1 a feature
-counts as steerable. Elsewhere the paper's formula is told with the square inside the mean. Both are here.
+The probabilities are a softmax over a vocabulary of C concepts. In the authors' code (arXiv 2504.08729) the change of
+each probability is averaged over the pictures, its squares are summed over the concepts, and above 0.1 a feature counts
+as steerable. Elsewhere the paper has the square inside the mean. Both are computed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEERABLE = 0.1
 
 
 class Steerability(NamedTuple):
-    """What pushes do, each `(F,)` for F pushes (or a number's `()` for one); C concepts."""
+    """Measures of F pushes over C concepts, each `(F,)`, or `()` for a single push."""
 
     score: Tensor
     """Sum over the concepts of the squared mean change: the authors' code. Between 0 and 2."""
@@ -32,15 +32,15 @@ class Steerability(NamedTuple):
     concept: Tensor
     """int64: the concept of the highest mean probability after the push (the authors' top-1)."""
     risen: Tensor
-    """int64: the concept whose probability rises the most, ours: what was likely before names nothing."""
+    """int64: the concept whose probability rises the most, ours, independent of what was likely before."""
     precision: Tensor
-    """Share of all that rises which goes to `risen` alone, ours: 1 where a push raises one concept and nothing else."""
+    """Rise of `risen` over the sum of all rises, ours: 1 where a push raises one concept only."""
     change: Tensor
     """`(F, C)` mean change of each concept's probability."""
 
     @property
     def ratio(self) -> Tensor:
-        """score / power (the authors' code): large where few concepts take part; NaN where nothing moves."""
+        """score / power (the authors' code): large where few concepts change; NaN where nothing moves."""
         return self.score / self.power
 
     def steerable(self, above: float = STEERABLE) -> Tensor:
@@ -49,14 +49,14 @@ class Steerability(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Steerability]) -> Steerability:
-        """Many pushes measured part by part, as one."""
+        """Concatenate measures of several sets of pushes."""
         batches = [part if part.score.ndim else cls(*(field[None] for field in part)) for part in parts]
         return cls(*(torch.cat(fields) for fields in zip(*batches, strict=True)))
 
 
 @metric()
 def concept_probabilities(images: Tensor, concepts: Tensor, logit_scale: float) -> Tensor:
-    """What an encoder says that pictures show: softmax over the concepts, `(..., N, E)`, `(C, E)` -> `(..., N, C)`.
+    """Zero-shot probabilities: softmax over the concepts, `(..., N, E)`, `(C, E)` -> `(..., N, C)`.
 
     Both are made unit vectors first. logit_scale: the encoder's own; the authors' 100 is that of their CLIP.
     """
@@ -64,7 +64,7 @@ def concept_probabilities(images: Tensor, concepts: Tensor, logit_scale: float) 
 
 
 def softmax_over(images: Tensor, concepts: Tensor, logit_scale: float) -> Tensor:
-    """The same where the operands lie, for what goes on there."""
+    """`concept_probabilities` on the device of the operands."""
     logits = F.normalize(images.float(), dim=-1) @ F.normalize(concepts.float(), dim=-1).T
     return logits.mul_(logit_scale).softmax(-1)
 
@@ -109,14 +109,14 @@ def coverage(concept: Tensor, score: Tensor, above: float = STEERABLE) -> Tensor
 
 @metric(on="cpu")
 def expected_coverage(concept: Tensor, score: Tensor, sizes: Sequence[int], above: float = STEERABLE) -> Tensor:
-    """How many concepts a random part of the pushes covers, on average over all parts of a size; ours: `(sizes,)`.
+    """Expected number of concepts that a random subset of the pushes covers, for each size; ours: `(sizes,)`.
 
-    A dictionary of more features covers more by number alone; at equal sizes it cannot. A concept that m of F pushes
-    carry is missed by a part of s with the probability C(F - m, s) / C(F, s) (Hurlbert 1971, rarefaction).
+    For comparing dictionaries of different width at equal numbers. A concept of m of F pushes is missed by a subset of
+    s with the probability C(F - m, s) / C(F, s) (Hurlbert 1971, rarefaction).
     """
     n, counts = len(score), concept[score > above].unique(return_counts=True)[1].double()
     if not all(0 <= size <= n for size in sizes):
-        raise ValueError(f"a part of {n} pushes has 0 to {n} of them, not {max(sizes)}.")
+        raise ValueError(f"sizes of subsets of {n} pushes are 0 to {n}, not {max(sizes)}.")
     found = []
     for size in map(float, sizes):
         possible = n - counts - size >= 0

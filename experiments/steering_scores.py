@@ -1,4 +1,4 @@
-"""Steering scores: does a language model that reads a steered picture say what was steered, and the rest as before?"""
+"""Scores of steered answers of a language model: similarity to the steered feature, insertion and suppression rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAILS = torch.tensor([0.025, 0.975], dtype=torch.double)
 
 @metric()
 def feature_embeddings(top_images: Tensor, image_embeddings: Tensor) -> Tensor:
-    """What each feature stands for: the mean embedding of its top images, `(F, E)` (arXiv 2504.02821, section 4.4).
+    """Embedding of each feature: the mean embedding of its top images, `(F, E)` (arXiv 2504.02821, section 4.4).
 
     top_images: `(F, k)` indices, -1 for none; image_embeddings: `(N, E)`, made unit vectors first. NaN for a feature
     without any top image.
@@ -30,10 +30,11 @@ def feature_embeddings(top_images: Tensor, image_embeddings: Tensor) -> Tensor:
 
 @metric(unknown=("features",))
 def steering_score(answers: Tensor, features: Tensor) -> Tensor:
-    """Cosine of an answer's text embedding with what the steered feature stands for (ibid., section 4.4).
+    """Cosine of an answer's text embedding with the embedding of the steered feature (ibid., section 4.4).
 
     answers: `(..., F, E)`, one for each feature, or what broadcasts to it: an unsteered answer is the same for all
-    features; features: `(F, E)` of `feature_embeddings`. Returns `(..., F)`, NaN where a feature stands for nothing.
+    features; features: `(F, E)` of `feature_embeddings`. Returns `(..., F)`, NaN where a feature has none. Raises
+    ValueError for widths that differ.
     """
     if answers.shape[-1] != features.shape[-1]:
         raise ValueError(
@@ -45,7 +46,7 @@ def steering_score(answers: Tensor, features: Tensor) -> Tensor:
 
 @metric(on="cpu")
 def name_bounds(images: Tensor, names: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Cosines of images with their true names and with the names dealt out by lot, both `(N,)`.
+    """Cosines of images with their true names and with shuffled names, both `(N,)`.
 
     The paper's upper and lower bound for the score (ibid., Table 3). images, names: `(N, E)`, row by row.
     """
@@ -57,10 +58,10 @@ def name_bounds(images: Tensor, names: Tensor, seed: int = 0) -> tuple[Tensor, T
 
 @metric(unknown=("table",), on="cpu")
 def crossed_mean(table: Tensor, n: int = 2000, seed: int = 0) -> Interval:
-    """Mean of a table `(R, C)` in which rows and columns could both have been others: features and pictures, say.
+    """Mean of a table `(R, C)` with an interval over both rows and columns, such as features and pictures.
 
-    Rows and columns are resampled independently of each other, and each cell counts as often as both were drawn (Owen
-    2007, "The pigeonhole bootstrap"). Cells with NaN are left out. No interval for a single row or column: use
+    Rows and columns are resampled independently, and a cell is weighted by the product of their counts (Owen 2007, "The
+    pigeonhole bootstrap"). Cells with NaN are left out. No interval for a single row or column: use
     `bootstrap` on the other side then.
     """
     table = table.double()
@@ -92,7 +93,7 @@ def rates(concept: Tensor, rest: Tensor, n: int = 2000, seed: int = 0) -> Rates:
 
     concept: `(C, P)` for C concepts and P prompts or pictures each, 1 or 0, NaN where there was nothing to judge;
     insertion: the concept is named; suppression: it is not. rest: `(C, P)` likewise: the prompt was followed; what else
-    the picture shows was kept. Answers about one concept stand and fall together, so concepts are what is resampled.
+    the picture shows was kept. Answers about one concept are correlated, so concepts are resampled.
     """
     if concept.shape != rest.shape or concept.ndim != 2:
         raise ValueError(f"both outcomes are (C, P), not {tuple(concept.shape)} and {tuple(rest.shape)}.")
@@ -103,12 +104,12 @@ def rates(concept: Tensor, rest: Tensor, n: int = 2000, seed: int = 0) -> Rates:
 
 @metric(unknown=("one", "other"), on="cpu")
 def mean_difference(one: Tensor, other: Tensor, n: int = 2000, seed: int = 0) -> Interval:
-    """Mean of `one - other`, both `(N,)` or `(N, P)` for the same N things, which are drawn together.
+    """Mean of `one - other`, both `(N,)` or `(N, P)` for the same N things, resampled together.
 
     Cells where either is NaN are left out.
     """
     if one.shape != other.shape:
-        raise ValueError(f"only what stands side by side can be compared: {tuple(one.shape)}, {tuple(other.shape)}.")
+        raise ValueError(f"one and other must have the same shape, got {tuple(one.shape)}, {tuple(other.shape)}.")
     difference = one.double() - other.double()
     return bootstrap(_mean, difference if difference.ndim == 1 else difference.nanmean(1), n=n, seed=seed)
 

@@ -1,4 +1,4 @@
-"""Thousands of pushes on an encoder: what each makes it see. Fast, because what passes share is computed once."""
+"""Steerability of thousands of pushes on an encoder; blocks that pushes share run once."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -9,10 +9,10 @@ from tqdm import tqdm
 from experiments.steerability import Steerability, softmax_over, steerability
 from lib.devices import bring
 from lib.encoders.encoder import Encoder
-from lib.steering.cached_forward import CachedForward, Variant
-from lib.steering.interventions import Dictionary, Intervention
+from steering.cached_forward import CachedForward, Variant
+from steering.interventions import Dictionary, Intervention
 
-_PROBABILITIES = 1 << 24  # that are held at a time: 64 MiB
+_PROBABILITIES = 1 << 24  # in memory at a time: 64 MiB
 
 
 def clamps(
@@ -33,11 +33,11 @@ def measure_steerability(
 
     pixels: (P, 3, H, W); words: (C, E) text embeddings of the same encoder. All fields are on the CPU.
     """
-    looks = CachedForward(encoder, "proj", pixels, pushes)
+    forward = CachedForward(encoder, "proj", pixels, pushes)
     words = bring(words, encoder.device)
 
     def probabilities(some: Sequence[Variant]) -> Tensor:
-        return softmax_over(looks.values(some), words, encoder.logit_scale)
+        return softmax_over(forward.values(some), words, encoder.logit_scale)
 
     base = probabilities([()])[0]  # (P, C)
     together = max(1, _PROBABILITIES // base.numel())

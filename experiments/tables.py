@@ -1,4 +1,4 @@
-"""How the book's tables and sentences write figures: one form for a column, and a dash for what is not known."""
+"""Format of numbers in the book's tables and sentences; a dash for missing values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MISSING = "–"
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A figure in a sentence, as `format` writes it; a dash where there is none or it is not finite."""
+    """A number as text in a format; a dash for None and for values that are not finite."""
     return MISSING if value is None or not math.isfinite(value) else format(value, form)
 
 
 def percent(interval: Interval, sign: str = "") -> str:
-    """A share and its interval in per cent, `12.3 [10, 15]`; sign "+": with the sign that a change has."""
+    """A share and its interval in percent, `12.3 [10, 15]`; sign "+": always with a sign."""
     parts = zip(interval, (1, 0, 0), strict=True)
     value, *bounds = (number(None if x is None else 100 * x, f"{sign}.{digits}f") for x, digits in parts)
     return value if MISSING in bounds else f"{value} [{', '.join(bounds)}]"
@@ -36,15 +36,15 @@ def written(
     precision: int = 3,
     otherwise: str = "Nothing to show here.",
 ) -> Styler | Markdown:
-    """A table as the book shows it; without rows or columns, the sentence `otherwise`.
+    """A formatted table for a page; the sentence `otherwise` for one that is empty, or holds nothing but dashes.
 
-    Texts in it are escaped. formats: by column, "{:.1%}" and the like; other numbers get `precision` digits. What is
-    missing, or infinite, is a dash.
+    Texts are escaped. formats: by column, "{:.1%}" and the like; other numbers get `precision` digits. Missing and
+    infinite values become a dash.
     """
     from IPython.display import Markdown
 
-    if table.empty:
-        return Markdown(otherwise)
     table = table.replace([math.inf, -math.inf], math.nan)
+    if not (table.notna() & (table != MISSING)).to_numpy().any():
+        return Markdown(otherwise)
     by_label = {escaped(name): form for name, form in (formats or {}).items()}
     return styled(table).format(by_label or None, precision=precision, na_rep=MISSING)

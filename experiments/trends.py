@@ -1,4 +1,4 @@
-"""Is there a trend over ordered levels, or would shuffled levels show one as large?"""
+"""Permutation test of a trend over ordered levels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ENTRIES = 1 << 22  # numbers of a block of permutations
 
 
 class Trend(TypedDict):
-    """Effect in [-1, 1], and how often shuffled levels give one as large: rising, falling, in either direction."""
+    """Effect in [-1, 1] and p-values: rising, falling, two-sided."""
 
     effect: float
     p_rising: float
@@ -30,8 +30,8 @@ def trend_test(values, levels, strata=None, n_permutations: int = 9999, seed: in
     number on another scale. Ties count half to either side. strata: `(n,)` groups; with them only values of the same
     group are compared, so that what the groups differ in cannot make a trend.
 
-    The null hypothesis is that levels say nothing about values (of a group): each permutation deals the same levels out
-    anew (within groups), and p = (1 + permutations with an effect as large) / (1 + permutations), which is valid for
+    The null hypothesis is that levels and values are independent (in a group): each permutation shuffles the levels
+    (within groups), and p = (1 + permutations with an effect as large) / (1 + permutations), which is valid for
     any number of them (Phipson and Smyth, 2010). `n` is the number of values that took part; where no two of them can
     be compared all p are 1.
 

@@ -1,4 +1,4 @@
-"""The variational SAE: codes are drawn around what the encoder says, and are drawn towards nothing."""
+"""The variational SAE: codes are sampled around the pre-activations, with a Gaussian prior."""
 
 import torch
 from torch import Tensor
@@ -17,21 +17,21 @@ class VariationalObjective(DenseObjective):
 
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
         super().__init__(sae, encoder_dtype)
-        self.memory["batches"] = 0  # a draw depends on the seed and on this, so that a resumed run draws the same
+        self.memory["batches"] = 0  # with the seed it determines ε, so a resumed run samples the same
 
     @torch.no_grad()
-    def backward(self, x: Tensor) -> None:
-        x, noise = x - self.sae.b_dec, self.config.noise
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        (x, y), noise = self._parts(x, y), self.config.noise
         mean = self.encoder.dense(x)  # (B, F)
         top = (mean + noise * self._draw(mean)).topk(self.config.k, dim=1)
         codes = torch.zeros_like(mean).scatter_(1, top.indices, top.values.relu_())
-        error = torch.addmm(x, codes, self.sae.W_dec, beta=-1)
+        error = torch.addmm(y, codes, self.sae.W_dec, beta=-1)
         auxiliary = self._auxiliary(x, error)
         upstream = error * (2 / len(x))
         to_mean = (upstream @ self.sae.W_dec.t()).mul_(codes > 0)
         to_mean.add_(mean, alpha=self.config.kl / (noise**2 * len(x)))
         self._pass_on(x, codes, to_mean, upstream, auxiliary)
-        self._last, self._mean = (x, error, codes), mean
+        self._last, self._mean = (y, error, codes), mean
 
     def _draw(self, like: Tensor) -> Tensor:
         """Standard normal ε of the next batch, of a tensor's shape."""

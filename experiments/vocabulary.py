@@ -1,7 +1,4 @@
-"""Vocabularies: the words whose probabilities tell what a push makes an encoder see (arXiv 2504.08729).
-
-Words are bare, without a template, as the paper takes them.
-"""
+"""Vocabularies of concepts for zero-shot probabilities: words without a template (arXiv 2504.08729)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +9,7 @@ import torch
 
 from experiments.ground_truth import Facts, facts_table, known_facts
 from lib.images.image_set import ImageSet
-from menagerie import HABITATS, SPECIES, STICKER_WORDS
+from menagerie import HABITATS, SPECIES, STICKER_WORDS, zero_shot_prompts
 from menagerie.world.captions import GROUPS
 from menagerie.world.people import HAIRS, PRESENTATIONS
 
@@ -25,7 +22,7 @@ SPECS = "menagerie, imagenet, wordfreq:5000, or the path of a text file with one
 def load_vocabulary(spec: str, images: ImageSet | None = None) -> list[str]:
     """The words of a vocabulary, each once, in its order.
 
-    "": what suits the pictures: the Menagerie's words for its own, else their classes, else ImageNet's; `menagerie`:
+    "": the Menagerie's words for its pictures, else the pictures' classes, else ImageNet's; `menagerie`:
     what captions of the Menagerie name; `imagenet`: open_clip's names of ImageNet's 1,000 classes; `wordfreq:5000`: the
     5,000 most frequent words of English, by the package wordfreq; else a text file, one word a line. Raises ValueError
     for an empty vocabulary or a number that is none, FileNotFoundError for a missing file, ImportError where wordfreq
@@ -33,7 +30,7 @@ def load_vocabulary(spec: str, images: ImageSet | None = None) -> list[str]:
     """
     family, _, size = spec.partition(":")
     if not spec and images is not None:
-        return _that_suit(images)
+        return _default_vocabulary(images)
     if spec == "menagerie":
         words = list(menagerie_words())
     elif spec == "imagenet":
@@ -48,21 +45,33 @@ def load_vocabulary(spec: str, images: ImageSet | None = None) -> list[str]:
     return words
 
 
-def _that_suit(images: ImageSet) -> list[str]:
+def _default_vocabulary(images: ImageSet) -> list[str]:
     if images.spec.startswith("menagerie:"):
         return load_vocabulary("menagerie")
-    return list(dict.fromkeys(map(spoken, images.class_names or ()))) or load_vocabulary("imagenet")
+    return list(dict.fromkeys(map(readable_name, images.class_names or ()))) or load_vocabulary("imagenet")
 
 
-def spoken(class_name: str) -> str:
-    """A class's name as a text says it: the first of its synonyms, with spaces for a folder's underscores."""
+def prompts_of(spec: str, images: ImageSet) -> dict[str, str]:
+    """Prompts by word of a vocabulary, "a photo of a …".
+
+    On the Menagerie's pictures: names of species, habitats and hair, with prompts in the words of its captions.
+    """
+    if spec not in ("", "menagerie") or not images.spec.startswith("menagerie:"):
+        return {word: f"a photo of a {word}" for word in load_vocabulary(spec, images)}
+    named = zero_shot_prompts("species") | zero_shot_prompts("habitat")
+    named |= {f"{hair} hair": texts for hair, texts in zero_shot_prompts("hair").items()}
+    return {name: texts[0] for name, texts in named.items()}
+
+
+def readable_name(class_name: str) -> str:
+    """A class name for texts: the first of its synonyms, with spaces for underscores."""
     return class_name.split(",")[0].replace("_", " ").strip()
 
 
 def menagerie_words() -> dict[str, list[tuple[str, str | bool]]]:
-    """Word -> what it says, as columns and values of the Menagerie's facts, any of which makes it true of a picture.
+    """{word: (column, value) pairs} of the Menagerie's facts; a word is true of a picture where any pair is.
 
-    A word that is also written on stickers may mean what is drawn or what is written.
+    Words that occur on stickers are true of pictures that show the thing or the written word.
     """
     words: dict[str, list] = {name: [("species", name), ("second_species", name)] for name in SPECIES}
     for name in STICKER_WORDS:
@@ -78,11 +87,11 @@ def menagerie_words() -> dict[str, list[tuple[str, str | bool]]]:
 
 
 def word_facts(table: "pd.DataFrame") -> Facts:
-    """Of which of the Menagerie's pictures each of its words is true, in the vocabulary's order."""
+    """The Menagerie's words as facts of its pictures, in the vocabulary's order; table: its facts."""
     words = menagerie_words()
     truth = [
-        np.any([(table[column] == value).fillna(False).to_numpy(bool) for column, value in said], axis=0)
-        for said in words.values()
+        np.any([(table[column] == value).fillna(False).to_numpy(bool) for column, value in pairs], axis=0)
+        for pairs in words.values()
     ]
     return Facts(list(words), torch.from_numpy(np.stack(truth, axis=1)))
 
@@ -119,7 +128,7 @@ def facts_in_vocabulary(images: ImageSet, vocabulary: Sequence[str], min_support
         facts = word_facts(images.facts)
     else:
         facts = known_facts(facts_table(images), 1)
-        facts = Facts([spoken(name.split("=")[-1]) for name in facts.names], facts.truth)
+        facts = Facts([readable_name(name.split("=")[-1]) for name in facts.names], facts.truth)
     support = facts.truth.sum(0)
     enough = (support >= min_support) & (support <= len(images) - min_support)
     kept = [i for i, name in enumerate(facts.names) if name in vocabulary and enough[i]]

@@ -12,20 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 from experiments import steering_scores
-from experiments.pushes import Arm
+from experiments.pushes import Method
 from lib import metrics
 from lib.encoders.encoder import Encoder
 from lib.metrics.intervals import Interval
-from lib.steering.interventions import Intervention
-from lib.steering.llava import Llava
+from steering.interventions import Intervention
+from steering.llava import Llava
 
 STEERED, UNSTEERED, RECONSTRUCTED = range(3)
-WAYS = ("steered", "not steered", "reconstruction")
+CONDITIONS = ("steered", "not steered", "reconstruction")
 
 
 @dataclass(frozen=True)
 class WordScorer:
-    """Asks for one word and scores it by the cosine of its text embedding and the top pictures of a feature.
+    """Asks LLaVA for one word and scores it by the cosine of its text embedding with a feature's top pictures.
 
     reader: the encoder of the words; pictures: (N, E) embeddings of the training pictures by the same encoder;
     max_new_tokens: of an answer, whose first word counts.
@@ -46,26 +46,26 @@ class WordScorer:
         return torch.stack([self._words[word] for word in first.flat]).view(*first.shape, -1)
 
     def answers(self, pictures: Sequence[Image.Image], pushes: Sequence[Intervention | None]) -> Tensor:
-        """(P, pushes, E) embeddings of what is answered."""
+        """(P, pushes, E) embeddings of the answers."""
         return self.embedded(self.model.answers(pictures, self.prompt, pushes, max_new_tokens=self.max_new_tokens))
 
-    def meaning(self, arm: Arm, features: Tensor) -> Tensor:
-        """(F, E) what some features stand for."""
-        return steering_scores.feature_embeddings(arm.tops[features], self.pictures)
+    def meaning(self, method: Method, features: Tensor) -> Tensor:
+        """(F, E) embeddings of features: the mean of their top pictures."""
+        return steering_scores.feature_embeddings(method.tops[features], self.pictures)
 
-    def steered(self, arm: Arm, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
+    def steered(self, method: Method, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
         """(P, F) scores of pushing each feature by one strength."""
-        answers = self.answers(pictures, [arm.push(j, strength) for j in features])
-        return steering_scores.steering_score(answers, self.meaning(arm, features))
+        answers = self.answers(pictures, [method.push(j, strength) for j in features])
+        return steering_scores.steering_score(answers, self.meaning(method, features))
 
-    def rise(self, arm: Arm, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
-        """(P, F) scores less those of the answers without a push."""
-        unsteered = steering_scores.steering_score(self.answers(pictures, [None]), self.meaning(arm, features))
-        return self.steered(arm, features, pictures, strength) - unsteered
+    def rise(self, method: Method, features: Tensor, pictures: Sequence[Image.Image], strength: float) -> Tensor:
+        """(P, F) scores minus those of the unsteered answers."""
+        unsteered = steering_scores.steering_score(self.answers(pictures, [None]), self.meaning(method, features))
+        return self.steered(method, features, pictures, strength) - unsteered
 
     def curves(
         self,
-        arms: Mapping[str, Arm],
+        methods: Mapping[str, Method],
         features: Mapping[str, Tensor],
         strengths: Mapping[str, Sequence[float]],
         pictures: Sequence[Image.Image],
@@ -74,25 +74,25 @@ class WordScorer:
         """The mean score of each method at each of its strengths; features: by the dictionary's name."""
         return {
             name: {
-                s: steering_scores.crossed_mean(self.steered(arm, features[arm.dictionary], pictures, s).t(), n=n)
+                s: steering_scores.crossed_mean(self.steered(method, features[method.dictionary], pictures, s).t(), n=n)
                 for s in strengths[name]
             }
-            for name, arm in arms.items()
+            for name, method in methods.items()
         }
 
     def compared(
         self,
-        arms: Mapping[str, tuple[Arm, Tensor, float]],
+        methods: Mapping[str, tuple[Method, Tensor, float]],
         pictures: Sequence[Image.Image],
         reconstruction: Intervention,
     ) -> dict[str, Tensor]:
-        """(3, P, F) scores of each method, its features and strength: steered, without an SAE, only reconstructed."""
+        """(3, P, F) scores in the order of `CONDITIONS`, by method; methods: with features and strength."""
         plain = self.answers(pictures, [None, reconstruction])  # (P, 2, E)
         found = {}
-        for name, (arm, features, strength) in arms.items():
-            meaning = self.meaning(arm, features)
+        for name, (method, features, strength) in methods.items():
+            meaning = self.meaning(method, features)
             controls = [steering_scores.steering_score(plain[:, i, None], meaning) for i in (0, 1)]
-            found[name] = torch.stack([self.steered(arm, features, pictures, strength), *controls])
+            found[name] = torch.stack([self.steered(method, features, pictures, strength), *controls])
         return found
 
 
@@ -107,26 +107,26 @@ def gain(scores: Tensor) -> Tensor:
 
 
 def score_table(compared: Mapping[str, Tensor], n: int = 2000) -> dict[str, dict[str, Interval]]:
-    """The mean scores of each method in three ways, and how far steering moved them."""
+    """Mean scores of each method under `CONDITIONS`, and steered minus not steered."""
     return {
-        name: {way: mean_score(scores[i], n) for i, way in enumerate(WAYS)}
+        name: {condition: mean_score(scores[i], n) for i, condition in enumerate(CONDITIONS)}
         | {"steered − not": mean_score(gain(scores), n)}
         for name, scores in compared.items()
     }
 
 
 def shown(table: Mapping[str, Mapping[str, Interval]], what: str) -> pd.DataFrame:
-    """A score table as text; what: over its rows."""
+    """A score table as text; what: name of its rows."""
     return pd.DataFrame(table).T.map(str).rename_axis(what)
 
 
 def recorded(table: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, Interval]]:
-    """A score table as results and the scoreboard know it."""
-    keys = dict(zip(("steered", "unsteered", "reconstruction"), WAYS, strict=True))
-    return {name: {key: row[way] for key, way in keys.items()} for name, row in table.items()}
+    """A score table with the keys of results and scoreboard."""
+    keys = dict(zip(("steered", "unsteered", "reconstruction"), CONDITIONS, strict=True))
+    return {name: {key: row[condition] for key, condition in keys.items()} for name, row in table.items()}
 
 
-def told(compared: Mapping[str, Tensor]) -> str:
-    """The methods by how far they moved the mean score, best first."""
+def describe(compared: Mapping[str, Tensor]) -> str:
+    """The methods with their change of the mean score, largest first, as text."""
     moved = {name: float(gain(scores).mean()) for name, scores in compared.items()}
     return ", ".join(f"{name} {change:+.3f}" for name, change in sorted(moved.items(), key=lambda pair: -pair[1]))

@@ -4,7 +4,9 @@
 and scikit-learn load when a function first needs them.
 """
 
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from lib.torchvision_schemas import declare_missing_schemas
 
@@ -12,7 +14,7 @@ declare_missing_schemas()
 
 __version__ = "0.1.0"
 
-_HOME = {
+_HOME = {  # public name -> the module that defines it
     "ImageError": "lib.images.image_set",
     "ImageSet": "lib.images.image_set",
     "as_image_set": "lib.images.image_set",
@@ -28,12 +30,8 @@ _HOME = {
     "SAE": "lib.sae.model",
     "SAEConfig": "lib.sae.model",
     "train_sae": "lib.sae.training",
+    "PairedActivations": "lib.sae.training_data",
     "FeatureTable": "lib.features.table",
-    "Directions": "lib.steering.interventions",
-    "Intervention": "lib.steering.interventions",
-    "Neurons": "lib.steering.interventions",
-    "Llava": "lib.steering.llava",
-    "load_llava": "lib.steering.llava",
     "load_sae": "lib.hub",
     "push_sae": "lib.hub",
 }
@@ -47,7 +45,6 @@ _PACKAGES = (
     "images",
     "metrics",
     "sae",
-    "steering",
 )
 _MOVED = {  # names of earlier versions -> where they are now
     "Menagerie": "from menagerie import Menagerie",
@@ -61,8 +58,10 @@ _MOVED = {  # names of earlier versions -> where they are now
     "models": "from lib import load_encoder, from_module, Encoder, Site",
     "training": "from lib import train_sae",
     "llava": "from lib import load_llava, Llava",
+    "steering": "import steering",
+    "hub.export_saelens": "from peers import export_saelens",
 }
-_CHAPTERS = {  # what single chapters measure, earlier in lib.metrics
+_CHAPTERS = {  # metrics of single chapters, earlier in lib.metrics
     "experiments": "ground_truth hierarchy outliers steering_scores trends",
     "experiments.disentanglement.group_accuracy": "GroupAccuracy accuracy_change group_accuracy proportion "
     "worst_group_change",
@@ -71,19 +70,28 @@ _CHAPTERS = {  # what single chapters measure, earlier in lib.metrics
     "experiments.steerability": "Steerability concept_probabilities coverage expected_coverage steerability",
     "experiments.steering_scores": "Rates crossed_mean feature_embeddings mean_difference name_bounds rates "
     "steering_score",
+    "experiments.token_suite": "centre_minus_border",
     "experiments.trends": "Trend trend_test",
 }
 _MOVED |= {f"metrics.{n}": f"from {home} import {n}" for home, names in _CHAPTERS.items() for n in names.split()}
 
-__all__ = ["metrics", *_HOME]  # `from lib import *`
+
+@cache
+def _added() -> dict[str, EntryPoint]:
+    """Public names that other packages register as entry points of the group `monosemantic_vision.names`."""
+    return {point.name: point for point in entry_points(group="monosemantic_vision.names")}
 
 
 def __getattr__(name: str):
-    """Load a public name from its home module when first asked for (PEP 562)."""
+    """Load a public name from its module on first access (PEP 562)."""
+    if name == "__all__":  # of `from lib import *`
+        return ["metrics", *_HOME, *_added()]
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
     elif name in _PACKAGES:
         value = import_module(f"lib.{name}")
+    elif name in _added():
+        value = _added()[name].load()
     else:
         raise missing("lib", name)
     globals()[name] = value
@@ -91,12 +99,13 @@ def __getattr__(name: str):
 
 
 def missing(module: str, name: str) -> AttributeError:
-    """The error for a name that a module of lib has not, or has no more."""
+    """AttributeError for a name that `module` lacks; for a name that has moved, it says where to."""
     path = f"{module}.{name}".removeprefix("lib.")
     if path in _MOVED:
         return AttributeError(f"lib.{path} has moved: write `{_MOVED[path]}`")
-    return AttributeError(f"module {module!r} has no attribute {name!r}")
+    hint = "" if _added() else "; is monosemantic-vision installed, so that its packages register their names?"
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_PACKAGES})
+    return sorted({*globals(), *_HOME, *_PACKAGES, *_added()})

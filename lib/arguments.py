@@ -1,19 +1,19 @@
-"""Whole numbers that callers give: refused at the door, in one sentence."""
+"""Checks of integer arguments: counts and seeds."""
 
 from numbers import Integral
 
-from lib.files import quoted
+from storage.files import quoted
 
 
 def check_count(name: str, given: int | None, of: str = "pictures", least: int = 1) -> int | None:
-    """A number of things, or None where none was given, as it is. Raises ValueError for what is no such number."""
+    """Return `given` if it is None or an integer of at least `least`. Raises ValueError otherwise."""
     if given is not None and (isinstance(given, bool) or not isinstance(given, Integral) or given < least):
         raise ValueError(f"{name} is a number of {of}, at least {least}, not {quoted(given)}")
     return given
 
 
 def check_seed(seed: int) -> int:
-    """A seed as it is. Raises ValueError for what is no whole number from 0."""
+    """Return `seed` if it is an integer of at least 0. Raises ValueError otherwise."""
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed is a whole number, at least 0, not {quoted(seed)}")
     return seed

@@ -1,6 +1,6 @@
-"""One contract for devices: whatever is called on a tensor brings it to its own home and answers there.
+"""Devices: functions take tensors on any device and bring them to the device on which they compute.
 
-A dictionary, an encoder and a store each have a home. What feeds pandas, numpy or plotly is on the CPU.
+An SAE, an encoder and a store each compute on their own device. What feeds pandas, numpy or plotly is on the CPU.
 Nothing else in this project moves tensors between devices.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.distributed import local_gpu
-from lib.files import quoted
+from storage.distributed import local_gpu
+from storage.files import quoted
 
 Home = torch.device | str | Tensor | nn.Module
-"""A device, or something that lies on one: a module is at home where its first parameter or buffer is."""
+"""A device, or something that lies on one: the device of a module is that of its first parameter or buffer."""
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """The device of that name; "auto" is CUDA, else MPS, else the CPU. Raises ValueError for no name of one."""
+    """The device of that name; "auto" is CUDA, else MPS, else the CPU. Raises ValueError for an unknown name."""
     if device == "auto":
         device = local_gpu() or ("mps" if torch.backends.mps.is_available() else "cpu")
     try:
@@ -54,11 +54,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
     """x (a tensor, a numpy array, a pandas column or nested lists) on the device of `home`, as `dtype` if one is given.
 
-    A tensor that is there already is returned as it is. What comes from pinned memory is not waited for. The numbers
-    travel in the smaller of both types; float64 becomes float32 on a device that has none.
+    A tensor that is there already is returned as it is. Copies from pinned memory are asynchronous. Values are copied
+    in the smaller of both dtypes; float64 becomes float32 on a device that has no float64.
     """
     if hasattr(x, "__array__") and not isinstance(x, Tensor):
-        x = np.require(x, requirements="W")  # torch shares what it may write to
+        x = np.require(x, requirements="W")  # torch shares memory with writable arrays only
         x = x.astype(x.dtype.newbyteorder("="), copy=False)
         x = x if all(stride >= 0 for stride in x.strides) else x.copy()
     x = x if isinstance(x, Tensor) else torch.as_tensor(x)
@@ -69,19 +69,19 @@ def bring(x: Any, home: Home, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def to_cpu(x: Any) -> Tensor:
-    """x on the CPU, off the graph: what tables, plots and files are made of."""
+    """x on the CPU, detached from the autograd graph: for tables, plots and files."""
     return bring(x.detach() if isinstance(x, Tensor) else x, "cpu")
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """x, a tensor on any device or what numpy makes an array of, as an array."""
+    """x as a numpy array: a tensor on any device, or anything that `np.asarray` takes."""
     return to_cpu(x).numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def check_finite(x: Tensor, name: str, unknown: bool = False) -> None:
     """Raise ValueError where x, dense or sparse CSR, holds NaN or infinity; `name` is what the message calls it.
 
-    unknown: NaN may be there, for what is not known.
+    unknown: allow NaN, which marks missing values.
     """
     values = x.values() if x.layout == torch.sparse_csr else x
     if values.layout == torch.strided and values.is_floating_point() and values.numel():
@@ -89,18 +89,18 @@ def check_finite(x: Tensor, name: str, unknown: bool = False) -> None:
         if bool(least.isfinite() & most.isfinite()) or (unknown and not bool(values.isinf().any())):
             return
         what = "infinity" if unknown else "NaN or infinity"
-        raise ValueError(f"{name} holds {what}, so its figures would mean nothing: check what made it.")
+        raise ValueError(f"{name} holds {what}, so results from it would be meaningless: check what made it.")
 
 
 _OPERAND = re.compile(r"(<class ')?(torch\.)?Tensor\b")
 
 
 def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[[Callable], Callable]:
-    """Decorate a function, or a method, that measures tensors: the contract above, at the door of every metric.
+    """Decorator of a metric: its tensor arguments may be on any device, and its results are on the CPU.
 
-    Arguments annotated `Tensor` may be tensors on different devices, numpy arrays or lists: they meet on the device of
-    the first of them, or `on` that one, and what is returned is on the CPU. They must be finite, but for those named in
-    `unknown`, where NaN, but not infinity, means that nothing is known. Nothing is differentiated.
+    Arguments annotated `Tensor` may be tensors on different devices, numpy arrays or lists: they are brought to the
+    device of the first of them, or to the device `on`. They must be finite, except those named in `unknown`, where NaN,
+    but not infinity, marks missing values. No autograd graph is built.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -116,7 +116,7 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
                     given.arguments[name] = bring(given.arguments[name], home)
                     check_finite(given.arguments[name], name, name in unknown)
             with torch.no_grad():
-                return _answered(function(*given.args, **given.kwargs))
+                return _results_to_cpu(function(*given.args, **given.kwargs))
 
         return measured
 
@@ -124,22 +124,22 @@ def metric(*, unknown: tuple[str, ...] = (), on: str | None = None) -> Callable[
 
 
 def _measuring_device(x: Any) -> torch.device:
-    """Where x lies; the CPU for what is no tensor, and where there is no float64."""
+    """The device of x; the CPU where x is not a tensor, or its device has no float64."""
     home = home_of(x) if isinstance(x, Tensor) else torch.device("cpu")
     return home if has_float64(home) else torch.device("cpu")
 
 
-def _answered(found: Any) -> Any:
-    """Tensors on the CPU, alone or in a tuple, named or not."""
-    if isinstance(found, tuple):
-        parts = [_answered(part) for part in found]
-        return type(found)(*parts) if hasattr(found, "_fields") else tuple(parts)
-    return to_cpu(found) if isinstance(found, Tensor) else found
+def _results_to_cpu(result: Any) -> Any:
+    """The result with its tensors on the CPU; a tuple, named or not, is converted element by element."""
+    if isinstance(result, tuple):
+        parts = [_results_to_cpu(part) for part in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+    return to_cpu(result) if isinstance(result, Tensor) else result
 
 
 def choose_dtype(dtype: str | torch.dtype | None, usual: torch.dtype) -> torch.dtype:
-    """The precision of that name, `usual` for None. Raises ValueError for others than a model runs in."""
-    dtype = usual if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError("the dtype of a model is 'float32', 'bfloat16' or 'float16'")
-    return dtype
+    """The dtype of that name, `usual` for None. Raises ValueError unless it is float32, bfloat16 or float16."""
+    chosen = usual if dtype is None else getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if chosen not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"the dtype of a model is 'float32', 'bfloat16' or 'float16', not {quoted(dtype)}")
+    return chosen

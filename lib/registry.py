@@ -1,11 +1,15 @@
-"""What installed packages add: kinds of pictures, names of models, and how kinds of SAEs are trained.
+"""Registry of plug-ins: image sources, public names, models, SAE objectives and file formats of installed packages.
 
 A package registers by entry points in its pyproject.toml, in a group `monosemantic_vision.<what>`:
 
 - `images`: a class that is a `lib.images.source.Source`, made from what follows the colon of a spec, with `FORM`, how a
   spec of it is written, and `CODE`, if there is any, the modules that its pictures depend on.
-- `encoders`, `llavas`: a function that returns the spec of a model for which the name stands.
+- `names`: a public name of `lib` that lives in a package above it, such as `Intervention`.
+- `encoders`, `llavas`: a function that returns the spec of the model for which the name stands.
 - `objectives`: by kind of SAE, a class that is a `lib.sae.objectives.Objective`.
+- `formats`: by library, a module with `Checkpoint(path)`, whose `str` lists what a file of weights holds and whose
+  `check(sae)` raises where part of it was not read; `recognises(checkpoint)`; and `load(checkpoint, fallback)`, which
+  returns the `lib.SAE`. fallback: settings to use where the file has none.
 """
 
 from functools import cache

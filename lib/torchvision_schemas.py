@@ -18,14 +18,14 @@ _library: torch.library.Library | None = None  # a schema lives only as long as 
 
 
 def declare_missing_schemas() -> bool:
-    """Declare the schemas of a torchvision that was built for another torch and cannot load its library; whether so."""
+    """Declare the schemas of a torchvision that cannot load its library; return whether they had to be declared."""
     global _library
     folder = _torchvision()
     if _library is not None or folder is None or _fits(folder) or _loads_its_library(folder):
         return _library is not None
     _library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        if not _is_known(f"torchvision::{name}"):
+        if not hasattr(torch.ops.torchvision, name):
             _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return True
 
@@ -40,7 +40,7 @@ def _torchvision() -> Path | None:
 
 
 def _fits(folder: Path) -> bool:
-    """Whether it says that it was built for this torch: for its version, and for its CUDA or for none."""
+    """Whether torchvision's metadata names this version of torch and its CUDA."""
     version = folder / "version.py"  # is not run: it asks the library
     label = re.search(r"__version__ = '[^'+]*\+cu(\d+)", version.read_text("utf-8")) if version.is_file() else None
     if label is not None and label[1] != (torch.version.cuda or "").replace(".", ""):
@@ -53,7 +53,7 @@ def _fits(folder: Path) -> bool:
 
 
 def _loads_its_library(folder: Path) -> bool:
-    """Try what torchvision itself does first; a library that is loaded already is not loaded again."""
+    """Whether torchvision's library of operators can be loaded, as torchvision's own import does first."""
     for library in (folder / f"_C{suffix}" for suffix in EXTENSION_SUFFIXES):
         if library.is_file():
             try:
@@ -62,11 +62,3 @@ def _loads_its_library(folder: Path) -> bool:
                 return False
             return True
     return False
-
-
-def _is_known(operator: str) -> bool:
-    try:
-        torch._C._dispatch_has_kernel_for_dispatch_key(operator, "Meta")
-    except RuntimeError:
-        return False
-    return True

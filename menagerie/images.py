@@ -1,4 +1,4 @@
-"""The Menagerie as pictures of lib: `load_images("menagerie:SPLIT")`."""
+"""The Menagerie as an image source of lib: `load_images("menagerie:SPLIT")`."""
 
 from typing import TYPE_CHECKING
 

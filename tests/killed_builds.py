@@ -69,7 +69,8 @@ class Book:
     def laid_out(cls, folder: Path, root: Path, *command: str) -> "Book":
         lay_out(folder, root)
         shutil.rmtree(folder / "lib")
-        (folder / "lib").symlink_to(root / "lib")
+        for name in ("lib", "steering", "peers", "storage"):
+            (folder / name).symlink_to(root / name)
         shutil.copy(root / "pyproject.toml", folder)  # the entry points that lib/registry.py reads
         for name in ("cover", "vendor", "render"):
             write_stub(folder, name)

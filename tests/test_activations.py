@@ -14,8 +14,8 @@ import torch
 
 import lib.activations.extraction
 from lib.activations.extraction import ActivationStore, ActivationStream, extract
-from lib.artifacts import read_meta, save_tensors
 from lib.encoders.encoder import Encoder, load_encoder
+from storage import read_meta, save_tensors
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

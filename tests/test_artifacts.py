@@ -1,19 +1,22 @@
 """An artifact is whole or absent, and its name changes with what made it and with nothing else."""
 
 import errno
+import gc
 import hashlib
 import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib import artifacts
-from lib.artifacts import (
+import storage.fingerprints
+from storage import (
     Damaged,
     alone,
     claim,
@@ -53,7 +56,7 @@ def test_a_spec_that_json_cannot_hold_is_an_error(value):
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes the source of a module of lib and takes its fingerprint."""
-    monkeypatch.setattr(artifacts, "_HOME", tmp_path)
+    monkeypatch.setattr(storage.fingerprints, "_HOME", tmp_path)
 
     def fingerprint(source: str, name: str = "thing") -> str:
         path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
@@ -94,8 +97,21 @@ def test_a_package_has_the_fingerprint_of_all_its_modules(module):
 
 
 def test_the_modules_of_lib_have_fingerprints():
-    assert code_fingerprint("lib.artifacts") != code_fingerprint("lib.encoders")
-    assert code_fingerprint("lib.artifacts", "lib.hub") != code_fingerprint("lib.hub", "lib.artifacts")
+    assert code_fingerprint("storage") != code_fingerprint("lib.encoders")
+    assert code_fingerprint("storage", "lib.hub") != code_fingerprint("lib.hub", "storage")
+
+
+def test_threads_may_take_fingerprints_at_once():
+    """Python 3.11 mixes the depths of threads that parse, where a collection of garbage lets another thread run."""
+    before, let_another_run = gc.get_threshold(), lambda phase, info: time.sleep(0)
+    gc.callbacks.append(let_another_run)
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert len(set(pool.map(code_fingerprint, ["storage"] * 8))) == 1
+    finally:
+        gc.callbacks.remove(let_another_run)
+        gc.set_threshold(*before)
 
 
 def test_a_module_that_is_not_there_is_an_error():
@@ -281,6 +297,15 @@ def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not
     assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "file"]
 
 
+def test_whoever_claims_a_folder_leaves_alone_what_is_written_for_a_longer_name(tmp_path):
+    mine, sibling = (tmp_path / f".{name}.{os.getppid()}-1.partial" for name in ("sae", "sae.v2"))
+    for folder in (mine, sibling):
+        folder.mkdir()
+    claim(tmp_path / "sae", {"hash": "a", "made_by": "test"})
+    assert not mine.exists()
+    assert sibling.is_dir()
+
+
 def test_a_folder_whose_process_was_killed_between_two_names_is_found(tmp_path):
     write_meta(tmp_path / f".folder.{dead_pid()}-1.replaced", {"version": 1})
     with pytest.raises(RuntimeError), replacing(tmp_path / "folder"):
@@ -390,7 +415,7 @@ def test_an_artifact_of_another_kind_is_not_replaced(tmp_path):
 
 HOLD = """
 import sys, time
-from lib.artifacts import alone
+from storage import alone
 with alone([sys.argv[1]], "hold"):
     print("held", flush=True)
     time.sleep(60)

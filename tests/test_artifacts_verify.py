@@ -1,4 +1,4 @@
-"""`python -m lib.artifacts verify` reads everything and says what is damaged."""
+"""`python -m storage verify` reads everything and says what is damaged."""
 
 import shutil
 import subprocess
@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from experiments.results import write_results
-from lib.artifacts import claim, save_tensors
-from lib.artifacts.__main__ import main
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
+from storage import claim, save_tensors
+from storage.__main__ import main
 from tests.sparse_world import sparse_world
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named_and_the_status_says_so(root, capsys, name):
 
 
 def test_it_is_a_command(tmp_path):
-    run = [sys.executable, "-m", "lib.artifacts", "verify"]
+    run = [sys.executable, "-m", "storage", "verify"]
     there, missing = (subprocess.run([*run, str(p)], cwd=ROOT, capture_output=True, text=True)
                       for p in (tmp_path, tmp_path / "nowhere"))  # fmt: skip
     assert (there.returncode, there.stdout, there.stderr) == (

@@ -128,7 +128,7 @@ class TestWhatABuildDoesToTheFolderOfThePages:
         (project / "x.yaml").write_text("notebooks: {}")
         result = tool(project, "book.tools.build", "--profile", "../x")
         assert result.returncode == 1
-        assert "'../x' is no name of a profile" in result.stderr
+        assert "'../x' is not a valid profile name" in result.stderr
 
 
 def test_notebooks_that_wait_for_one_do_not_run_at_once_on_one_core(project):

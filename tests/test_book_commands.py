@@ -31,6 +31,9 @@ TEXTS = ["README.md", "CONTRIBUTING.md", *sorted(str(file.relative_to(ROOT)) for
 COPIED = (
     "book",
     "lib",
+    "storage",
+    "peers",
+    "steering",
     "menagerie",
     "experiments",
     "widgets",

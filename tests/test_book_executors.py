@@ -7,7 +7,7 @@ import pytest
 
 from book.tools import executors
 from book.tools.build import what_went_wrong
-from book.tools.executors import following, limits_here, on_slurm, on_this_machine
+from book.tools.executors import limits_here, on_slurm, on_this_machine, printing_logs
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ class TestFollowing:
     def test_shows_what_is_written_meanwhile_and_not_what_was_there(self, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(executors, "POLL", 0.01)
         (tmp_path / "a.log").write_text("10:00:00  a  started yesterday\n")
-        with following([tmp_path]):
+        with printing_logs([tmp_path]):
             with (tmp_path / "a.log").open("a") as log:
                 log.write("10:00:01  a  cell 1/2\nTraceback of no interest\n")
             (tmp_path / "b.log").write_text("10:00:02  b  started\n10:00:03  b  half a li")
@@ -82,7 +82,7 @@ class TestFollowing:
     def test_shows_a_log_that_begins_anew_from_its_beginning(self, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(executors, "POLL", 0.01)
         (tmp_path / "a.log").write_text("10:00:00  a  a long line of yesterday\n")
-        with following([tmp_path]):
+        with printing_logs([tmp_path]):
             (tmp_path / "a.log").write_text("10:00:01  a  new\n")
             time.sleep(0.05)
         assert capsys.readouterr().out.splitlines() == ["10:00:01  a  new"]

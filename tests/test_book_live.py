@@ -15,10 +15,12 @@ import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill.exceptions import PapermillExecutionError
 
 from book.tools.arguments import check_port
-from book.tools.live import NOTEBOOK, live_notebook
+from book.tools.live import NOTEBOOK, live_notebook, prepare
 from book.tools.live_server import IDLE, MOST_KERNELS
+from book.tools.profiles import Profile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,12 +69,28 @@ def test_a_value_of_a_profile_is_data_whatever_it_holds(value):
     assert found["given"] == value
 
 
+def test_what_fails_before_the_panel_is_told_though_its_cell_is_quiet(tmp_path):
+    cells = [
+        new_code_cell('profile_dir: str = "x"', metadata={"tags": ["parameters"]}),
+        new_code_cell("raise ValueError('the reason')"),
+        new_code_cell("panel", metadata={"mystnb": {"figure": {"name": "fig-steering-panel"}}}),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    for folder in ("notebooks", "profiles"):
+        (tmp_path / folder).mkdir()
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "notebooks" / f"{NOTEBOOK}.ipynb")
+    (tmp_path / "profiles" / "mine.yaml").write_text(f"notebooks: {{{NOTEBOOK}: {{}}}}")
+    with pytest.raises(PapermillExecutionError) as caught:
+        prepare(Profile("mine", tmp_path))
+    assert (caught.value.ename, caught.value.evalue) == ("ValueError", "the reason")
+
+
 def test_a_port_that_is_taken_is_refused_before_anything_is_made(tmp_path, root):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port {port} cannot be used .*: name another one"):
+        with pytest.raises(ValueError, match=f"port {port} cannot be used .*: choose another one"):
             check_port(port)
     check_port(port)
     with pytest.raises(ValueError, match="port 70000 cannot be used"):
@@ -95,8 +113,12 @@ def serving(folder: Path, root: Path, idle: int) -> Iterator[tuple[int, subproce
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
-    leashed = [sys.executable, "-c", "import sys; from book.tools import leash; leash.run(sys.argv[1:])"]
-    command = [*leashed, sys.executable, "-c", SERVE, str(idle), "panel.ipynb", f"--port={number}"]
+    supervised_run = [
+        sys.executable,
+        "-c",
+        "import sys; from book.tools import supervised; supervised.run(sys.argv[1:])",
+    ]
+    command = [*supervised_run, sys.executable, "-c", SERVE, str(idle), "panel.ipynb", f"--port={number}"]
     environment = os.environ | {"PYTHONPATH": str(root)}
     top = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
     for _ in range(600):

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from book.tools import plan as planning
-from book.tools.plan import Machine, Plan, duration, machine, show, size, too_much
+from book.tools.plan import Machine, Plan, duration, machine, needs_confirmation, show, size
 from book.tools.profiles import Profile
 from book.tools.sizes import VisionTransformer, encoder_size, pictures
 from book.tools.work import Work
@@ -192,7 +192,7 @@ class TestPlan:
     def test_what_is_not_known_is_said(self, tmp_path, root):
         text = PARAMETERS.replace("menagerie:train[:96]", "folder:/nowhere").replace('["tiny",', '["hf:some/eye",')
         plan = Plan.of(write_project(tmp_path, root, self.PROFILE, text))
-        assert any("folder:/nowhere is not there to be counted" in line for line in plan.assumed)
+        assert any("folder:/nowhere is not on this machine" in line for line in plan.assumed)
         assert any("hf:some/eye is not known here" in line for line in plan.assumed)
 
     def test_the_disk_it_foretells_is_the_disk_it_takes_and_then_nothing_is_left(
@@ -237,9 +237,9 @@ class TestConfirmation:
     def test_hours_and_disk_each_ask_for_it(self, tmp_path, root):
         plan = Plan.of(write_project(tmp_path, root, "notebooks: {a: {}}"))
         large = SimpleNamespace(hours_left=lambda on: 0.1, disk_left=51e9)
-        assert not too_much([plan], planning.ANY_GPU)
-        assert too_much([plan], self.SLOW)
-        assert too_much([large], planning.ANY_GPU)
+        assert not needs_confirmation([plan], planning.ANY_GPU)
+        assert needs_confirmation([plan], self.SLOW)
+        assert needs_confirmation([large], planning.ANY_GPU)
 
     def test_a_long_build_is_shown_and_not_started(self, tmp_path, root):
         write_project(tmp_path, root, "shared: {steps: 1000000000}\nnotebooks: {a: {}}")
@@ -252,7 +252,7 @@ class TestConfirmation:
 
     @pytest.mark.parametrize("name", ["tiny", "smoke"])
     def test_the_default_build_needs_none(self, root, name):
-        assert not too_much([Plan.of(Profile(name, root))], Machine(False, planning.CPU_TFLOPS, cores=2))
+        assert not needs_confirmation([Plan.of(Profile(name, root))], Machine(False, planning.CPU_TFLOPS, cores=2))
 
 
 class TestWhatTheChaptersTake:

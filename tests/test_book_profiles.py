@@ -97,11 +97,15 @@ def test_an_unknown_key_of_a_profile_is_an_error(project):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("notebooks:\n\ta: {}", "is no YAML"), ("shared: !!python/object/apply:os.getcwd []", "is no YAML"),
+        ("notebooks:\n\ta: {}", "is not valid YAML"), ("shared: !!python/object/apply:os.getcwd []", "is not valid"),
         ("notebooks: [a]", "notebooks must be a mapping"), ("shared: [k]", "shared must be a mapping"),
-        ("extends: [tiny]", "extends must be a text"), ("notebooks: {a: 5}", "holds '5' in the place of keys"),
+        ("extends: [tiny]", "extends must be a text"), ("notebooks: {a: 5}", "holds '5' where keys are expected"),
         ("data: [5]", "data must be a text"), ("also: tiny", "also must be a list of texts"),
-        ("[1]", "in the place of keys"),
+        ("[1]", "where keys are expected"),
+        ("extends: 3", "extends must be a text, not 3"), ("data: 5", "data must be a text, not 5"),
+        ("leave_out: {a: [why]}", "leave_out must be a mapping of texts"), ("leave_out: {a: }", "a mapping of texts"),
+        ("", "runs no notebook"), ("notebooks: {a: {after: [a]}}", "a waits for a"),
+        ("notebooks: {a: {after: [b]}, b: {reads: [a]}}", "a waits for b waits for a"),
         ("notebooks: {a: {memory_mb: lots}}", "memory_mb must be a number from 1"),
         ("notebooks: {a: {threads: -1}}", "threads must be a number from 1"),
         ("notebooks: {a: {after: b}}", "after must be a list of texts"),
@@ -161,6 +165,12 @@ def test_the_profiles_of_a_book_are_the_one_asked_for_and_those_along_with_it(pr
         ("mine", "mine", ["a"]),
         ("along", "B", ["b"]),
     ]
+
+
+def test_a_profile_stands_once_in_a_book_however_often_it_is_named(project, tmp_path):
+    project("notebooks:\n  b: {}", name="along")
+    project("also: [mine, along, along]\nnotebooks:\n  a: {}")
+    assert [profile.name for profile in profiles_of_book("mine", tmp_path)] == ["mine", "along"]
 
 
 def test_a_fault_in_a_profile_along_with_another_is_found_too(project, tmp_path):

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from book.tools.shares import LIMITS, taken
+from book.tools.shares import LIMITS, reserved
 
 HOLDER = """
 import json, sys, time
 from pathlib import Path
-from book.tools.shares import taken
-with taken(json.loads(sys.argv[1]), Path("running")):
+from book.tools.shares import reserved
+with reserved(json.loads(sys.argv[1]), Path("running")):
     with open("log", "a") as log:
         print("+", sys.argv[1], file=log, flush=True)
         time.sleep(float(sys.argv[2]))
@@ -61,5 +61,5 @@ def test_what_was_killed_holds_nothing(tmp_path, root):
 
 def test_outside_a_build_nothing_is_shared(tmp_path, monkeypatch):
     monkeypatch.delenv(LIMITS, raising=False)
-    with taken({"cores": 99}, tmp_path / "running"):
+    with reserved({"cores": 99}, tmp_path / "running"):
         assert not (tmp_path / "running").exists()

@@ -46,7 +46,7 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize("html", ["a\0b", "x" * 300, "loop/site"])
     def test_what_is_no_path(self, root, tmp_path, html):
         (tmp_path / "loop").symlink_to("loop")
-        with pytest.raises(ValueError, match="is no path of a folder"):
+        with pytest.raises(ValueError, match="is not a valid folder"):
             check_target(tmp_path / html, root, ["tiny"])
 
     def test_a_page_of_the_book_that_somebody_has_changed(self, root, tmp_path, stamp):

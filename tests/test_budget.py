@@ -1,8 +1,10 @@
 """The price at which a penalised dictionary keeps to a budget of active latents: bracketed, never extrapolated."""
 
 import pytest
+import torch
 
-from experiments.budget import BudgetError, price_for
+from experiments.budget import BudgetError, PriceSearch, price_for
+from lib.sae.model import SAE, SAEConfig
 
 
 def falling(price: float) -> float:
@@ -40,3 +42,19 @@ def test_a_kind_whose_curve_does_not_reach_the_budget_is_refused(active):
 def test_a_search_begins_somewhere():
     with pytest.raises(ValueError, match="at least one"):
         price_for(falling, [0.0], 8)
+
+
+def test_kinds_that_cannot_be_brought_to_the_budget_are_named_with_the_reason():
+    rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+
+    def train(kind, price):
+        """Active latents follow the price of relu; gated has none, whatever it pays."""
+        k = max(1, round(falling(price) / 10)) if kind == "relu" else 1
+        return SAE(SAEConfig(kind="topk", width=64, k=k), 8)
+
+    search = PriceSearch(train, rows, 5)
+    chosen = search.chosen({"relu": [0.01, 0.3], "gated": [0.1, 0.3]})
+    assert list(chosen) == ["relu"]
+    assert ("relu", chosen["relu"]) in search.tried
+    assert list(search.refused) == ["gated"]
+    assert search.description.startswith("**gated** is left out: no price between")

@@ -6,8 +6,8 @@ from torch.nn.functional import normalize
 
 from lib.encoders.encoder import Encoder, load_encoder
 from lib.sae.model import SAE, SAEConfig
-from lib.steering.cached_forward import CachedForward
-from lib.steering.interventions import Intervention, Neurons
+from steering.cached_forward import CachedForward
+from steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -129,7 +129,7 @@ def test_many_variants_go_through_the_blocks_in_parts_to_the_same_values(encoder
     variants = [(Intervention(Neurons(24), "1.resid_post", {j: 5.0}),) for j in range(24)]
     looks = CachedForward(encoder, "proj", pixels, variants)
     whole = looks.values(variants)
-    monkeypatch.setattr("lib.steering.cached_forward._TOGETHER", {"cpu": 5 * 2 * 17 * 24})
+    monkeypatch.setattr("steering.cached_forward._MAX_VALUES", {"cpu": 5 * 2 * 17 * 24})
     assert torch.allclose(looks.values(variants), whole, atol=1e-6)
 
 

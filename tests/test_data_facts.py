@@ -47,6 +47,13 @@ def test_every_separator_and_encoding_gives_the_same_facts(read, encoding, separ
     assert not said
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(read, end):
+    facts, said = read(WHOLE.replace("\n", end))
+    assert facts.to_dict("list") == {"place": ["forest", "sea", "sea"], "weight": [1.5, 2, 3]}
+    assert not said
+
+
 def test_a_table_in_latin_1_is_read_and_said_to_be(read):
     facts, said = read(WHOLE.replace("sea", "forêt").encode("latin-1"))
     assert facts["place"].tolist() == ["forest", "forêt", "forêt"]
@@ -141,6 +148,7 @@ def test_a_class_called_na_is_a_class(tmp_path):
         (b"\xff\xfef\0i\0l", "facts.csv cannot be read|does not say which picture"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "does not say which picture|cannot be read"),
         ("file_name,place\n" + "x" * 5000 + ",sea\n", "names no picture"),
+        (f"file_name,place\na.png,{'sea' * 50_000}\n", "facts.csv cannot be read: field larger"),
         ("file_name" * 100_000 + "\n", "does not say which picture|cannot be read"),
     ],
 )
@@ -183,7 +191,7 @@ def test_numbers_with_a_decimal_comma_are_told_column_by_column(read):
 def test_one_slip_that_makes_words_of_numbers_and_rows_that_are_too_short_are_counted(read):
     facts, said = read("file_name,weight,place\na.png,1,sea\nb.png,3x,sea\nc.png,2,sea\n")
     assert facts["weight"].tolist() == ["1", "3x", "2"]
-    assert "1 values of column weight are no numbers ('3x' …), so all of it are words" in said
+    assert "1 values of column weight are no numbers ('3x' …), so the column is text" in said
     facts, said = read("file_name,place,weight\na.png,sea,1\nb.png,sea\nc.png,sea,2\n")
     assert facts["weight"].isna().tolist() == [False, True, False]
     assert "1 rows have fewer values than the first line has names" in said

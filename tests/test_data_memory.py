@@ -204,7 +204,7 @@ def test_sites_are_one_name_or_any_iterable(encoder, tmp_path, sites):
 
 
 def test_no_site_is_an_error(encoder, tmp_path):
-    with pytest.raises(ValueError, match=r"no site to extract at: name some of .*, such as proj"):
+    with pytest.raises(ValueError, match=r"sites is empty: name at least one site of .*, such as proj"):
         extract(encoder, PIXELS, [], out=tmp_path, progress=False)
 
 
@@ -251,8 +251,8 @@ def test_a_class_without_a_name_is_refused(name):
 def test_imagenets_classes_have_different_texts():
     from open_clip import IMAGENET_CLASSNAMES
 
-    from experiments.datasets.imagenet import TWINS
+    from experiments.datasets.imagenet import DISTINCT_NAMES
 
-    names = [TWINS.get(k, name) for k, name in enumerate(IMAGENET_CLASSNAMES)]
+    names = [DISTINCT_NAMES.get(k, name) for k, name in enumerate(IMAGENET_CLASSNAMES)]
     assert len(class_words(names)) == 1000
-    assert [IMAGENET_CLASSNAMES[k] for k in TWINS] == ["missile", "sunglasses"]
+    assert [IMAGENET_CLASSNAMES[k] for k in DISTINCT_NAMES] == ["missile", "sunglasses"]

@@ -34,7 +34,7 @@ def test_a_metric_takes_arrays_that_torch_would_not():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_metric_refuses_what_is_not_finite_and_names_it(bad):
-    with pytest.raises(ValueError, match="values holds NaN or infinity, so its figures would mean nothing: check"):
+    with pytest.raises(ValueError, match="values holds NaN or infinity, so results from it would be meaningless"):
         weighted(torch.tensor([1.0, bad]))
     with pytest.raises(ValueError, match="values holds NaN"):
         weighted(torch.tensor([[1.0, bad]]).to_sparse_csr())
@@ -43,7 +43,7 @@ def test_a_metric_refuses_what_is_not_finite_and_names_it(bad):
 def test_nan_passes_where_it_means_that_nothing_is_known():
     assert weighted(torch.ones(1), torch.tensor([torch.nan]))[1].isnan().all()
     for unknown in ([1.0, torch.inf], [torch.nan, -torch.inf]):
-        with pytest.raises(ValueError, match="weights holds infinity, so its figures"):
+        with pytest.raises(ValueError, match="weights holds infinity, so results from it"):
             weighted(torch.ones(2), torch.tensor(unknown))
         with pytest.raises(ValueError, match="a sample holds infinity"):
             metrics.bootstrap(lambda x: x.mean(1), torch.tensor(unknown))
@@ -82,7 +82,7 @@ def test_nobody_else_moves_tensors_between_devices(root):
     of_modules = re.compile(r"\b(model|sae|heads)\.to\(|SAE\(.*\)\.to\(|non_blocking=True\) for tensor in")
     found = [
         f"{path.relative_to(root)}: {line.strip()}"
-        for floor in ("lib", "menagerie", "experiments", "widgets")
+        for floor in ("lib", "steering", "peers", "menagerie", "experiments", "widgets")
         for path in (root / floor).rglob("*.py")
         for line in path.read_text().splitlines()
         if path.name != "devices.py" and moves.search(line) and not of_modules.search(line)

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from experiments.disentanglement.baselines import balanced_probe, leace_eraser, token_rows
-from experiments.disentanglement.feature_choice import evidence, rankings
+from experiments.disentanglement.feature_choice import feature_stats, rankings
 from experiments.disentanglement.group_accuracy import group_accuracy
-from experiments.disentanglement.protocol import NearestText, Part, Protocol, ProtocolError, Task, dealt
-from experiments.disentanglement.suppression import Setting, numbered, settle, trials_of, worst_group
+from experiments.disentanglement.protocol import NearestText, Part, Protocol, ProtocolError, Task, split_scenes
+from experiments.disentanglement.suppression import Setting, by_count, runners_of, select_settings, worst_group
 from experiments.disentanglement.tasks import (
     Joined,
     birds_task,
@@ -24,8 +24,8 @@ from experiments.disentanglement.tasks import (
 )
 from lib import SAEConfig, load_encoder
 from lib.sae.model import SAE
-from lib.steering.interventions import Neurons
 from menagerie import SPECIES, zero_shot_prompts
+from steering.interventions import Neurons
 from tests.test_data_sets import make_celeba, make_disentangling, make_rta100, make_waterbirds
 
 SITE, SIZES = "6.resid_post", (32, 16, 16)
@@ -79,26 +79,26 @@ def all_choices(encoder, dictionary, task) -> tuple[str, Protocol]:
     usual = ordinary_tasks("menagerie:val[:60]")
     protocol = Protocol(task, SIZES, {name: (one, (0, 8, 8)) for name, one in usual.items()})
     part, checked = protocol.selection, protocol.validation
-    trials, checking = (trials_of(encoder, {"": p.task})[""] for p in (part, checked))
+    runner, checking = (runners_of(encoder, {"": p.task})[""] for p in (part, checked))
     some = []
     for what, one in {"SAE": dictionary, "neurons": Neurons(encoder.d_model)}.items():
-        (seen,) = evidence(part, trials, {SITE: [one]})[SITE]
-        found = rankings(part, trials, one, SITE, seen, 4, n_candidates=3, n_pictures=2)
+        (seen,) = feature_stats(part, runner, {SITE: [one]})[SITE]
+        found = rankings(part, runner, one, SITE, seen, 4, n_candidates=3, n_pictures=2)
         for rule, ranking in found.items():
-            some += numbered(f"{what}: {rule}", SITE, one, ranking, (1, 4))
-    some.append(Setting("LEACE", SITE, leace_eraser(*token_rows(part, trials, [SITE])[SITE]), (0,)))
-    settled, _ = settle(checked, some, checking, trials_of(encoder, checked.beside), 0.2, (1.5,))
+            some += by_count(f"{what}: {rule}", SITE, one, ranking, (1, 4))
+    some.append(Setting("LEACE", SITE, leace_eraser(*token_rows(part, runner, [SITE])[SITE]), (0,)))
+    settled, _ = select_settings(checked, some, checking, runners_of(encoder, checked.beside), 0.2, (1.5,))
     plan = {str(key): outcome.setting.plan() for key, outcome in settled.items()}
-    return json.dumps(plan | probe_and_prompts(part, trials, checking)), protocol
+    return json.dumps(plan | probe_and_prompts(part, runner, checking)), protocol
 
 
-def probe_and_prompts(part, trials, checking) -> dict:
+def probe_and_prompts(part, runner, checking) -> dict:
     """The probe's anchor, and the worst group of each, as validation pictures tell them."""
     embeddings = F.normalize(checking.embeddings([()])[0], dim=-1)
-    weights = {anchor: balanced_probe(part, trials, anchor, steps=3) for anchor in (0.01, 1.0)}
+    weights = {anchor: balanced_probe(part, runner, anchor, steps=3) for anchor in (0.01, 1.0)}
     right = {anchor: (embeddings @ one.T).argmax(1) == checking.truth for anchor, one in weights.items()}
     anchor = max(right, key=lambda one: worst_group(right[one], checking.group))
-    careful = NearestText(checking.encoder, checking.task, checking.task.careful_prompts)
+    careful = NearestText(checking.encoder, checking.task, checking.task.attribute_prompts)
     prompted = careful.predict(embeddings) == checking.truth
     worst = [group_accuracy(one, checking.group).worst_group for one in (right[anchor], prompted)]
     return {"anchor": anchor, "worst groups": worst, "probe": weights[anchor].sum().item()}
@@ -108,30 +108,30 @@ class TestNothingOfTheTestIsSeen:
     def test_all_choices_are_the_same_with_test_pictures_that_must_not_be_looked_at_and_other_labels(
         self, encoder, dictionary, task
     ):
-        test = dealt(task, SIZES)[2]
-        wrong = {name: getattr(task, name).copy() for name in ("truth", "spurious", "lure")}
+        test = split_scenes(task, SIZES)[2]
+        wrong = {name: getattr(task, name).copy() for name in ("truth", "spurious", "suggested")}
         for values in wrong.values():
             values[test] = 1 - values[test]
         images = Guarded(task.images, test)
         guarded = replace(task, images=images, **wrong)
         assert all_choices(encoder, dictionary, guarded)[0] == all_choices(encoder, dictionary, task)[0]
-        assert len(images.seen) == len(dealt(task, SIZES)[0]) + len(dealt(task, SIZES)[1])
+        assert len(images.seen) == len(split_scenes(task, SIZES)[0]) + len(split_scenes(task, SIZES)[1])
 
     def test_this_would_fail_if_a_choice_did_look(self, encoder, task):
-        test = dealt(task, SIZES)[2]
+        test = split_scenes(task, SIZES)[2]
         guarded = replace(task, images=Guarded(task.images, test))
         with pytest.raises(AssertionError, match="is a test picture"):
-            trials_of(encoder, {"": guarded.subset(test)})
+            runners_of(encoder, {"": guarded.subset(test)})
 
     @pytest.mark.parametrize("choose", ["evidence", "rankings", "token_rows", "balanced_probe", "settle"])
     def test_what_chooses_refuses_test_pictures(self, choose):
         part = Part("test", Task("birds", [], (), (), np.zeros(0)))
         calls = {
-            "evidence": lambda: evidence(part, None, {}),
+            "evidence": lambda: feature_stats(part, None, {}),
             "rankings": lambda: rankings(part, None, None, SITE, None, 1),
             "token_rows": lambda: token_rows(part, None, [SITE]),
             "balanced_probe": lambda: balanced_probe(part, None, 1.0),
-            "settle": lambda: settle(part, [], None, {}, 0.0),
+            "settle": lambda: select_settings(part, [], None, {}, 0.0),
         }
         with pytest.raises(ProtocolError, match="was given the test part of 'birds'"):
             calls[choose]()
@@ -151,36 +151,36 @@ class TestTheProtocol:
         return Protocol(task, SIZES, seed=3)
 
     def test_the_test_is_closed_until_the_choices_are_laid_down(self, protocol):
-        with pytest.raises(ProtocolError, match="stay closed until the choices are laid down"):
+        with pytest.raises(ProtocolError, match="stay closed until the choices are registered"):
             protocol.open_test(PLAN)
 
     def test_it_opens_for_those_choices_alone(self, protocol):
-        protocol.lay_down(PLAN)
-        with pytest.raises(ProtocolError, match="not the choices that were laid down"):
+        protocol.preregister(PLAN)
+        with pytest.raises(ProtocolError, match="not the registered choices"):
             protocol.open_test({"features": [1, 3]})
 
     def test_it_opens_once(self, protocol):
-        protocol.lay_down(PLAN)
+        protocol.preregister(PLAN)
         assert protocol.open_test(PLAN).role == "test"
-        with pytest.raises(ProtocolError, match="they serve once"):
+        with pytest.raises(ProtocolError, match="they can be used once"):
             protocol.open_test(PLAN)
 
-    def test_nothing_is_chosen_after_the_choices_were_laid_down(self, protocol):
-        protocol.lay_down(PLAN)
-        for again in (lambda: protocol.selection, lambda: protocol.validation, lambda: protocol.lay_down({})):
-            with pytest.raises(ProtocolError, match="nothing is chosen any more"):
+    def test_nothing_is_chosen_after_the_choices_were_registered(self, protocol):
+        protocol.preregister(PLAN)
+        for again in (lambda: protocol.selection, lambda: protocol.validation, lambda: protocol.preregister({})):
+            with pytest.raises(ProtocolError, match="make a new Protocol"):
                 again()
 
     def test_the_record_tells_what_happened_in_its_order(self, protocol):
-        plan = protocol.lay_down(PLAN)
+        plan = protocol.preregister(PLAN)
         protocol.open_test(PLAN)
         assert protocol.record == [
-            {"event": "choices laid down", "hash": plan},
+            {"event": "choices registered", "hash": plan},
             {"event": "test opened", "hash": plan},
         ]
 
     def test_its_parts_share_no_picture_and_have_as_many_of_each_group(self, task):
-        parts = dealt(task, SIZES, seed=3)
+        parts = split_scenes(task, SIZES, seed=3)
         everything = np.concatenate(parts)
         assert len(set(everything)) == len(everything)
         for part, size in zip(parts, SIZES, strict=True):
@@ -188,21 +188,21 @@ class TestTheProtocol:
 
     def test_a_group_that_is_too_small_gives_each_part_its_share(self):
         task = Task("t", range(30), ("a",), (((("x"),),),), np.zeros(30), ("many", "few"), np.arange(30) >= 24)
-        parts = dealt(task, (12, 4, 8))
+        parts = split_scenes(task, (12, 4, 8))
         assert [np.bincount(task.group[part]).tolist() for part in parts] == [[6, 3], [2, 1], [4, 2]]
 
     def test_too_few_pictures_are_an_error(self):
         with pytest.raises(ValueError, match="too few for parts of 5, 5, 5"):
-            dealt(Task("t", range(2), ("a",), (((("x"),),),), np.zeros(2)), (5, 5, 5))
+            split_scenes(Task("t", range(2), ("a",), (((("x"),),),), np.zeros(2)), (5, 5, 5))
 
     def test_the_chapter_opens_the_test_in_one_place(self, chapter):
         assert chapter.count(".open_test(") == 1
         assert "._parts" not in chapter
-        assert chapter.index(".lay_down(") < chapter.index(".open_test(")
+        assert chapter.index(".preregister(") < chapter.index(".open_test(")
 
-    @pytest.mark.parametrize("choice", ["ranked_settings(", "linear_settings(", ".with_probe(", "settle("])
+    @pytest.mark.parametrize("choice", ["ranked_settings(", "other_settings(", ".with_probe(", "select_settings("])
     def test_the_chapter_chooses_everything_before_it_lays_its_plan_down(self, chapter, choice):
-        assert 0 < chapter.index(choice) <= chapter.rindex(choice) < chapter.index(".lay_down(")
+        assert 0 < chapter.index(choice) <= chapter.rindex(choice) < chapter.index(".preregister(")
 
 
 def dealing(group, scene, names=("some", "others")) -> Task:
@@ -214,15 +214,17 @@ class TestScenes:
     """Pictures of the same thing: what is chosen on one would be tested on the other."""
 
     def test_no_scene_of_the_stickers_lies_in_two_parts(self, stickers):
-        parts = [set(stickers.scene[part]) for part in dealt(stickers, (120, 80, 160), seed=2)]
+        parts = [set(stickers.scene[part]) for part in split_scenes(stickers, (120, 80, 160), seed=2)]
         assert len(set.union(*parts)) == sum(map(len, parts))
 
     def test_each_part_has_as_many_with_as_without_a_word(self, stickers):
-        parts = dealt(stickers, (120, 80, 160), seed=2)
+        parts = split_scenes(stickers, (120, 80, 160), seed=2)
         assert [np.bincount(stickers.group[part]).tolist() for part in parts] == [[60, 60], [40, 40], [80, 80]]
 
     def test_every_picture_alone_would_split_scenes(self, stickers):
-        parts = [set(stickers.scene[part]) for part in dealt(replace(stickers, scene=None), (120, 80, 160), seed=2)]
+        parts = [
+            set(stickers.scene[part]) for part in split_scenes(replace(stickers, scene=None), (120, 80, 160), seed=2)
+        ]
         assert len(set.union(*parts)) < sum(map(len, parts))
 
     def test_a_picture_and_the_same_without_its_sticker_are_one_scene(self, stickers):
@@ -236,20 +238,20 @@ class TestScenes:
             members = random.permutation(np.flatnonzero(task.group == g))
             for part, some in zip(expected, np.split(members, [8, 12, 16]), strict=False):
                 part.extend(some)
-        assert [part.tolist() for part in dealt(task, SIZES, seed=3)] == [sorted(part) for part in expected]
+        assert [part.tolist() for part in split_scenes(task, SIZES, seed=3)] == [sorted(part) for part in expected]
 
     def test_a_scene_of_many_pictures_fills_a_part_before_the_next_one_begins(self):
         task = dealing(np.zeros(60, int), np.arange(60) % 12, ("all",))
-        parts = dealt(task, (20, 10, 30))
+        parts = split_scenes(task, (20, 10, 30))
         assert [len(set(task.scene[part])) for part in parts] == [4, 2, 6]
 
     def test_what_finds_no_room_beside_its_scene_is_left_out(self):
-        parts = dealt(dealing(np.zeros(9, int), np.arange(9) // 3, ("all",)), (2, 2, 2))
+        parts = split_scenes(dealing(np.zeros(9, int), np.arange(9) // 3, ("all",)), (2, 2, 2))
         assert [len(part) for part in parts] == [2, 2, 2]
 
     def test_a_small_group_does_not_lose_its_share_to_a_larger_one_of_the_same_scenes(self):
         task = dealing(np.arange(30) >= 24, np.arange(30) % 24)
-        parts = dealt(task, (24, 8, 16))
+        parts = split_scenes(task, (24, 8, 16))
         assert [np.bincount(task.group[part]).tolist() for part in parts] == [[12, 3], [4, 1], [8, 2]]
 
     def test_a_part_keeps_its_scenes(self, stickers):
@@ -263,7 +265,7 @@ class TestTheTasks:
             hair = "blond hair" if facts.person_hair[i] == "blond" else "other hair"
             assert task.groups[task.group[i]] == f"{hair}, {facts.person_presentation[i]}"
             assert task.classes[task.truth[i]] == hair
-            assert task.classes[task.lure[i]] == (
+            assert task.classes[task.suggested[i]] == (
                 "other hair" if facts.person_presentation[i] == "man" else "blond hair"
             )
 
@@ -273,16 +275,16 @@ class TestTheTasks:
         for i in range(40):
             bird, on_water = ("water" if facts.water_bird[i] else "land"), facts.habitat[i] in ("water", "swamp")
             assert task.groups[task.group[i]] == f"{bird} bird on {'water' if on_water else 'land'}"
-            assert task.classes[task.lure[i]] == ("water bird" if on_water else "land bird")
+            assert task.classes[task.suggested[i]] == ("water bird" if on_water else "land bird")
 
     def test_stickers_stand_beside_the_same_pictures_without_them(self):
         task = written_word_task("menagerie:stickers[:10]")
         assert task.group.tolist() == [1] * 10 + [0] * 10
         assert task.truth[:10].tolist() == task.truth[10:].tolist()
-        assert (task.lure[10:] == -1).all()
-        assert (task.lure[:10] != task.truth[:10]).all()
+        assert (task.suggested[10:] == -1).all()
+        assert (task.suggested[:10] != task.truth[:10]).all()
         facts = task.images.sets[0].facts
-        assert [task.classes[c] for c in task.lure[:10]] == list(facts.sticker_word)
+        assert [task.classes[c] for c in task.suggested[:10]] == list(facts.sticker_word)
 
     def test_ordinary_pictures_show_one_creature_and_are_asked_two_things(self):
         tasks = ordinary_tasks("menagerie:val[:60]")
@@ -325,7 +327,7 @@ class TestTheTasksOnPhotographs:
         make_rta100(data / "rta100")
         task = written_word_task("rta100")
         assert [task.classes[c] for c in task.truth] == ["dog", "guinea pig"]
-        assert [task.classes[c] for c in task.lure] == ["cat", "dog"]
+        assert [task.classes[c] for c in task.suggested] == ["cat", "dog"]
         assert [task.groups[g] for g in task.group] == ["wrong word"] * 2
 
     def test_photographs_of_one_kind_of_object_are_one_scene(self, data):

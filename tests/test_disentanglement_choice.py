@@ -1,5 +1,6 @@
 """What validation chooses and what the test says of it: by hand, on eight pictures in two groups."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,18 @@ import torch
 
 from experiments.disentanglement import choice as choosing
 from experiments.disentanglement import examination
-from experiments.disentanglement.choice import FAMILIES, METHODS, Choice, linear_settings, right_with, some_of_each
+from experiments.disentanglement.baselines import best_offset
+from experiments.disentanglement.choice import (
+    BASELINES,
+    FAMILIES,
+    METHODS,
+    Choice,
+    correct_with_probe,
+    linear_settings,
+    sample_of_each_group,
+)
 from experiments.disentanglement.examination import Examination, layer_row, middle_layers, verdict
+from experiments.disentanglement.feature_choice import FeatureStats, at_random
 from experiments.disentanglement.panel_data import PanelData, fact_title, top_rows
 from experiments.disentanglement.protocol import Task
 from experiments.disentanglement.suppression import NOTHING, Outcome, Setting
@@ -23,6 +34,10 @@ SITES = ["3.resid_post", "7.resid_post"]
 GREEDY = Setting("SAE: greedy", SITES[0], None, (4, 2))
 RULED = Setting("SAE: difference", SITES[1], None, (9,), 1.5)
 LEACE = Setting("LEACE", "proj", None, (0,))
+
+
+ANCHORS = {"probe": 0.1, "group-balanced probe": 1.0}
+WEIGHTS = {"probe": torch.eye(2), "group-balanced probe": torch.eye(2).flip(0)}
 
 
 def right(*numbers):
@@ -46,47 +61,56 @@ OUTCOMES = {
 
 
 @pytest.fixture
-def trials(monkeypatch):
+def runner(monkeypatch):
     """Zero-shot says of pictures 0 to 4 the truth; careful prompts of all but picture 4."""
     monkeypatch.setattr(choosing, "NearestText", lambda *_: SimpleNamespace(predict=lambda e: 1 - right(4).long()))
-    task = SimpleNamespace(groups=("no word", "wrong word"), careful_prompts=(), name="stickers")
+    task = SimpleNamespace(groups=("no word", "wrong word"), attribute_prompts=(), name="stickers")
+    suggested = torch.where(GROUP == 1, 0, -1)
     embeddings = torch.nn.functional.one_hot(right(0, 1, 2, 3, 4).long(), 2).float()[None]
     return SimpleNamespace(
         task=task,
         group=GROUP,
         truth=torch.ones(8, dtype=torch.long),
+        suggested=suggested,
         encoder=None,
         embeddings=lambda variants: embeddings,
+        zero_shot=SimpleNamespace(logits=lambda e: torch.zeros(8, 3)),  # three classes: no offset
     )
 
 
 @pytest.fixture
-def choice(trials):
+def choice(runner):
     settled = {one.setting.key: one for one in list(OUTCOMES.values())[1:]}
     compared = [outcome(Setting("SAE: greedy", SITES[0], None, (4,)), 0, 1, 4, 5), *OUTCOMES.values()]
-    return Choice(trials, OUTCOMES[NOTHING], settled, compared, SITES, 0.1, torch.eye(2))
+    return Choice(runner, OUTCOMES[NOTHING], settled, compared, SITES, ANCHORS, WEIGHTS)
 
 
 @pytest.fixture
-def exam(choice, trials):
-    return Examination(choice, trials, OUTCOMES, ["species"], 50)
+def exam(choice, runner):
+    return Examination(choice, runner, OUTCOMES, ["species"], 50)
 
 
 def test_a_family_takes_the_setting_with_the_best_worst_group_over_its_sites(choice):
-    assert choice.chosen == {"SAE": GREEDY, "neurons": NOTHING, "mean difference": NOTHING, "LEACE": LEACE}
+    assert choice.chosen == dict.fromkeys(FAMILIES, NOTHING) | {"SAE": GREEDY, "LEACE": LEACE}
     assert choice.by_layer["SAE", SITES[1]] is RULED
     assert choice.by_layer["LEACE", "proj"] is LEACE
     assert ("SAE", "proj") not in choice.by_layer
-    assert len(choice.by_layer) == 2 * 2 + 2 * 3
+    assert choice.sites_of("attention heads") == ["heads"]
+    assert len(choice.by_layer) == 5 * 2 + 2 * 3 + 1
 
 
-def test_the_rival_is_the_best_but_features_and_probe(choice):
+def test_the_best_baseline_is_neither_features_nor_probe(choice):
+    assert BASELINES == [
+        "neurons", "encoder projection", "label-free steering", "attention heads", "mean difference", "LEACE",
+        "prompts", "offset",
+    ]  # fmt: skip
     assert set(choice.correct) == set(METHODS)
     assert choice.worst(choice.correct["prompts"]) == 0.75
-    assert choice.rival == "prompts"
+    assert choice.best_baseline == "prompts"
     assert choice.worst_of("nothing") == 1
     assert choice.others() == {
-        "probe's anchor": "0.1", "worst group, probe": "25.0%", "rival": "prompts", "worst group, rival": "75.0%",
+        "probe's anchor": "0.1", "group-balanced probe's anchor": "1", "worst group, probe": "25.0%",
+        "worst group, group-balanced probe": "0.0%", "best baseline": "prompts", "worst group, best baseline": "75.0%",
     }  # fmt: skip
 
 
@@ -102,6 +126,7 @@ def test_the_plan_holds_every_choice(choice):
     assert plan["chosen"]["SAE"] == GREEDY.plan()
     assert plan["by layer"][f"SAE at {SITES[1]}"]["strength"] == 1.5
     assert (plan["deal"], plan["sizes"], plan["rival"], plan["probe's anchor"]) == (3, [8, 8], "prompts", 0.1)
+    assert plan["group-balanced probe's anchor"] == 1.0
 
 
 def test_a_curve_begins_with_no_feature_and_knows_strength_one_alone(choice):
@@ -109,13 +134,36 @@ def test_a_curve_begins_with_no_feature_and_knows_strength_one_alone(choice):
     assert choice.curve("SAE: difference", SITES[1]) == [(0, 0.25)]
 
 
-def test_the_probe_s_anchor_is_chosen_by_the_worst_group(trials, monkeypatch):
+def test_the_probe_s_anchor_is_chosen_by_the_worst_group(runner, monkeypatch):
     weights = {0.1: torch.eye(2).flip(0), 1.0: torch.eye(2)}
-    monkeypatch.setattr(choosing, "balanced_probe", lambda part, selecting, value: weights[value])
-    rest = {"before": OUTCOMES[NOTHING], "settled": {}, "compared": [], "sites": SITES}
-    found = Choice.with_probe((None, None), [0.1, 1.0], trials, **rest)
-    assert found.anchor == 1.0  # .25 against 0
-    assert right_with(found.probe, trials).equal(right(0, 1, 2, 3, 4))
+    fit = lambda part, selecting, value: weights[value]  # noqa: E731
+    other = lambda part, selecting, value: weights[0.1 if value == 1 else 1.0]  # noqa: E731
+    monkeypatch.setattr(choosing, "PROBES", {"probe": fit, "group-balanced probe": other})
+    rest = {"before": OUTCOMES[NOTHING], "selected": {}, "compared": [], "sites": SITES}
+    found = Choice.with_probe((None, None), [0.1, 1.0], runner, **rest)
+    assert found.anchors == {"probe": 1.0, "group-balanced probe": 0.1}  # .25 against 0
+    assert all(correct_with_probe(one, runner).equal(right(0, 1, 2, 3, 4)) for one in found.probes.values())
+
+
+def test_an_offset_lifts_the_worst_group_where_one_number_can():
+    gap = torch.tensor([-3.0, -1, -2, -4, -3, 5])
+    truth, group = torch.tensor([0, 1, 1, 0, 0, 1]), torch.tensor([0, 1, 1, 0, 0, 2])
+    logits = torch.stack([torch.zeros(6), gap], dim=1)
+    offset = best_offset(logits, truth, group)
+    assert ((logits + offset).argmax(1) == truth).all()
+    assert offset.tolist() == [0, 2.5], "halfway between -2 and -3"
+    assert best_offset(logits[[0, 3, 5]], truth[[0, 3, 5]], group[[0, 3, 5]]).tolist() == [0, 0], "nothing to gain"
+    assert best_offset(torch.randn(6, 3), truth, group).tolist() == [0, 0, 0]
+
+
+def test_chance_draws_active_features_and_another_draw_draws_others():
+    codes = torch.zeros(5, 40)
+    codes[0, ::2] = 1.0
+    seen = FeatureStats(codes, codes, codes[0], codes[:, 0])
+    draws = [at_random(seen, 8, seed) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert all(len(set(draw)) == 8 and all(j % 2 == 0 for j in draw) for draw in draws)
+    assert sorted(at_random(seen, 100, 0)) == list(range(0, 40, 2))
 
 
 def test_where_all_pictures_have_the_attribute_no_direction_is_taken_out():
@@ -123,10 +171,16 @@ def test_where_all_pictures_have_the_attribute_no_direction_is_taken_out():
     assert linear_settings(part, None, SITES) == []
 
 
+def test_other_tasks_are_asked_beside_the_test_alone():
+    tasks = {"people": "P", "birds": "B", "stickers": "S"}
+    assert examination.others(tasks, "birds", 40) == {"people": ("P", [0, 0, 40]), "stickers": ("S", [0, 0, 40])}
+    assert examination.others(tasks, "birds", 0) == {}
+
+
 def test_pictures_are_shown_evenly_from_all_groups():
     task = SimpleNamespace(groups=("a", "b"), group=np.array([1, 0, 0, 0, 1]))
-    assert some_of_each(task, 4) == [1, 2, 0, 4]
-    assert some_of_each(task, 1) == []
+    assert sample_of_each_group(task, 4) == [1, 2, 0, 4]
+    assert sample_of_each_group(task, 1) == []
 
 
 class TestExamination:
@@ -149,6 +203,23 @@ class TestExamination:
         assert exam.row("probe")["where, features"] == "–"
         assert exam.row("probe")["ordinary"] == "+0.0"
 
+    def test_the_price_is_told_of_every_method(self, exam):
+        """Of four pictures that are not misled, features lose one, prompts none; the heads changed nothing."""
+        price = {method: {what: x.value for what, x in exam.price(method).items()} for method in METHODS}
+        assert price["SAE"] == {"not misled": -0.25, "signs read": 0.0, "ordinary": -0.125}
+        assert price["prompts"] == {"not misled": 0.0, "signs read": 0.0, "ordinary": 0.0}
+        assert price["attention heads"] == price["prompts"]
+        assert exam.row("SAE")["not misled"].startswith("-25.0 [")
+        assert exam.row("SAE")["other tasks"] == "–", "no other task was asked"
+
+    def test_other_tasks_count_by_picture(self, choice, runner):
+        more = {NOTHING: {"birds": right(0, 1, 2, 3), "people": right(0, 1)[:4]}}
+        more |= {GREEDY: {"birds": right(0, 1), "people": right(0)[:4]}}
+        asked = {one: replace(OUTCOMES[one], beside=OUTCOMES[one].beside | some) for one, some in more.items()}
+        exam = Examination(choice, runner, OUTCOMES | asked, ["species"], 50)
+        assert exam.price("SAE")["other tasks"].value == pytest.approx(-3 / 12)
+        assert exam.price("offset")["other tasks"].value == 0
+
     def test_a_layer_has_all_groups(self, exam):
         row = exam.at_layer("SAE", SITES[1])
         assert {group: x.value for group, x in row["groups"].items()} == {"no word": 0.5, "wrong word": 0.5}
@@ -164,12 +235,19 @@ class TestExamination:
         assert read["SAE"]["beside a wrong word"].value == 0.75
 
     def test_the_result_is_told_with_its_price(self, exam):
-        assert exam.told.startswith(f"2 features at `{SITES[0]}` (greedy) move worst-group accuracy from 25% to 75%, ")
-        assert "the probe reaches 25%" in exam.told
-        assert "Ordinary accuracy: -12.5 [" in exam.told
+        assert exam.description.startswith(
+            f"2 features at `{SITES[0]}` (greedy) move worst-group accuracy from 25% to 75%, "
+        )
+        assert "The other methods reach 75% (prompts), 50% (LEACE), " in exam.description
+        assert "25% (probe)" in exam.description
+        features, rival = exam.description.split("changes of accuracy elsewhere, in points: ")[1].split(". Price of ")
+        assert features.startswith("not misled -25.0 [")
+        assert "ordinary -12.5 [" in features
+        assert features.endswith("(from 25.0% to 25.0%)")
+        assert rival.startswith("the best other defence on validation pictures, prompts: not misled +0.0")
 
     def test_the_probe_is_a_bound_or_not(self, exam):
-        assert examination.probe_told({"stickers": exam}).endswith("**no task**, and does not on **stickers**.")
+        assert examination.describe_probe({"stickers": exam}).endswith("**no task**, and does not on **stickers**.")
 
     def test_every_bar_has_a_verdict(self, exam):
         (found,) = examination.verdicts({"stickers": exam}).values()
@@ -209,15 +287,15 @@ def test_the_middle_is_between_a_quarter_and_three_quarters():
 def test_a_deal_that_was_seen_before_is_said():
     task = Task("t", range(8), ("a",), ((("x",),),), np.zeros(8), ("some",), np.zeros(8, int), scene=np.arange(8))
     assert examination.seen_before(task, (3, 3, 2), 5, [5]) == 1.0
-    assert "people: 25%" in examination.earlier_told({"people": 0.25})
-    assert examination.earlier_told({}) == "No test of these pictures was opened before this one."
+    assert "people: 25%" in examination.describe_earlier_deals({"people": 0.25})
+    assert examination.describe_earlier_deals({}) == "No test of these pictures was opened before this one."
 
 
 class TestPanelData:
     def test_the_panel_takes_the_rule_that_validation_chose(self, choice):
         panel = PanelData({"stickers": choice}, {}, {}, {}, {})
         assert panel.rule_at("stickers", SITES[1]) == "SAE: difference"
-        missing = Choice(choice.trials, choice.before, {}, [], SITES, 0.1, torch.eye(2))
+        missing = Choice(choice.runner, choice.before, {}, [], SITES, ANCHORS, WEIGHTS)
         assert PanelData({"stickers": missing}, {}, {}, {}, {}).rule_at("stickers", SITES[1]) == "SAE: greedy"
 
     def test_a_feature_is_called_by_its_best_fact(self):

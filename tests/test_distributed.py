@@ -9,7 +9,7 @@ import pytest
 
 from lib import distributed
 from lib.distributed import launch, my_share, on_all_ranks, on_first_rank, same_on_all_ranks
-from lib.sae.training import _dealt
+from lib.sae.training import _assigned
 from tests.small_models import open_clip_folder
 
 ROOT = Path(__file__).parent.parent
@@ -89,9 +89,9 @@ def test_shares_are_consecutive_disjoint_and_alike_in_length(monkeypatch):
     assert sorted(map(len, shares)) == [3, 4, 4]
 
 
-def test_the_most_work_is_dealt_first_and_to_whom_has_the_least():
-    assert _dealt([0, 1, 2, 3], [1, 8, 4, 2], hands=2) == [[1], [2, 3, 0]]
-    assert _dealt([1], [1, 8], hands=3) == [[1], [], []]
+def test_the_most_work_is_assigned_first_and_to_the_least_loaded_worker():
+    assert _assigned([0, 1, 2, 3], [1, 8, 4, 2], n_workers=2) == [[1], [2, 3, 0]]
+    assert _assigned([1], [1, 8], n_workers=3) == [[1], [], []]
 
 
 def test_one_process_asks_nobody(monkeypatch):

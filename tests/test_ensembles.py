@@ -10,7 +10,7 @@ from lib.encoders.encoder import load_encoder
 from lib.metrics import reconstruction
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
-from lib.steering.interventions import Intervention
+from steering.interventions import Intervention
 from tests.sparse_world import sparse_world
 
 D = 16

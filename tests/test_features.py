@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 import lib.features.one_pass
-from lib.artifacts import read_meta
 from lib.encoders.encoder import Encoder, load_encoder
 from lib.features.one_pass import top_images
 from lib.features.table import FeatureTable
 from lib.sae.model import SAE, SAEConfig
+from storage import read_meta
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 
@@ -160,7 +160,7 @@ def test_a_damaged_table_is_refused_in_one_sentence_and_made_again(encoder, sae,
 
 def test_a_complete_table_needs_no_lock(encoder, sae, table, tmp_path, monkeypatch):
     table_of(encoder, sae, out=tmp_path / "table")
-    monkeypatch.setattr("lib.artifacts.places.FileLock.acquire", lambda *_, **__: pytest.fail("a lock was taken"))
+    monkeypatch.setattr("storage.places.FileLock.acquire", lambda *_, **__: pytest.fail("a lock was taken"))
     assert_same(table_of(encoder, sae, out=tmp_path / "table"), table)
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from lib.files import (
+from lib.encoders.open_clip import load_weights
+from storage.files import (
+    check_archive,
     check_shards,
     inside,
     naming,
@@ -85,6 +87,20 @@ def test_other_shapes_than_the_settings_ask_for_are_told_before_weights_are_read
         read_safetensors(weights, {"c": (1,)})
 
 
+def test_a_flipped_bit_in_what_torch_saved_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(TENSORS, path)
+    check_archive(path)
+    blob, bytes_of_a = bytearray(path.read_bytes()), TENSORS["a"].numpy().tobytes()
+    blob[blob.index(bytes_of_a) + 2] ^= 1
+    path.write_bytes(blob)
+    assert not torch.equal(torch.load(path)["a"], TENSORS["a"]), "torch reads it without a word"
+    with pytest.raises(ValueError, match=r"weights\.pt is damaged: the checksum of"):
+        check_archive(path)
+    with pytest.raises(ValueError, match=r"weights\.pt is damaged: the checksum of"):
+        load_weights(torch.nn.Linear(1, 1), path)
+
+
 def test_what_is_no_ordinary_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
@@ -121,7 +137,7 @@ def test_damaged_settings_are_one_sentence_that_names_the_file(tmp_path, content
 
 
 def test_settings_that_are_far_too_long_are_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.files.MOST_JSON_BYTES", 10)
+    monkeypatch.setattr("storage.files.MOST_JSON_BYTES", 10)
     (tmp_path / "config.json").write_text(json.dumps({"a": list(range(100))}))
     with pytest.raises(ValueError, match="too many for settings"):
         read_json(tmp_path / "config.json")

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from experiments.disentanglement.feature_choice import mistake
+from experiments.disentanglement.feature_choice import wrong_class_margin
 from lib.encoders.encoder import Encoder, load_encoder
-from lib.steering.cached_forward import CachedForward
-from lib.steering.decoding import Choice
-from lib.steering.interventions import Intervention, Neurons
+from steering.cached_forward import CachedForward
+from steering.decoding import Choice
+from steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -45,10 +45,10 @@ def test_attribution_foretells_what_a_small_edit_does(spec, dtype):
     encoder, exact = (load_encoder(spec, device="cpu", dtype=d) for d in (dtype, "float32"))
     pixels, site = pixels_for(encoder), "1.resid_post"
     classes = torch.randn(4, encoder.d_embed, generator=torch.Generator().manual_seed(1))
-    truth, lure = torch.tensor([0, 1, 2]), torch.tensor([1, -1, 3])
+    truth, suggested = torch.tensor([0, 1, 2]), torch.tensor([1, -1, 3])
 
     def wrong(e: Encoder, values: dict) -> torch.Tensor:
-        return mistake(values["proj"] @ classes.T, truth, lure)
+        return wrong_class_margin(values["proj"] @ classes.T, truth, suggested)
 
     values = encoder.run(pixels.clone().requires_grad_(), [site, "proj"])
     [gradient] = torch.autograd.grad(wrong(encoder, values).sum(), [values[site]])
@@ -80,7 +80,7 @@ def test_a_rerun_in_bfloat16_is_the_published_pass_within_its_rounding(spec, sit
 def test_of_one_variant_a_rerun_in_bfloat16_is_bit_for_bit_the_published_pass(spec):
     encoder = load_encoder(spec, device="cpu", dtype="bfloat16")
     pixels = pixels_for(encoder)
-    for kind in ("attn_out", "mlp_act", "mlp_out", "resid_post"):
+    for kind in ("attn_out", "mlp_in", "mlp_act", "mlp_out", "resid_post"):
         edit = Intervention(Neurons(encoder.width(f"0.{kind}")), f"0.{kind}", {3: 5.0})
         value = CachedForward(encoder, "1.resid_post", pixels, [(edit,)]).values([(edit,)])[0]
         with encoder.steered(edit):

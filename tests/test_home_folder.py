@@ -7,9 +7,10 @@ import pytest
 from lib.activations.extraction import ActivationStore, extract
 from lib.encoders.encoder import load_encoder
 from lib.features.table import FeatureTable
-from lib.hub import export_saelens, load_sae, package_sae
+from lib.hub import load_sae, package_sae
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
+from peers import export_saelens
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

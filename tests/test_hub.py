@@ -13,10 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib.activations.extraction import ActivationStore
-from lib.hub import export_saelens, load_sae
-from lib.hub.safe_files import StandIn, read_pickle
+from lib.hub import load_sae
+from lib.hub.formats import WEIGHTS
+from lib.registry import registered
 from lib.sae.model import SAE
 from lib.sae.training import train_sae
+from peers import export_saelens
+from peers.safe_files import StandIn, read_pickle
 from tests.peers.compare import LIMIT, cases, difference
 from tests.peers.exports import EXAMPLES, example
 
@@ -45,6 +48,26 @@ def test_every_library_is_among_the_fixtures():
     libraries = {case.split("/")[0] for case in cases(PEERS)}
     assert libraries >= {"dictionary_learning", "sae_for_vlm", "saelens", "saelens_export", "sparsify"}
     assert libraries >= {"overcomplete", "saev", "saev_0_1", "prisma", "visaebench"}
+
+
+@pytest.mark.filterwarnings("ignore:.* is of ViSAEBench")
+def test_exactly_one_library_recognises_a_file():
+    readers = {name: point.load() for name, point in registered("formats").items()}
+    assert len(readers) == 7
+    for case in cases(PEERS):
+        path = next(path for path in sorted((PEERS / case).rglob("*")) if path.name in WEIGHTS or "ae_" in path.name)
+        found = [name for name, reader in readers.items() if reader.recognises(reader.Checkpoint(path))]
+        library = {"sae_for_vlm": "dictionary_learning", "saelens_export": "saelens", "saev_0_1": "saev"}
+        assert found == [library.get(case.split("/")[0], case.split("/")[0])], case
+
+
+def test_without_the_entry_points_it_is_said_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr("lib.hub.formats.registered", lambda what: {})
+    for format in (None, "saelens"):
+        with pytest.raises(ValueError, match=r"No format of another library is registered here: install .* `peers`\."):
+            load_sae(PEERS / "saelens" / "topk", format=format)
+    example(kind="topk").save(tmp_path)
+    assert load_sae(tmp_path).config.kind == "topk"
 
 
 def test_matryoshka_levels_are_those_of_the_library():
@@ -80,7 +103,7 @@ def test_topk_and_batchtopk_of_dictionary_learning_are_not_guessed(peers):
     folder = peers / "dictionary_learning" / "batchtopk"
     (folder / "config.json").unlink()
     folder = folder.rename(folder.with_name("anonymous"))
-    with pytest.raises(ValueError, match="TopK or a BatchTopK dictionary, whose files look alike"):
+    with pytest.raises(ValueError, match="TopK or a BatchTopK SAE, whose files are alike"):
         load_sae(folder)
     assert load_sae(folder, kind="topk").config.k == 4
     assert load_sae(folder, kind="batchtopk").threshold > 0
@@ -96,8 +119,8 @@ def test_a_state_dict_of_overcomplete_needs_to_be_told_what_it_is():
 @pytest.mark.parametrize(
     ("case", "file", "changes", "message"),
     [
-        ("sparsify/topk", "cfg.json", {"transcode": True}, "it is a transcoder"),
-        ("sparsify/topk", "cfg.json", {"skip_connection": True}, "adds a linear map of its input"),
+        ("sparsify/topk", "cfg.json", {"signed": True}, "selects codes by their absolute value"),
+        ("sparsify/topk", "cfg.json", {"skip_connection": True}, "lacks W_skip"),
         ("sparsify/topk", "cfg.json", {"activation": "groupmax"}, "its activation is 'groupmax'"),
         ("saelens/standard", "cfg.json", {"architecture": "temporal"}, "its architecture is 'temporal'"),
         ("saelens/standard", "cfg.json", {"reshape_activations": "hook_z"}, "reads attention heads one by one"),
@@ -105,7 +128,7 @@ def test_a_state_dict_of_overcomplete_needs_to_be_told_what_it_is():
         ("saelens/standard", "cfg.json", {"activation_fn_str": "tanh-relu"}, "'standard with tanh-relu'"),
         ("saelens/standard", "cfg.json", {"normalize_activations": "batch"}, "input normalisation 'batch' is unknown"),
         ("prisma/topk_with_config_json", "config.json", {"activation_fn_str": "tanh-relu"}, "'tanh-relu' is neither"),
-        ("prisma/topk_with_config_json", "config.json", {"is_transcoder": True}, "it is a transcoder"),
+        ("prisma/topk_with_config_json", "config.json", {"is_transcoder": True}, "lacks b_dec_out"),
     ],
 )
 def test_what_an_sae_cannot_compute_is_refused_and_never_approximated(peers, case, file, changes, message):
@@ -179,7 +202,7 @@ def test_weights_that_are_not_finite_are_refused(peers):
 
 def test_weights_of_whole_numbers_are_refused(peers):
     with_tensors(peers / "sparsify" / "topk" / "sae.safetensors", b_dec=torch.ones(16, dtype=torch.int8))
-    assert "as quantisation leaves them, are not read: b_dec (torch.int8)" in sentence_of(peers / "sparsify" / "topk")
+    assert "must be floats, not quantised: b_dec (torch.int8)" in sentence_of(peers / "sparsify" / "topk")
 
 
 def test_saelens_norm_is_in_the_threshold_whether_it_was_folded_or_not():
@@ -313,6 +336,15 @@ def test_pickled_objects_of_known_libraries_are_attributes_only():
     assert module.qualified == "overcomplete.sae.topk_sae.TopKSAE"
     assert module.top_k == 4
     assert not hasattr(module, "forward")
+
+
+def test_a_flipped_bit_in_weights_of_torch_save_is_found_by_its_checksum(tmp_path):
+    path = PEERS / "dictionary_learning" / "topk" / "ae.pt"
+    blob, weights = bytearray(path.read_bytes()), zipfile.ZipFile(path).read("ae/data/0")
+    blob[blob.index(weights) + len(weights) // 2] ^= 1
+    (tmp_path / "ae.pt").write_bytes(blob)
+    with pytest.raises(ValueError, match=r"ae\.pt is damaged: the checksum of '\S+/data/\d+' in it"):
+        load_sae(tmp_path)
 
 
 def test_a_truncated_file_is_reported_in_one_sentence(tmp_path):

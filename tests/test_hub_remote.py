@@ -92,7 +92,7 @@ def test_a_card_without_known_facts_claims_none(tmp_path):
     package_sae(example(kind="jumprelu"), tmp_path)
     body = (tmp_path / "README.md").read_text()
     assert "explained variance" not in body
-    assert "an encoder at a site not told" in body
+    assert "an encoder at an unknown site" in body
 
 
 def test_pushing_without_a_token_that_may_write_is_a_permission_error(hub, monkeypatch):

@@ -37,26 +37,43 @@ def test_public_names_are_those_of_their_modules():
 
     assert lib.load_encoder is load_encoder
     assert lib.extract is extract
-    assert {"load_images", "SAE", "metrics", "load_encoder"} <= set(dir(lib))
+    assert {"load_images", "SAE", "metrics", "load_encoder", "load_llava"} <= set(dir(lib))
 
 
 def test_every_public_name_can_be_had():
     for name in lib._HOME:
         assert getattr(lib, name).__name__ == name
     for name in lib._PACKAGES:
-        assert getattr(lib, name).__name__ == f"lib.{name}"
+        assert getattr(lib, name).__name__.split(".")[-1] == name
 
 
 def test_a_star_gives_the_public_names_and_no_others():
     given: dict = {}
     exec("from lib import *", given)
     assert set(lib.__all__) == set(given) - {"__builtins__"}
-    assert {"load_encoder", "from_module", "extract", "SAE", "Intervention", "Neurons", "metrics"} <= set(given)
+    assert {
+        "load_encoder",
+        "from_module",
+        "extract",
+        "SAE",
+        "Intervention",
+        "Neurons",
+        "Llava",
+        "load_llava",
+        "metrics",
+    } <= set(given)
 
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'lib' has no attribute 'nothing'"):
         _ = lib.nothing
+
+
+def test_without_entry_points_the_names_of_packages_above_are_said_to_be_unregistered(monkeypatch):
+    monkeypatch.setattr(lib, "_added", dict)
+    monkeypatch.delitem(vars(lib), "Intervention", raising=False)
+    with pytest.raises(AttributeError, match="has no attribute 'Intervention'; is monosemantic-vision installed"):
+        _ = lib.Intervention
 
 
 @pytest.mark.parametrize("name", lib._MOVED)
@@ -69,15 +86,17 @@ def test_a_name_that_has_moved_says_where_it_is(name):
 def test_an_installed_copy_has_all_packages_and_their_scripts(tmp_path):
     """What `pip install .` puts into an environment works without the repository, but for the embedded models."""
     source, site = tmp_path / "source", tmp_path / "site"
-    for name in ("lib", "menagerie", "experiments", "widgets"):
+    for name in ("storage", "lib", "steering", "peers", "menagerie", "experiments", "widgets"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, "--target", site, source], check=True, capture_output=True)
-    code = """
+    peer = str(ROOT / "tests/fixtures/peers/saelens/topk")
+    code = f"""
 import lib, menagerie, experiments.claims, widgets
 print(lib.__file__, len(lib.load_images("menagerie:val[:3]")), widgets.FeatureExplorer.__name__)
+print(lib.load_sae({peer!r}).config.kind, lib.Intervention.__module__)
 try:
     lib.load_encoder("tiny")
 except FileNotFoundError as error:
@@ -91,5 +110,5 @@ except FileNotFoundError as error:
         text=True,
         check=True,
     ).stdout
-    assert said.startswith(f"{site}/lib/__init__.py 3 FeatureExplorer")
+    assert said.startswith(f"{site}/lib/__init__.py 3 FeatureExplorer\ntopk steering.interventions\n")
     assert "clone the repository" in said

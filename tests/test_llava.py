@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from lib.sae.model import SAE, SAEConfig
-from lib.steering.interventions import Intervention, Neurons
-from lib.steering.llava import load_llava
+from steering.interventions import Intervention, Neurons
+from steering.llava import load_llava
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_llava import FAMILIES, llava_folder
 
@@ -110,7 +110,7 @@ def test_an_edit_before_the_site_that_is_read_runs_through_the_blocks_between(ll
 
 
 def test_values_after_a_resumed_pass_are_those_of_a_whole_one(llava, pictures, sae):
-    from lib.steering.cached_forward import CachedForward
+    from steering.cached_forward import CachedForward
 
     pixels = llava.vision.pixels(pictures)
     variants = [(Intervention(sae, site, {5: 3.0}),) for site in (*SITES, llava.site)]
@@ -152,7 +152,7 @@ def test_answers_do_not_depend_on_the_batches_they_came_in(llava, pictures, sae,
     edits = [None, *(Intervention(sae, site, {j: 8.0}) for j in (3, 9) for site in (llava.site, "1.mlp_out"))]
     whole = llava.answers(pictures, QUESTION, edits, max_new_tokens=6)
     for rows in (1, 3, 7):
-        monkeypatch.setattr("lib.steering.llava._MOST_ROWS", rows)
+        monkeypatch.setattr("steering.llava._MOST_ROWS", rows)
         assert llava.answers(pictures, QUESTION, edits, max_new_tokens=6) == whole
 
 
@@ -265,7 +265,7 @@ def test_drawn_answers_depend_on_the_seed_and_not_on_the_batch(llava, pictures):
 
 
 def test_tokens_are_drawn_by_their_probabilities():
-    from lib.steering.decoding import Choice
+    from steering.decoding import Choice
 
     logits = torch.tensor([[1.0, 3.0, 2.0, -50.0]]).repeat(4000, 1)
     drawn = torch.tensor(Choice(0.5, range(4000))(logits, range(4000))).bincount(minlength=4) / 4000
@@ -487,7 +487,7 @@ def test_an_unreachable_hub_is_a_connection_error(monkeypatch):
 
 
 def test_a_device_map_without_accelerate_says_so(folder_of, monkeypatch):
-    monkeypatch.setattr("lib.steering.llava.find_spec", lambda name: None)
+    monkeypatch.setattr("steering.llava.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install accelerate"):
         load_llava(f"hf:{folder_of()}", device_map="auto")
 

@@ -87,3 +87,10 @@ class TestWhatMayRunInAPage:
     def test_tags_of_tables_stay_and_their_style_sheet(self):
         html = '<style type="text/css">#T_1 td {color: red}</style>\n<table id="T_1"><tr><td>1 &lt; 2</td></tr></table>'
         assert harmless_html(html) == html.replace(' type="text/css"', "")
+
+    @pytest.mark.parametrize("end", ["</style x>", "</style/>", "</style", ""])
+    def test_a_style_sheet_holds_no_tags_however_a_browser_ends_it(self, end):
+        sheet = harmless_html(f"<style>a{{}}{end}<img src=x onerror=run()></style>")
+        assert sheet.startswith("<style>")
+        assert sheet.count("<") == 2
+        assert sheet.endswith("</style>")

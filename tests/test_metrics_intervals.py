@@ -121,13 +121,6 @@ def test_an_interval_reads_as_value_and_bounds():
     assert str(Interval(math.nan, math.nan, math.nan)) == "–"
 
 
-def test_a_second_error_is_added_in_quadrature():
-    found = Interval(1.0, 0.7, 1.3).widened(0.4 / 1.959964)
-    assert found == pytest.approx((1.0, 0.5, 1.5), abs=1e-6)
-    assert Interval(1.0).widened(0.4) == Interval(1.0)
-    assert Interval(1.0, 0.7, 1.3).widened(math.nan) == Interval(1.0, 0.7, 1.3)
-
-
 def test_the_jackknife_of_a_mean_gives_the_textbook_error():
     x = normal(60).double()
     left_out = torch.stack([x[torch.arange(60) != i].mean() for i in range(60)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib.metrics import Sparsity, centre_minus_border, sparsity
+from lib.metrics import Sparsity, sparsity
 
 CODES = torch.tensor([[0.0, 2.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [0.0, 3.0, 0.5, 0.0]])
 KINDS = ["cls", "spatial", "spatial"]
@@ -52,17 +52,3 @@ def test_codes_of_another_width_are_an_error():
 def test_no_rows_are_an_error():
     with pytest.raises(ValueError, match="no codes"):
         Sparsity().compute()
-
-
-def test_centre_minus_border_compares_the_inside_with_the_outer_ring():
-    maps = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    for found, one in zip(centre_minus_border(maps), maps, strict=True):
-        ring = [one[i, j] for i in range(4) for j in range(5) if i in (0, 3) or j in (0, 4)]
-        inside = [one[i, j] for i in (1, 2) for j in (1, 2, 3)]
-        assert float(found) == pytest.approx(float(sum(inside) / 6 - sum(ring) / 14), rel=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(3, 2, 7), (7, 7)])
-def test_a_map_without_an_inside_is_refused(shape):
-    with pytest.raises(ValueError, match="3 x 3 cells or more"):
-        centre_minus_border(torch.zeros(shape))

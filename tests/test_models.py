@@ -67,6 +67,7 @@ def by_plain_hooks(encoder: Encoder, pixels: torch.Tensor) -> dict[str, torch.Te
             block.register_forward_hook(keep(f"{i}.resid_post")),
             block.register_forward_hook(keep(f"{i}.pre", lambda inputs, output: inputs[0])),
             second_norm.register_forward_hook(keep(f"{i}.mid", lambda inputs, output: inputs[0])),
+            second_norm.register_forward_hook(keep(f"{i}.mlp_in")),
             next(getattr(block.mlp, n) for n in ACTIVATIONS if hasattr(block.mlp, n)).register_forward_hook(
                 keep(f"{i}.mlp_act")
             ),
@@ -86,7 +87,7 @@ def test_every_site_has_the_value_that_plain_hooks_on_the_original_model_give(en
     expected = by_plain_hooks(encoder, pixels)
     got = encoder.run(pixels, encoder.sites)
     assert list(got) == encoder.sites
-    assert len(got) == 4 * encoder.n_layers + 1
+    assert len(got) == 5 * encoder.n_layers + 1
     for site, value in got.items():
         assert (value - expected[site]).abs().max() <= 1e-5, site
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from lib.encoders.encoder import load_encoder
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.origin import Origin
-from lib.steering.interventions import Intervention, Neurons
-from lib.steering.llava import load_llava
+from steering.interventions import Intervention, Neurons
+from steering.llava import load_llava
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_llava import llava_folder
 from tests.small_models import open_clip_folder

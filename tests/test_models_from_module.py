@@ -15,8 +15,8 @@ from lib.features.table import FeatureTable
 from lib.images.image_set import ImageSet
 from lib.images.memory import MemorySource
 from lib.sae.model import SAE, SAEConfig
-from lib.steering.cached_forward import CachedForward
-from lib.steering.interventions import Intervention, Neurons
+from steering.cached_forward import CachedForward
+from steering.interventions import Intervention, Neurons
 
 
 def to_tensor(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:

@@ -80,7 +80,9 @@ def by_transformers(folder, family: str, pixels: torch.Tensor) -> dict[str, torc
     values = {}
     for i, (before, middle, after) in enumerate(zip(states, middles, states[1:], strict=False)):
         values |= {f"{i}.attn_out": middle - before, f"{i}.mlp_out": after - middle, f"{i}.resid_post": after}
-        values[f"{i}.mlp_act"] = hidden_neurons(blocks_of(vision)[i], middle)
+        block = blocks_of(vision)[i]
+        values[f"{i}.mlp_in"] = next(getattr(block, name) for name in SECOND_NORMS if hasattr(block, name))(middle)
+        values[f"{i}.mlp_act"] = hidden_neurons(block, values[f"{i}.mlp_in"])
     return values | {"proj": embedding(model, vision, family, states[-1])}
 
 
@@ -89,10 +91,9 @@ def blocks_of(vision) -> torch.nn.ModuleList:
     return next(m for m in vision.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
 
 
-def hidden_neurons(block, middle: torch.Tensor) -> torch.Tensor:
-    """What the last matrix of a block's MLP reads, by its definition, from the stream before the MLP."""
+def hidden_neurons(block, normed: torch.Tensor) -> torch.Tensor:
+    """What the last matrix of a block's MLP reads, by its definition, from what the MLP reads."""
     mlp = block.ffn if hasattr(block, "ffn") else block.mlp
-    normed = next(getattr(block, name) for name in SECOND_NORMS if hasattr(block, name))(middle)
     act = next(getattr(mlp, name) for name in ("activation_fn", "activation", "act_fn") if hasattr(mlp, name))
     if hasattr(mlp, "gate_proj"):
         return act(mlp.gate_proj(normed)) * mlp.up_proj(normed)
@@ -119,7 +120,7 @@ def test_every_site_has_the_value_that_transformers_gives(encoder, folder, famil
     expected = by_transformers(folder, family, pixels)
     values = encoder.run(pixels, encoder.sites)
     assert set(values) == set(expected)
-    assert len(values) == 13
+    assert len(values) == 16
     for site, value in values.items():
         assert value.shape[-1] == encoder.width(site)
         assert (value - expected[site]).abs().max() < 1e-5, site

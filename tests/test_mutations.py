@@ -29,7 +29,7 @@ from lib.hub import load_sae
 from lib.images.image_set import load_images
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
-from lib.steering.llava import load_llava
+from steering.llava import load_llava
 from tests.mutations import damage
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_images import Pictures

@@ -42,6 +42,10 @@ CHAPTERS = {
         "sites": SITES, "n_facts": 3, "min_support": 4, "sparse": [1, 5], "few": [10], "shifts": [], "label": "class",
         "ordinary": "", "held_out": 3, "strangers": [], "topk_layers": [], "n_bootstrap": 10, **SAE,
     },
+    "13_metrics": {
+        "site": SITES[0], "elsewhere": "", "expansions": [0.5], "ks": [4], "steps": [2, 5], "batch_size": 64,
+        "planted": [1.0], "min_support": 2, "n_spliced": 8, "n_steered": 2, "steered_pictures": 2, "n_bootstrap": 5,
+    },
     "A4_choices": {"site": SITES[1], "k_values": [2, 4], "sweep_expansions": [1, 2], **SAE | {"steps": 10}},
 }  # fmt: skip
 """The chapters that any pictures can fill, with parameters as small as they get."""
@@ -64,7 +68,10 @@ def small(tmp_path_factory) -> dict[str, str]:
 
 
 def photographs(folder, count: int):
-    """`count` pictures of noise of each of three classes, which differ in colour and in the frequency of a grating."""
+    """`count` pictures of noise of each of three classes, which differ in colour and in the frequency of a grating.
+
+    A file that is none lies beside them.
+    """
     for number, name in enumerate(("fox", "barn owl", "newt")):
         (folder / name).mkdir(parents=True)
         for i in range(count):
@@ -72,6 +79,7 @@ def photographs(folder, count: int):
             wave = np.sin(np.arange(48) * (number + 1) / 3 + rng.uniform(0, 6))[:, None, None]
             pixels = 128 + 60 * wave * np.eye(3)[number] + rng.normal(0, 30, (48, 40, 3))
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
+    (folder / "notes.md").write_text("Photographs of noise.", encoding="utf-8")
     return folder
 
 
@@ -100,8 +108,12 @@ def cases() -> list:
 
 
 @pytest.mark.parametrize(("chapter", "layout"), cases())
-def test_runs_and_shows_no_empty_figure_and_no_nan(chapter, layout, small):
-    for shown in run(chapter, layout, small):
+def test_runs_and_shows_no_empty_figure_and_no_nan_and_says_what_it_left_out(chapter, layout, small):
+    results = run(chapter, layout, small)
+    left_out = [shown.text for shown in results if "not read as pictures" in shown.text]
+    assert left_out
+    assert "/" not in "".join(left_out)
+    for shown in results:
         assert not re.search(r"\bnan\b|\bNaN\b|\bNone\b|\bNaT\b", shown.text), f"{shown.cell}: {shown.text[:3000]}"
         assert "application/vnd.plotly.v1+json" not in shown.data or has_something(shown), f"{shown.cell}: empty figure"
 

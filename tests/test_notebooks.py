@@ -12,41 +12,6 @@ from experiments.parameters import kind_of, read
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CODE_LINES, CELL_LINES = 150, 12
-LONGER = {
-    "04b_hierarchy": 216,
-    "04c_stability": 239,
-    "08_sparsity": 307,
-    "11_variants": 291,
-    "A4_choices": 244,
-}
-"""Chapters that are longer still, with their lines: only less."""
-LONGER_CELLS = {
-    "uniqueness-04": 13,
-    "uniqueness-15": 14,
-    "uniqueness-24": 13,
-    "seeds-04": 14,
-    "seeds-13": 13,
-    "seeds-14": 14,
-    "seeds-20": 13,
-    "seeds-29": 15,
-    "seeds-36": 13,
-    "features-06b": 14,
-    "features-07": 13,
-    "sparsity-13": 13,
-    "sparsity-17": 13,
-    "sparsity-33": 14,
-    "sparsity-35": 14,
-    "variants-05": 13,
-    "variants-06": 13,
-    "variants-13": 13,
-    "variants-14": 15,
-    "variants-23": 15,
-    "variants-29": 14,
-    "variants-32": 15,
-    "e5e0b677": 13,
-    "choices-28": 13,
-}
-"""Cells that are longer still, by id."""
 CLOSING_SECTIONS = ("What this does not show", "Summary", "Exercises")
 
 
@@ -109,29 +74,15 @@ def lines_of(cell) -> int:
     return sum(1 for line in cell.source.splitlines() if line.strip())
 
 
-def test_code_is_the_argument_and_no_more(notebook, request):
+def test_code_is_the_argument_and_no_more(notebook):
     """A chapter keeps 150 lines of code, its parameters aside, which argue nothing; its helpers are in experiments."""
-    name = request.node.callspec.id
-    count = sum(lines_of(cell) for cell in code_cells(notebook) if not is_parameters(cell))
-    assert count <= LONGER.get(name, CODE_LINES)
-    assert name not in LONGER or count > CODE_LINES, "take it out of LONGER"
+    assert sum(lines_of(cell) for cell in code_cells(notebook) if not is_parameters(cell)) <= CODE_LINES
 
 
 def test_code_cells_are_short(notebook):
     """Parameters and the one cell of imports aside."""
     free = [cell for cell in code_cells(notebook) if not is_parameters(cell) and not imported(cell)]
-    long = {cell.id: lines_of(cell) for cell in free if lines_of(cell) > CELL_LINES}
-    assert {name: n for name, n in long.items() if n > LONGER_CELLS.get(name, 0)} == {}
-
-
-def test_exceptions_from_the_length_of_cells_are_cells():
-    long = {
-        cell.id: lines_of(cell)
-        for path in NOTEBOOKS
-        for cell in code_cells(nbformat.read(path, as_version=4))
-        if lines_of(cell) > CELL_LINES
-    }
-    assert LONGER_CELLS.items() <= long.items(), "the exceptions only shrink: take out, or lower, what is shorter now"
+    assert {cell.id: lines_of(cell) for cell in free if lines_of(cell) > CELL_LINES} == {}
 
 
 def test_every_parameter_has_a_type_a_value_and_a_comment(notebook):

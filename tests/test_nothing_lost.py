@@ -19,11 +19,11 @@ import torch
 import lib.sae.training
 from experiments.results import read_results, write_results
 from lib.activations.extraction import ActivationStore, extract
-from lib.artifacts import write_meta
 from lib.encoders.encoder import load_encoder
 from lib.features.table import FeatureTable
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.training import train_sae
+from storage import write_meta
 from tests.made import numbers
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from experiments.nulls import drawn_directions, drawn_neurons, made_sparse, nulls_of
-from lib import metrics
+from experiments.nulls import DRAWN, PENALTIES, drawn_directions, drawn_neurons, made_sparse, null_dictionary, nulls_of
+from lib import SAE, SAEConfig, metrics
 
 N, D, F = 400, 12, 40
 
@@ -94,3 +94,58 @@ def test_the_planted_features_score_above_every_null():
 def test_other_pictures_are_refused(codes, rows):
     with pytest.raises(ValueError, match="codes are of 400 pictures, rows of 399"):
         nulls_of(codes, rows[1:])
+
+
+@pytest.fixture
+def sae() -> SAE:
+    """An SAE with a dead latent, and one that is always active."""
+    made = SAE(SAEConfig(kind="relu", width=F, seed=5), D)
+    with torch.no_grad():
+        made.b_enc.copy_(torch.linspace(-8, 0, F))
+        made.b_enc[0], made.b_enc[1] = -1e3, 1e3
+    return made
+
+
+@pytest.mark.parametrize("drawn", DRAWN.values(), ids=DRAWN)
+def test_a_null_dictionary_is_as_sparse_as_the_one_beside_it_and_reads_what_was_drawn(sae, rows, drawn, monkeypatch):
+    monkeypatch.setattr("experiments.nulls.BLOCK", 7 * N)
+    null = null_dictionary(sae, rows, 3, drawn)
+    wanted = (sae.encode(rows) > 0).sum(0)
+    assert (wanted[0], wanted[1]) == (0, N)
+    assert torch.equal((null.encode(rows) > 0).sum(0), wanted)
+    assert torch.equal((null.encode_sparse(rows).to_dense() > 0).sum(0), wanted)
+    alive = wanted > 0
+    assert torch.equal(null.W_enc[:, alive], drawn(D, F, 3)[:, alive])
+    assert not torch.equal(null.W_enc, null_dictionary(sae, rows, 4, drawn).W_enc)
+
+
+@pytest.mark.parametrize("n", [N, 50])  # in the halves of 50 there are fewer rows than latents
+def test_its_decoder_is_the_ridge_regression_that_fits_rows_best_that_it_has_not_seen(sae, rows, n):
+    from sklearn.linear_model import Ridge
+
+    rows = rows[:n]
+    null = null_dictionary(sae, rows, 3)
+    codes, target = null.encode(rows).detach().double().numpy(), (rows - rows.mean(0)).double().numpy()
+
+    def ridge(penalty: float, some: slice) -> Ridge:
+        strength = penalty * float((codes[some] ** 2).sum(0).mean())
+        return Ridge(strength, fit_intercept=False).fit(codes[some], target[some])
+
+    first, second = slice(0, n // 2), slice(n // 2, n)
+    errors = {p: ((ridge(p, first).predict(codes[second]) - target[second]) ** 2).sum() for p in PENALTIES}
+    expected = ridge(min(errors, key=errors.get), slice(None)).coef_.T
+    torch.testing.assert_close(null.W_dec.double(), torch.from_numpy(expected), rtol=1e-3, atol=1e-4)
+    assert torch.equal(null.b_dec, rows.mean(0))
+
+
+def test_of_planted_activations_the_planted_dictionary_explains_more_than_its_null():
+    directions = normalize(torch.randn(48, 32, generator=generator(1)), dim=1)
+    strengths = torch.rand(3000, 48, generator=generator(2)) * (torch.rand(3000, 48, generator=generator(3)) < 0.04)
+    planted, x = SAE(SAEConfig(kind="relu", width=48), 32), strengths @ directions
+    with torch.no_grad():
+        planted.W_enc.copy_(directions.t())
+        planted.W_dec.copy_(directions)
+        planted.b_enc.fill_(-0.2)
+    null = null_dictionary(planted, x[:1500])
+    of_planted, of_null = (metrics.reconstruction(x[1500:], s(x[1500:]))["explained_variance"] for s in (planted, null))
+    assert 0 < of_null < of_planted - 0.1

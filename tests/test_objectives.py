@@ -33,7 +33,8 @@ def slow_loss(sae, x, dead=None):
     ends = config.group_ends(F)
     errors = [codes[:, :end] @ sae.W_dec[:end] + sae.b_dec - x for end in ends]
     loss = sum(error.square().sum(1).mean() for error in errors)
-    loss = loss / {"paper": 1, "mean": len(ends), "code": len(ends) ** 2}[config.matryoshka_loss]
+    if config.kind == "matryoshka":
+        loss = loss / {"paper": 1, "mean": len(ends), "code": len(ends) ** 2}[config.matryoshka_loss]
     if config.kind == "relu":
         loss = loss + config.l1 * codes.sum(1).mean()
     if dead is not None:

@@ -11,6 +11,7 @@ from lib.activations.extraction import ActivationStore
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.objectives import objective_of
 from lib.sae.training import evaluate, train_sae
+from tests.killed_training import Killed, kill_at
 from tests.sparse_world import sparse_world
 
 D, F, B, K = 24, 96, 64, 5
@@ -20,6 +21,9 @@ VARIANTS = {
     "gated": {"l1": 0.05},
     "vsae": {"noise": 0.05, "kl": 1e-4},
     "archetypal": {"archetypes": 200},
+    "monoloss": {"mono_weight": 0.1},
+    "frozen_decoder": {},
+    "frozen_encoder": {},
 }
 
 
@@ -98,13 +102,34 @@ def vsae_loss(p, x, config):
     return squared_error(x, codes, p["W_dec"], p["b_dec"]) + config.kl * divergence.sum(1).mean()
 
 
+def topk_loss(p, x, config):
+    codes = top((x - p["b_dec"]) @ p["W_enc"] + p["b_enc"], config.k)
+    return squared_error(x, codes, p["W_dec"], p["b_dec"])
+
+
 def archetypal_loss(p, x, config):
     W_dec = normalize(p["mixing"] @ points(config.archetypes) + p["relaxation"], dim=1)
-    codes = top((x - p["b_dec"]) @ p["W_enc"] + p["b_enc"], config.k)
-    return squared_error(x, codes, W_dec, p["b_dec"])
+    return topk_loss(p | {"W_dec": W_dec}, x, config)
+
+
+def monoloss_loss(p, x, config):
+    pre = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
+    codes = top(pre.view(1, -1), config.k * B).view_as(pre)
+    scores = torch.stack([score_of_pairs(column, x) for column in codes.t() if (column > 0).sum() > 1])
+    return squared_error(x, codes, p["W_dec"], p["b_dec"]) + config.mono_weight * (1 - scores.mean())
+
+
+def score_of_pairs(activation, x):
+    """The Monosemanticity Score's definition: pair by pair, activations (B,) scaled to [0, 1]."""
+    scaled = (activation - activation.min()) / (activation.max() - activation.min())
+    one, other = torch.triu_indices(len(x), len(x), offset=1)
+    weight = scaled[one] * scaled[other]
+    return (weight * torch.cosine_similarity(x[one], x[other])).sum() / weight.sum()
 
 
 LOSSES = {"jumprelu": jumprelu_loss, "gated": gated_loss, "vsae": vsae_loss, "archetypal": archetypal_loss}
+LOSSES |= {"monoloss": monoloss_loss}
+LOSSES |= dict.fromkeys(["frozen_decoder", "frozen_encoder"], topk_loss)
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
@@ -114,7 +139,7 @@ def test_loss_and_gradients_equal_autograds_of_the_definition(kind, monkeypatch)
         monkeypatch.setattr(objective, "_draw", lambda like: drawn(*like.shape, seed=77))
     objective.backward(x)
     free = {name: p.detach().clone().requires_grad_() for name, p in objective.parameters.items()}
-    loss = LOSSES[kind](free, x, sae.config)
+    loss = LOSSES[kind](sae.state_dict() | free, x, sae.config)
     loss.backward()
     assert objective.report()["loss"] == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in objective.parameters.items():
@@ -135,18 +160,19 @@ def test_dead_latents_learn_the_residual_in_every_kind(kind):
     added = sae.W_enc.grad - before
     assert objective.report()["aux_loss"] > 0
     assert added[:, dead].abs().sum() > 0
-    assert not added[:, [j for j in range(F) if j not in dead]].any()
+    others = [j for j in range(F) if j not in dead]
+    assert added[:, others].abs().max() <= 1e-6 * before.abs().max(), "equal, but for the order of the sums"
     assert not torch.equal(sae.b_dec.grad, b_dec)
 
 
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_what_is_dense_in_training_is_what_the_sae_encodes(kind):
-    """But for vsae, which draws while it trains."""
+    """But for vsae, which draws while it trains, and monoloss, which keeps the largest codes of the whole batch."""
     sae, objective, x = make(kind)
     objective.backward(x)
     codes = sae.encode(x)
     error = (sae.decode(codes) - x).square().sum(1).mean()
-    if kind != "vsae":
+    if kind not in ("vsae", "monoloss"):
         assert objective.report()["mse"] == pytest.approx(error.item(), rel=1e-4)
         assert objective.report()["l0"] == pytest.approx(float((codes > 0).sum(1).float().mean()))
 
@@ -169,6 +195,7 @@ LONG = {
     "gated": {"l1": 0.4},
     "vsae": {"noise": 0.03, "kl": 1e-5},
     "archetypal": {"archetypes": 1000, "relaxation": 1.0},
+    "monoloss": {"mono_weight": 0.01},
 }
 
 
@@ -180,6 +207,22 @@ def test_each_kind_finds_a_planted_dictionary(kind):
     found = (directions @ sae.W_dec.detach().t()).max(1).values
     assert (found > 0.9).float().mean() > 0.8, found
     assert evaluate(sae, store)["explained_variance"] > 0.75
+
+
+@pytest.mark.parametrize(("kind", "frozen", "learned"), [
+    ("frozen_decoder", "W_dec", "W_enc"), ("frozen_encoder", "W_enc", "W_dec"),
+])  # fmt: skip
+def test_a_frozen_half_stays_as_the_seed_drew_it_and_finds_nothing_that_the_other_half_can_find(kind, frozen, learned):
+    store, directions = planted()
+    config = replace(SHORT, kind=kind, steps=200, batch_size=256, lr=0.01, seed=7)
+    sae, drawn_weights = train(store, config), SAE(config, 32).state_dict()
+    assert torch.equal(sae.state_dict()[frozen], drawn_weights[frozen])
+    for name in (learned, "b_enc", "b_dec"):
+        assert not torch.equal(sae.state_dict()[name], drawn_weights[name]), name
+    rows = {"W_dec": sae.W_dec, "W_enc": normalize(sae.W_enc.t(), dim=1)}[frozen]
+    assert ((directions @ rows.t()).amax(1) > 0.9).sum() == 0
+    plain = evaluate(train(store, replace(config, kind="topk")), store)["explained_variance"]
+    assert evaluate(sae, store)["explained_variance"] < plain - 0.05
 
 
 def test_every_archetype_lies_in_the_points_hull_but_for_the_relaxation():
@@ -211,23 +254,13 @@ def test_from_data_all_seeds_begin_alike_and_at_random_they_do_not(kind):
     assert torch.equal(first("data", 0).W_enc, first("data", 0).W_dec.t())
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_a_killed_run_resumes_bit_for_bit(kind, tmp_path, monkeypatch):
     store, config = sparse_world(), replace(SHORT, kind=kind, **VARIANTS[kind])
     whole = train(store, config)
-    advance = lib.sae.training.Run.advance
-
-    def dying(run, x):
-        if run.step == 25:
-            raise Killed
-        advance(run, x)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lib.sae.training.Run, "advance", dying)
+        kill_at(patch, 25)
         with pytest.raises(Killed):
             train(store, config, out=tmp_path)
     resumed = train(store, config, out=tmp_path)
@@ -249,8 +282,10 @@ def test_a_penalty_decides_how_many_latents_are_active():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"bandwidth": 0.0}, "bandwidth must be above 0"),
+        ({"kind": "jumprelu", "bandwidth": 0.0}, "bandwidth must be above 0"),
         ({"kind": "vsae", "noise": 0.0}, "noise must be above 0"),
+        ({"kind": "monoloss", "mono_weight": -1.0}, "mono_weight must be 0 or more"),
+        ({"kind": "topk", "mono_weight": 1.0}, "mono_weight is a setting of monoloss, and topk has no use for it"),
         ({"kind": "archetypal", "relaxation": -1.0}, "relaxation must be 0 or more"),
         ({"init": "zeros"}, "init='zeros' is unknown; choose one of random, data"),
         ({"kind": "archetypal", "archetypes": 10}, "archetypes = 10 are fewer than the F = 64 latents"),

@@ -125,5 +125,5 @@ def test_rates_wins_and_kinds_of_concepts():
 )  # fmt: skip
 def test_a_sentence_says_only_what_the_interval_allows(interval, word):
     won = {("insertion", "minus them"): {"ours": open_answers.metrics.Interval(*interval)}}
-    (sentence,) = open_answers.told(won, "ours")
+    (sentence,) = open_answers.describe(won, "ours")
     assert sentence.startswith(f"- Insertion, the feature gets both right: against them {word}")

@@ -181,9 +181,9 @@ class Deadly(Pictures):
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("SIGKILL", "was killed, most likely for want of memory, or of shared memory. Pass fewer workers"),
-        ("SIGBUS", "was killed(: shared memory is full|, most likely for want of memory, or of shared memory)"),
-        ("waits", r"has given nothing for 2 s\. Pass workers=0 to read in this process"),
+        ("SIGKILL", "was killed, most likely because memory or shared memory ran out. Pass fewer workers"),
+        ("SIGBUS", "was killed(: shared memory is full|, most likely because memory or shared memory ran out)"),
+        ("waits", r"has sent nothing for 2 s\. Pass workers=0 to read in this process"),
     ],
 )
 def test_a_lost_worker_is_one_sentence_that_says_what_is_likely(encoder, tmp_path, monkeypatch, way, message):

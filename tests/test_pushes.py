@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments.pushes import Reach, by_level, dealt, usable
-from lib.steering.interventions import Neurons
+from experiments.pushes import CodeRange, by_level, shuffled, usable
+from steering.interventions import Neurons
 
 
 def seeded():
@@ -12,7 +12,7 @@ def seeded():
 
 
 def reach(rest=(1.0, 0.0), peak=(5.0, -2.0)):
-    return Reach(Neurons(2), "1.resid_post", torch.tensor(rest), torch.tensor(peak))
+    return CodeRange(Neurons(2), "1.resid_post", torch.tensor(rest), torch.tensor(peak))
 
 
 @pytest.mark.parametrize(("strength", "value"), [(0, 1.0), (1, 5.0), (2, 9.0), (-1, -3.0)])
@@ -37,9 +37,9 @@ def test_features_with_fewer_top_pictures_are_not_usable():
 
 def test_dealing_keeps_the_items_and_follows_the_generator():
     items = torch.arange(20)
-    assert sorted(dealt(items, seeded()).tolist()) == items.tolist()
-    assert dealt(items, seeded()).equal(dealt(items, seeded()))
-    assert not dealt(items, seeded()).equal(items)
+    assert sorted(shuffled(items, seeded()).tolist()) == items.tolist()
+    assert shuffled(items, seeded()).equal(shuffled(items, seeded()))
+    assert not shuffled(items, seeded()).equal(items)
 
 
 def test_a_level_ends_before_its_end():

@@ -1,12 +1,17 @@
 """What an encoder is asked about pictures: by texts, by means of training pictures, or by the pictures themselves."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
 
 from experiments.questions import CLIP_SCALE, class_question
+from experiments.recovered_accuracy import RecoveredAccuracy
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
+from lib.sae.model import SAE, SAEConfig
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -55,7 +60,7 @@ def test_an_encoder_of_images_only_is_asked_for_the_nearest_mean_of_training_pic
     right = (vit.embed_images(vit.pixels(list(images))) @ asked.answers.T).argmax(1)
     assert right.tolist() == asked.truth.tolist(), "pictures of one colour lie nearest to their own"
     assert asked.scale == CLIP_SCALE
-    assert "no texts" in asked.told
+    assert "no texts" in asked.description
 
 
 @pytest.mark.parametrize("train", ["without classes", "of other classes"])
@@ -72,3 +77,27 @@ def test_some_pictures_are_drawn_from_all_classes(clip, tmp_path):
     asked = class_question(clip, images, images, "{}", n=6)
     assert sorted(asked.images.labels.tolist()) == [0, 0, 1, 1, 2, 2]
     assert asked.truth.tolist() == asked.images.labels.tolist()
+
+
+def test_accuracy_comes_back_as_far_as_a_reconstruction_answers_as_the_model_does(clip, tmp_path):
+    images = pictures(tmp_path / "val")
+    asked = class_question(clip, images, images, "{}")
+    with torch.no_grad():
+        right = (clip.embed_images(clip.pixels(list(images))) @ asked.answers.T).argmax(1)
+    asked = replace(asked, truth=right.numpy())  # the untouched model is always right
+    width, site = clip.width("3.resid_post"), "3.resid_post"
+    sae = SAE(SAEConfig(kind="topk", width=2 * width, k=2 * width), width)  # its rows and their opposites: the identity
+    with torch.no_grad():
+        sae.W_dec.copy_(torch.cat([torch.eye(width), -torch.eye(width)]))
+        sae.W_enc.copy_(sae.W_dec.T)
+    zeros = SAE(SAEConfig(kind="topk", width=2 * width, k=1), width)
+    zeros.W_dec.data.zero_()
+    found = RecoveredAccuracy.of(clip, {"identity": sae, "nothing": zeros}, site, "mean", asked)
+    assert (found.clean, found.tokens) == (1.0, "all")
+    assert found.description.startswith("zero-shot class, 12 pictures: 100.0% right; with all tokens zeroed ")
+    if found.cost > 0:
+        assert found.back["identity"] == pytest.approx(1)
+        assert found.back["nothing"] == pytest.approx(0)
+    free = replace(found, zero=1.0)
+    assert all(math.isnan(share) for share in free.back.values())
+    assert free.description.endswith("zeroing costs nothing, so there is nothing to recover")

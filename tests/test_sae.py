@@ -1,5 +1,9 @@
+import copy
 import dataclasses
+import errno
+import hashlib
 import json
+import pickle
 import random
 import tracemalloc
 
@@ -8,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lib.sae.model import SAE, SAEConfig
+from lib.sae.config import MatryoshkaConfig
+from lib.sae.model import KINDS, SAE, SAEConfig
+from storage import spec_hash
 
 D, F = 16, 64
-KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "signed_topk", "gated", "vsae", "archetypal")
 
 
 def make_sae(kind="batchtopk", **fields):
@@ -229,7 +234,7 @@ def test_a_config_that_cannot_work_is_refused_in_one_sentence(fields, message):
         SAE(SAEConfig(**fields), D)
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(SAEConfig)])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(MatryoshkaConfig)])
 def test_no_value_of_any_field_gets_past_the_config_or_ends_in_another_error(field):
     for value in (object(), "\0" * 10_000, [[]], {}, float("inf"), b"x", -(10**30)):
         with pytest.raises(ValueError, match=rf"{field}|SAE kind") as caught:
@@ -245,8 +250,55 @@ def test_whole_numbers_of_any_type_are_integers_and_make_one_spec():
 
 
 def test_a_config_that_holds_every_field_as_those_of_older_artifacts_do_loads():
-    values = dataclasses.asdict(SAEConfig(kind="topk", k=7)) | {"l1": 0.5, "group_fractions": [1.0], "noise": 3}
+    values = SAEConfig(kind="topk", k=7).to_dict() | {"l1": 0.5, "group_fractions": [1.0], "noise": 3}
     assert SAEConfig.from_dict(json.loads(json.dumps(values))) == SAEConfig(kind="topk", k=7)
+
+
+HASHES = {  # since one dataclass held the settings of all kinds: in specs of SAEs, and as JSON in specs of tables
+    "topk": ({"k": 7}, "27cda6917a1c3b40", "c9cd0b94cbba3f3b"),
+    "batchtopk": ({}, "1b5241c69a5b514e", "d36e31ff83b8f161"),
+    "matryoshka": (
+        {"width": 512, "group_fractions": [0.5, 0.5], "matryoshka_loss": "code"},
+        "22a0e1a8f7db1491",
+        "19ee67b62a3a5739",
+    ),
+    "relu": ({"l1": 0.1}, "d7ceb13d60188a02", "4b8e716e346bd9be"),
+    "gated": ({"l1": 0.3, "steps": 500}, "c9e2ead642d13dd9", "35ef9415b3e68f94"),
+    "jumprelu": ({"l0": 0.02, "bandwidth": 0.01}, "a3932ca5eaf49cdc", "5f169bd650e01a24"),
+    "vsae": ({"noise": 0.2}, "66391c128270efb4", "9082c6a351d8abdc"),
+    "archetypal": ({"archetypes": 99}, "78fc0683c5a6bfbc", "efb3913dbfed9527"),
+    "signed_topk": ({"input_norm": "layer_norm"}, "984a7228f49b7910", "b37bfcce60db8579"),
+    "monoloss": ({"mono_weight": 0.3}, "1978e8f9e90792cf", "69e75880fb6f2eb7"),
+    "frozen_decoder": ({"k": 7}, "0f3845a80073c6b2", "2134bce83f0e4ae6"),
+    "frozen_encoder": ({"k": 7}, "179e07e21769eeaa", "3ee5606c8130491a"),
+}
+
+
+def test_the_hashes_of_every_kind_are_known():
+    assert set(HASHES) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", HASHES)
+def test_a_config_has_its_kinds_own_settings_and_the_hashes_that_it_always_had(kind):
+    settings, in_spec, as_json = HASHES[kind]
+    config = SAEConfig(kind=kind, **settings)
+    values = config.to_dict()
+    assert hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16] == as_json
+    spec = {name: value for name, value in values.items() if name not in ("log_every", "checkpoint_every")}
+    assert spec_hash(spec) == in_spec
+    assert SAEConfig.from_dict(json.loads(json.dumps(values))) == config
+    own = {name for name in values if hasattr(config, name)} - {field.name for field in dataclasses.fields(SAEConfig)}
+    assert own == {field.name for field in dataclasses.fields(config)} - set(dataclasses.asdict(SAEConfig()))
+    assert set(settings) <= {field.name for field in dataclasses.fields(config)}
+
+
+def test_a_config_changes_its_class_with_its_kind():
+    nested = SAEConfig("matryoshka", width=64, k=3)
+    assert type(nested) is MatryoshkaConfig is not type(dataclasses.replace(nested, kind="topk"))
+    assert dataclasses.replace(nested, kind="topk") == SAEConfig("topk", width=64, k=3)
+    with pytest.raises(ValueError, match="group_fractions is a setting of matryoshka, and topk has no use"):
+        dataclasses.replace(nested, group_fractions=(0.5, 0.5), kind="topk")
+    assert pickle.loads(pickle.dumps(nested)) == copy.deepcopy(nested) == nested
 
 
 def test_activations_and_codes_of_the_wrong_width_are_refused(x):
@@ -376,6 +428,20 @@ def test_a_config_that_is_not_the_one_of_the_weights_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**values, "k": values["k"] + 1}))
     with pytest.raises(ValueError, match=r"config.json is missing or damaged"):
         SAE.load(tmp_path)
+
+
+def test_an_sae_that_a_full_disk_leaves_unsaved_leaves_the_one_that_lies_there(tmp_path, monkeypatch):
+    SAE(SAEConfig(width=8, k=2), 4).save(tmp_path, {"hash": "x", "complete": True})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"the first bytes")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lib.sae.model.save_tensors", full)
+    with pytest.raises(OSError, match="No space left on the disk"):
+        SAE(SAEConfig(width=8, k=3), 4).save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_an_sae_is_not_saved_over_another_artifact(tmp_path):

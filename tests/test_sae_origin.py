@@ -12,11 +12,12 @@ from lib import __version__
 from lib.activations.extraction import ActivationStream, extract
 from lib.encoders.encoder import load_encoder
 from lib.features.table import FeatureTable
-from lib.hub import export_saelens, load_sae, package_sae
+from lib.hub import load_sae, package_sae
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.origin import Origin, check_origin
 from lib.sae.training import train_sae
-from lib.steering.llava import load_llava
+from peers import export_saelens
+from steering.llava import load_llava
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

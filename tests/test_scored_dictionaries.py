@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.dictionary_in_detail import FIFTHS, Detail, mean_figures, told_of_nulls
+from experiments.dictionary_in_detail import QUINTILES, DictionaryDetail, describe_nulls, mean_scores
 from experiments.figures import monosemantic
 from experiments.ground_truth import Facts
-from experiments.scored_dictionaries import PaperClaims, Scored, as_the_paper, mean_similarity
+from experiments.scored_dictionaries import PaperClaims, Scored, in_paper_format, mean_similarity, widened
 from lib import metrics
+from lib.metrics import Interval
 from tests.test_figures import axis_titles
 
 SITE, NOTHING = "7.resid_post", "Nothing to see."
@@ -46,7 +47,7 @@ def test_scores_are_summed_up_with_the_dead_left_out(scored):
 
 def test_figures_are_written_as_the_paper_does():
     rows = pd.DataFrame({"best": [0.9, math.nan], "worst": [-0.1234, 0.5], "mean": [0.5, 0.5], "std": [-0.0, 0.1]})
-    texts = as_the_paper(rows)
+    texts = in_paper_format(rows)
     assert texts["Best / worst"].tolist() == [".90 / -.12", "– / .50"]
     assert texts["Mean ± std"].tolist() == [".500 ± .000", ".500 ± .100"]
 
@@ -76,14 +77,70 @@ def test_gaps_are_differences_of_means_and_of_extremes(scored):
     assert scored.mean_gap([key(1)], [key(4)]).value == pytest.approx(
         1 - float(scored.scores["eye", *key(4)].nanmean())
     )
-    assert scored.extreme_gap("max", [key(1)], [key(4)]).value > 0
-    assert scored.extreme_gap("max", [key(1)], [key(4)]).low is None
     assert scored.share_above_mean([key(1)], key(4)).value == 1
     assert scored.share_above_best(key(1)) == "100%"
 
 
 def test_a_best_feature_must_be_alive_in_both_halves(scored):
-    assert math.isnan(scored.best_elsewhere(key(1))), "two active pictures leave one in each half: no pair to score"
+    assert math.isnan(scored.extreme_elsewhere("max", key(1))[0]), "two active pictures leave one in each half: no pair"
+    assert scored.extreme_gap("max", [key(1)], [key(4)]).low is None
+
+
+@pytest.fixture
+def drawn():
+    """Ninety-six pictures of three kinds; one planted feature speaks of one kind, sixty-three fire at random."""
+    generator = torch.Generator().manual_seed(0)
+    kind = torch.arange(96) // 2 % 3
+    judge = torch.nn.functional.one_hot(kind, 3) + 0.3 * torch.randn(96, 3, generator=generator)
+    noise = torch.rand(96, 64, generator=generator)
+    codes = noise * (torch.rand(96, 64, generator=generator) < 0.2)
+    planted = codes.clone()
+    planted[:, 0] = (kind == 0) * (1 + noise[:, 0])
+    rows = torch.randn(96, 16, generator=generator)
+    codes = {key(1): codes, key(4): planted}
+    codes = {name: dense.to_sparse_csr() for name, dense in codes.items()} | {Scored.neurons_at(SITE): rows}
+    return Scored(codes, {"eye": judge}, 50)
+
+
+def slow_extreme_elsewhere(scored, how, name):
+    """The definition: choose on one half of the pictures, score what was chosen on the other half alone."""
+    codes, judge, found = scored.codes[name].to_dense(), scored.embeddings["eye"], []
+    tenths = torch.arange(len(codes)) // 2 % 10
+    fit = [
+        all((codes[half::2][tenths[half::2] != t, f] > 0).sum() >= 2 for half in (0, 1) for t in range(10))
+        for f in range(codes.shape[1])
+    ]
+    for chosen, other in ((0, 1), (1, 0)):
+        one, two = (metrics.monosemanticity(codes[half::2], judge[half::2]).tolist() for half in (chosen, other))
+        pick = max if how == "max" else min
+        found.append(two[pick((f for f in range(len(one)) if fit[f]), key=one.__getitem__)])
+    return sum(found) / 2
+
+
+@pytest.mark.parametrize("how", ["max", "min"])
+@pytest.mark.parametrize("name", [key(1), key(4)])
+def test_an_extreme_is_scored_on_pictures_that_did_not_choose_it(drawn, how, name):
+    value, left_out = drawn.extreme_elsewhere(how, name)
+    assert value == pytest.approx(slow_extreme_elsewhere(drawn, how, name), abs=1e-5)
+    assert left_out.mean() == pytest.approx(value, abs=0.1)
+
+
+def test_a_planted_best_feature_is_above_chance_and_the_luck_of_the_draw_is_not(drawn):
+    """Features that fire at random have a best one, too: on other pictures it is worth nothing."""
+    neurons = [Scored.neurons_at(SITE)]
+    assert drawn.extreme_gap("max", [key(4)], neurons).low > 0.3
+    luck = drawn.extreme_gap("max", [key(1)], neurons)
+    assert luck.low < 0 < luck.high
+    assert float(drawn.scores["eye", *key(1)].max() - drawn.scores["eye", *neurons[0]].max()) > 0.05
+
+
+def test_the_null_of_a_grid_holds_directions_as_sparse_as_its_features(drawn):
+    null = drawn.of_sparse_directions(seed=0)
+    for name in (key(1), key(4)):
+        active = [(part.codes[name].to_dense() > 0).sum(0) for part in (drawn, null)]
+        assert torch.equal(*active)
+        assert not torch.equal(null.codes[name].to_dense(), drawn.codes[name].to_dense())
+    assert null.codes[Scored.neurons_at(SITE)] is drawn.codes[Scored.neurons_at(SITE)]
 
 
 def test_claims_are_those_that_the_grid_can_tell(scored):
@@ -93,7 +150,7 @@ def test_claims_are_those_that_the_grid_can_tell(scored):
         "best-beats-neurons", "best-grows", "worst-falls", "sae-beats-neurons", "x1-above-neurons", "mean-rises-to-x4",
     }  # fmt: skip
     assert claims["mean-rises-to-x4"].value < 0
-    assert list(paper.told(claims))[-1] == "mean of ×4 minus mean of ×1"
+    assert list(paper.describe(claims))[-1] == "mean of ×4 minus mean of ×1"
     assert set(PaperClaims(scored, [SITE], ["batchtopk"], [4], 8).claims()) == {
         "best-beats-neurons", "best-grows", "worst-falls",
     }  # fmt: skip
@@ -108,7 +165,7 @@ def detail():
     codes[:2, 2] = 1.0
     judge = torch.stack([owl, ~owl], dim=1).float()
     scores = {name: metrics.monosemanticity(codes, judge) for name in ("eye", "facts")}
-    return Detail(codes.to_sparse_csr(), scores, Facts(["owl"], owl[:, None]), 20)
+    return DictionaryDetail(codes.to_sparse_csr(), scores, Facts(["owl"], owl[:, None]), 20)
 
 
 def test_features_with_sixteen_pictures_are_shown_from_both_ends(detail):
@@ -125,30 +182,39 @@ def test_rarity_is_said_in_counts(detail):
     rho, told = detail.rarity()
     assert rho.value == pytest.approx(-0.5)  # ranks 2.5, 2.5, 1 and 2.5, 1, 2.5
     assert "Of the 3 live features 33% are active on three pictures or fewer" in told
-    nothing = Detail(torch.zeros(4, 2).to_sparse_csr(), {"eye": torch.full((2,), math.nan)}, FACTS, 20)
+    nothing = DictionaryDetail(torch.zeros(4, 2).to_sparse_csr(), {"eye": torch.full((2,), math.nan)}, FACTS, 20)
     assert "The best of all is active on 0 pictures, the worst on 0." in nothing.rarity()[1]
     assert nothing.ends_and_middle(3).tolist() == []
 
 
 def test_truths_are_those_of_the_best_fact(detail):
-    assert detail.truths["F1"][0] == pytest.approx(1)
-    assert detail.truths["focus (bits)"][0] == pytest.approx(1, abs=0.1)
+    assert detail.fact_scores["F1"][0] == pytest.approx(1)
+    assert detail.fact_scores["focus (bits)"][0] == pytest.approx(1, abs=0.1)
     assert detail.per_feature(["eye"]).loc[0, "fact"] == "owl"
     assert detail.agreement("eye")["pairs"].sum() == 1
     assert detail.overall_agreement("eye").value == 1
-    assert detail.climb().index.tolist() == list(FIFTHS)
+    assert detail.focus_by_quintile().index.tolist() == list(QUINTILES)
     assert detail.correlations()["eye"]["F1"].value == pytest.approx(1)
     assert detail.ranks_agree("eye", "facts").value == pytest.approx(1)
 
 
 def test_nulls_stand_beside_the_features(detail):
     beside = pd.DataFrame({
-        name: mean_figures(codes, {"eye": JUDGE}, FACTS, 20)
+        name: mean_scores(codes, {"eye": JUDGE}, FACTS, 20)
         for name, codes in {"features": PURE, "sparse directions": MIXED}.items()
     }).T  # fmt: skip
     assert list(beside) == ["MS, E = eye", "F1 of the best fact", "AUC of the best fact"]
     assert beside.loc["features", "MS, E = eye"].value == 1
-    assert told_of_nulls(beside).startswith("- Directions drawn by chance, as sparse as the features, score 0.")
+    told = describe_nulls(beside)
+    assert told.startswith("- Random directions, as sparse as the features, score 0.")
+    assert "By the F1 of the best fact, features reach 0.33" in told
+
+
+def test_what_the_nulls_say_of_facts_is_left_out_where_none_is_known():
+    nothing = Facts([], torch.zeros(4, 0, dtype=torch.bool))
+    means = mean_scores(PURE, {"eye": JUDGE}, nothing, 20)
+    beside = pd.DataFrame({"features": means, "sparse directions": means}).T
+    assert describe_nulls(beside) == "- Random directions, as sparse as the features, score 1.00."
 
 
 def test_its_figures_name_their_axes_and_take_nothing(scored, detail):
@@ -164,12 +230,23 @@ def test_its_figures_name_their_axes_and_take_nothing(scored, detail):
     assert "k" in axis_titles(figures.mean_over_k(scored, {}, SITE))
     assert "MS, E = eye" in axis_titles(figures.score_over_frequency(detail, 0.5, "eye"))
     assert axis_titles(figures.two_judges(detail, NOTHING)) == {"MS, E = eye", "MS, E = facts"}
-    assert axis_titles(figures.truths_by_fifth(detail, NOTHING)) == {"fifth of the features, by score"}
-    agreement = figures.agreement_over_difference({"eye": detail.agreement("eye")}, [0.5] * 9)
+    assert axis_titles(figures.fact_scores_by_quintile(detail, NOTHING)) == {"quintile of the features, by score"}
+    agreement = figures.agreement_over_difference({"eye": detail.agreement("eye")}, [0.5] * 9, NOTHING)
     assert axis_titles(agreement) == {"difference of MS, E = eye", "agreement"}
+    no_pairs = detail.agreement("eye").assign(pairs=0)
+    empty = figures.agreement_over_difference({"eye": no_pairs}, [0.5] * 9, NOTHING)
+    assert not empty.data, "without a pair the paper's people stand alone"
+    assert NOTHING in str(empty.layout.annotations)
 
 
 @pytest.mark.parametrize("n", [0, 1, 1000])
 def test_a_curve_has_as_many_points_as_a_page_can_draw(n):
     share, ranked = monosemantic.thinned(torch.rand(n))
     assert len(share) == len(ranked) == min(n, 300)
+
+
+def test_a_second_error_is_added_in_quadrature():
+    found = widened(Interval(1.0, 0.7, 1.3), 0.4 / 1.959964)
+    assert found == pytest.approx((1.0, 0.5, 1.5), abs=1e-6)
+    assert widened(Interval(1.0), 0.4) == Interval(1.0)
+    assert widened(Interval(1.0, 0.7, 1.3), math.nan) == Interval(1.0, 0.7, 1.3)

@@ -255,9 +255,9 @@ def test_weighted_sums_and_dot_products_equal_their_dense_definitions():
 @pytest.mark.parametrize("n_features", [F, 40_000])
 def test_order_by_feature_groups_the_entries_and_keeps_their_row_order(n_features):
     features = torch.randint(n_features, (500,), generator=torch.Generator().manual_seed(0))
-    order = order_by_feature(features, n_features)
-    assert torch.equal(order.entries, features.argsort(stable=True))
-    assert torch.equal(order.offsets.diff(), torch.bincount(features, minlength=n_features))
+    order, offsets = order_by_feature(features, n_features)
+    assert torch.equal(order, features.argsort(stable=True))
+    assert torch.equal(offsets.diff(), torch.bincount(features, minlength=n_features))
 
 
 def test_codes_from_flat_indices_have_the_rows_offsets():

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lib.encoders.encoder import Encoder, load_encoder
-from lib.steering.cached_forward import CachedForward
-from lib.steering.interventions import Intervention, Neurons
+from steering.cached_forward import CachedForward
+from steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from experiments import similarity as judges
-from experiments.similarity import choose_judges, judge_embeddings, say_who_judges, short_name
+from experiments.similarity import choose_judges, describe_judges, judge_embeddings, short_name
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
 from tests.small_models import open_clip_folder
@@ -80,7 +80,7 @@ def test_photographs_are_judged_by_the_encoder_itself_never_by_the_menageries_ey
     assert choose_judges([], model, photographs) == {"clip itself": encoder, "facts": "facts"}
     Image.new("RGB", (9, 9)).save(tmp_path / "one.png")
     assert choose_judges([""], model, load_images(f"folder:{tmp_path}").subset([0])) == {"clip itself": encoder}
-    assert "independent" in say_who_judges({"clip itself": encoder}, model)
+    assert "independent" in describe_judges({"clip itself": encoder}, model)
 
 
 def test_an_encoder_without_an_embedding_leaves_the_facts_or_a_refusal(encoder, tmp_path):
@@ -102,7 +102,7 @@ def test_judges_that_are_asked_for_judge_in_their_order(encoder):
     }
     same = ["hf:here/vit", "hf:there/vit"]
     assert list(choose_judges(same, model, images)) == same, "two of one short name keep their specs"
-    assert "independent" not in say_who_judges({"dino": "hf:someone/dino"}, model)
+    assert "independent" not in describe_judges({"dino": "hf:someone/dino"}, model)
 
 
 @pytest.mark.parametrize(

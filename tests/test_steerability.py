@@ -117,5 +117,5 @@ def test_probabilities_of_other_pictures_or_concepts_are_refused(steered):
 def test_a_coverage_without_scores_for_all_is_refused():
     with pytest.raises(ValueError, match="every push needs its score"):
         steerability.coverage(CONCEPT, SCORE[:2])
-    with pytest.raises(ValueError, match="has 0 to 6"):
+    with pytest.raises(ValueError, match="are 0 to 6"):
         steerability.expected_coverage(CONCEPT, SCORE, [7])

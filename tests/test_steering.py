@@ -14,7 +14,7 @@ from lib.activations.extraction import ActivationStore, extract
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
 from lib.sae.model import SAE, SAEConfig, input_scale
-from lib.steering.interventions import Directions, Intervention, Neurons
+from steering.interventions import Directions, Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
 
@@ -192,7 +192,7 @@ def test_the_difference_of_means_points_from_the_pictures_without_to_those_with(
 def test_many_rows_are_encoded_in_parts_to_the_same_values(clip, activations, monkeypatch):
     intervention = Intervention(dictionary(24), "1.resid_post", {2: 4.0}, keep_error=False)
     whole = intervention.edit(activations, clip)
-    monkeypatch.setattr("lib.steering.interventions.DENSE_CODES", 5 * intervention.sae.n_features)
+    monkeypatch.setattr("steering.interventions.DENSE_CODES", 5 * intervention.sae.n_features)
     assert torch.allclose(intervention.edit(activations, clip), whole, atol=1e-6)
 
 
@@ -459,15 +459,15 @@ def test_the_description_can_be_stored_as_json():
         ({"tokens": None}, "true or false, not None"),
         ({"tokens": ["cls"]}, "true or false"),
         ({"sae": "folder"}, "needs an SAE, Neurons or Directions, not 'folder'"),
-        ({"features": [1, 2]}, "features are given as .number: value., not as .1, 2."),
-        ({"features": 3}, "features are given as"),
+        ({"features": [1, 2]}, "features must be .feature index: value., not .1, 2."),
+        ({"features": 3}, "features must be"),
         ({"features": {1: "x"}}, "feature 1 cannot be set by 'x'"),
         ({"features": {1: torch.ones(2)}}, "feature 1 cannot be set by"),
         ({"features": {}}, "needs a feature"),
         ({"features": {72: 1.0}}, "no feature 72: the dictionary has features 0 to 71"),
         ({"features": {-1: 1.0}}, "no feature -1"),
-        ({"features": {3.7: 1.0}}, "a feature is given by its number, a whole one, not by 3.7"),
-        ({"features": {"3": 1.0}}, "not by '3'"),
+        ({"features": {3.7: 1.0}}, "feature index must be an integer, not 3.7"),
+        ({"features": {"3": 1.0}}, "not '3'"),
         ({"features": {1: float("nan")}}, "give a finite number"),
         ({"features": {1: -2.0}, "mode": "suppress"}, "give 2 in place of -2"),
     ],
@@ -512,7 +512,7 @@ def test_an_intervention_that_does_not_fit_the_encoder_is_an_error(encoder_of, f
 
 @pytest.mark.parametrize("vectors", [torch.zeros(1, 3), torch.ones(3), torch.tensor([[float("inf"), 1.0]])])
 def test_directions_without_a_length_are_refused(vectors):
-    with pytest.raises(ValueError, match=r"points nowhere|a matrix"):
+    with pytest.raises(ValueError, match=r"has length zero|a matrix"):
         Directions(vectors)
 
 

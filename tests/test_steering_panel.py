@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.steering.interventions import Intervention
+from steering.interventions import Intervention
 from tests.small_steering import GRID, PROMPTS, SAE, SITE, SpeakingLlava, described, pictures
 from widgets import SteeringPanel
 from widgets.packing import unpack

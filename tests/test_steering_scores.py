@@ -139,6 +139,6 @@ def test_a_difference_keeps_pairs_together():
     assert mean_difference(torch.stack([x, x + 1], 1), torch.stack([x, x], 1)) == pytest.approx((0.5, 0.5, 0.5))
 
 
-def test_only_what_stands_side_by_side_is_compared():
-    with pytest.raises(ValueError, match="side by side"):
+def test_only_tensors_of_one_shape_are_compared():
+    with pytest.raises(ValueError, match="must have the same shape"):
         mean_difference(normal(3), normal(4))

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from lib.activations import store as stores
 from lib.activations.store import ActivationStore, activations_folder, endless_shuffle, shuffled
-from lib.artifacts import write_meta
-from lib.files import read_safetensors
+from storage import write_meta
+from storage.files import read_safetensors
 
 
 @pytest.fixture

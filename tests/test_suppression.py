@@ -1,5 +1,6 @@
 """What suppression does, against edits by hand; what chooses features, against slow definitions."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,30 +12,30 @@ from experiments.disentanglement.feature_choice import (
     by_attribution,
     by_difference,
     by_steerability,
-    evidence,
-    greedily,
-    mistake,
+    feature_stats,
+    greedy_ranking,
     ranked,
     rankings,
+    wrong_class_margin,
 )
 from experiments.disentanglement.protocol import Part, Protocol
 from experiments.disentanglement.suppression import (
     NOTHING,
     Outcome,
     Setting,
+    by_count,
     every_subset,
-    numbered,
     outcomes,
-    settle,
+    runners_of,
+    select_settings,
     subset_results,
     suppress,
-    trials_of,
     worst_group,
 )
 from experiments.disentanglement.tasks import birds_task, ordinary_tasks
 from lib import SAEConfig, load_encoder
 from lib.sae.model import SAE
-from lib.steering.interventions import Neurons
+from steering.interventions import Neurons
 
 SITE = "6.resid_post"
 
@@ -56,13 +57,13 @@ def part():
 
 
 @pytest.fixture(scope="module")
-def trials(encoder, part):
-    return trials_of(encoder, {"": part.task})[""]
+def runner(encoder, part):
+    return runners_of(encoder, {"": part.task})[""]
 
 
 @pytest.fixture(scope="module")
-def seen(part, trials, sae):
-    return evidence(part, trials, {SITE: [sae]})[SITE][0]
+def seen(part, runner, sae):
+    return feature_stats(part, runner, {SITE: [sae]})[SITE][0]
 
 
 class TestSuppress:
@@ -74,46 +75,48 @@ class TestSuppress:
         expected = x - strength * (codes[..., 3:4] * sae.W_dec[3] + codes[..., 5:6] * sae.W_dec[5])
         torch.testing.assert_close(intervention.edit(x, encoder), expected)
 
-    def test_no_feature_is_the_model_as_it_is(self, sae, trials):
+    def test_no_feature_is_the_model_as_it_is(self, sae, runner):
         assert suppress(sae, SITE, []) == ()
-        plain = torch.cat([trials.encoder.run(pixels, ["proj"])["proj"] for pixels in trials.pixels])
-        torch.testing.assert_close(trials.embeddings([()])[0], plain)
+        plain = torch.cat([runner.encoder.run(pixels, ["proj"])["proj"] for pixels in runner.pixels])
+        torch.testing.assert_close(runner.embeddings([()])[0], plain)
 
-    def test_many_variants_are_what_the_steered_encoder_gives_and_leave_no_trace(self, encoder, sae, trials):
+    def test_many_variants_are_what_the_steered_encoder_gives_and_leave_no_trace(self, encoder, sae, runner):
         variants = [suppress(sae, SITE, [1, 2]), suppress(Neurons(encoder.d_model), SITE, [7], 1.5), ()]
-        found = trials.embeddings(variants)
+        found = runner.embeddings(variants)
         for variant, values in zip(variants, found, strict=True):
             with encoder.steered(*variant):
-                expected = torch.cat([encoder.run(pixels, ["proj"])["proj"] for pixels in trials.pixels])
+                expected = torch.cat([encoder.run(pixels, ["proj"])["proj"] for pixels in runner.pixels])
             torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-4)
         assert not any(block._forward_hooks for block in encoder.tower.blocks)
 
 
 class TestEvidence:
-    def test_an_attribution_foretells_a_small_change(self, sae, trials, seen):
+    def test_an_attribution_foretells_a_small_change(self, sae, runner, seen):
         """The mistake falls by strength times attribution, to first order."""
         active = seen.attribution.abs().sum(0).topk(3).indices.tolist()
         step = 1e-3
-        moved = trials.embeddings([(), *(suppress(sae, SITE, [j], step) for j in active)])
-        wrong = torch.stack([mistake(trials.zero_shot.logits(e), trials.truth, trials.lure) for e in moved])
+        moved = runner.embeddings([(), *(suppress(sae, SITE, [j], step) for j in active)])
+        wrong = torch.stack(
+            [wrong_class_margin(runner.zero_shot.logits(e), runner.truth, runner.suggested) for e in moved]
+        )
         for i, j in enumerate(active, start=1):
             torch.testing.assert_close((wrong[0] - wrong[i]) / step, seen.attribution[:, j], rtol=0.1, atol=0.02)
 
-    def test_codes_are_means_over_tokens_and_the_largest_is_on_any(self, encoder, sae, trials, seen):
-        codes = sae.encode(encoder.run(trials.pixels[0], [SITE])[SITE])
+    def test_codes_are_means_over_tokens_and_the_largest_is_on_any(self, encoder, sae, runner, seen):
+        codes = sae.encode(encoder.run(runner.pixels[0], [SITE])[SITE])
         torch.testing.assert_close(seen.codes, codes.mean(1), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(seen.largest, codes.amax((0, 1)), rtol=1e-4, atol=1e-4)
 
-    def test_of_signed_codes_the_largest_keeps_its_sign(self, encoder, part, trials):
-        (found,) = evidence(part, trials, {SITE: [Neurons(encoder.d_model)]})[SITE]
-        values = encoder.run(trials.pixels[0], [SITE])[SITE].flatten(0, 1)
+    def test_of_signed_codes_the_largest_keeps_its_sign(self, encoder, part, runner):
+        (found,) = feature_stats(part, runner, {SITE: [Neurons(encoder.d_model)]})[SITE]
+        values = encoder.run(runner.pixels[0], [SITE])[SITE].flatten(0, 1)
         for j in range(5):
             column = values[:, j]
             assert float(found.largest[j]) == pytest.approx(float(column[column.abs().argmax()]), rel=1e-4)
 
     def test_a_mistake_is_the_lure_where_it_is_wrong_and_else_the_nearest_other(self):
         logits = torch.tensor([[3.0, 1.0, 2.0]] * 3)
-        found = mistake(logits, torch.tensor([0, 0, 1]), torch.tensor([1, 0, -1]))
+        found = wrong_class_margin(logits, torch.tensor([0, 0, 1]), torch.tensor([1, 0, -1]))
         assert found.tolist() == [1 - 3, 2 - 3, 3 - 1]
 
 
@@ -149,8 +152,8 @@ class TestRules:
         attribution[:2, 1] = -0.5  # at a small price
         attribution[:2, 2] = 3.0  # helps the group that is well already
         mistaken = torch.tensor([-3.0, -3.0, 1.0, 1.0])
-        assert greedily(attribution, mistaken, torch.tensor([0, 0, 1, 1]), 3)[0] == 1
-        assert sorted(greedily(attribution, mistaken, torch.tensor([0, 0, 1, 1]), 9)) == [0, 1, 2]
+        assert greedy_ranking(attribution, mistaken, torch.tensor([0, 0, 1, 1]), 3)[0] == 1
+        assert sorted(greedy_ranking(attribution, mistaken, torch.tensor([0, 0, 1, 1]), 9)) == [0, 1, 2]
 
     def test_greedy_is_the_slow_search_on_linear_mistakes(self):
         generator = torch.Generator().manual_seed(3)
@@ -164,38 +167,38 @@ class TestRules:
                 means = [float(right[group == g].mean()) for g in range(3)]
                 scores[j] = min(means) + 0.1 * sum(means) / 3
             chosen.append(max(scores, key=scores.get))
-        assert greedily(attribution, mistaken, group, 3) == chosen
+        assert greedy_ranking(attribution, mistaken, group, 3) == chosen
 
     def test_steerability_is_the_squared_mean_change_on_the_texts_that_name_the_attribute(
-        self, encoder, sae, part, trials, seen
+        self, encoder, sae, part, runner, seen
     ):
-        scores = by_steerability(part, trials, sae, SITE, seen, n_candidates=3, n_pictures=len(trials))
+        scores = by_steerability(part, runner, sae, SITE, seen, n_candidates=3, n_pictures=len(runner))
         tried = ranked(scores, 64)
         assert sorted(tried) == sorted(seen.codes.mean(0).topk(3).indices.tolist())
         texts = F.normalize(encoder.embed_texts(list(part.task.spurious_texts)), dim=-1)
-        vocabulary = torch.cat([trials.zero_shot.prototypes, texts])
+        vocabulary = torch.cat([runner.zero_shot.prototypes, texts])
 
         def said(strength, j):
             total = 0
-            for pixels in trials.pixels:
+            for pixels in runner.pixels:
                 values = encoder.run(pixels, [SITE])[SITE]
                 wanted = torch.full_like(sae.encode(values)[..., j], strength) - sae.encode(values)[..., j]
                 with encoder.steered():
                     edited = encoder.tower.blocks[7](values + wanted[..., None] * sae.W_dec[j])
                     pooled = encoder.model.visual.ln_post(edited[:, 0]) @ encoder.model.visual.proj
                 total = total + (encoder.logit_scale * F.normalize(pooled, dim=-1) @ vocabulary.T).softmax(-1).sum(0)
-            return total / len(trials)
+            return total / len(runner)
 
-        plain = trials.embeddings([()])[0]
+        plain = runner.embeddings([()])[0]
         base = (encoder.logit_scale * F.normalize(plain, dim=-1) @ vocabulary.T).softmax(-1).mean(0)
         j = tried[0]
         moved = (said(float(seen.largest[j]), j) - base)[-len(texts) :]
         assert float(scores[j]) == pytest.approx(float(moved.square().sum()), rel=1e-2, abs=1e-6)
 
 
-def test_where_all_pictures_have_the_attribute_nothing_differs_by_it(part, trials, sae, seen, monkeypatch):
-    monkeypatch.setattr(trials, "spurious", torch.ones_like(trials.spurious))
-    found = rankings(part, trials, sae, SITE, seen, 2, n_candidates=2, n_pictures=1)
+def test_where_all_pictures_have_the_attribute_nothing_differs_by_it(part, runner, sae, seen, monkeypatch):
+    monkeypatch.setattr(runner, "spurious", torch.ones_like(runner.spurious))
+    found = rankings(part, runner, sae, SITE, seen, 2, n_candidates=2, n_pictures=1)
     assert list(found) == ["steerability", "attribution", "greedy"]
 
 
@@ -208,8 +211,8 @@ class TestValidation:
 
     @pytest.fixture
     def settled(self, monkeypatch):
-        def run(gives: dict, most_lost: float, strengths=()):
-            def made_up(some, trials, ordinary):
+        def run(gives: dict, most_lost: float, strengths=(), exact=False):
+            def made_up(some, runner, ordinary):
                 return [
                     Outcome(s, *(torch.arange(100) < 100 * share for share in gives[len(s.features), s.strength][:1]),
                             {"species": torch.arange(100) < 100 * gives[len(s.features), s.strength][1]})
@@ -217,9 +220,9 @@ class TestValidation:
                 ]  # fmt: skip
 
             monkeypatch.setattr("experiments.disentanglement.suppression.outcomes", made_up)
-            some = numbered("rule", SITE, Neurons(8), range(8), (1, 4))
-            trials = SimpleNamespace(group=torch.zeros(100, dtype=torch.long))
-            found, _ = settle(Part("validation", None), some, trials, {"species": None}, most_lost, strengths)
+            some = [replace(s, exact=exact) for s in by_count("rule", SITE, Neurons(8), range(8), (1, 4))]
+            runner = SimpleNamespace(group=torch.zeros(100, dtype=torch.long))
+            found, _ = select_settings(Part("validation", None), some, runner, {"species": None}, most_lost, strengths)
             return found["rule", SITE].setting
 
         return run
@@ -245,17 +248,21 @@ class TestValidation:
         gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.9)}
         assert chosen(settled(gives, 0.02, (2,))) == (4, 2)
 
+    def test_a_linear_eraser_keeps_the_strength_that_defines_it(self, settled):
+        gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.9)}
+        assert chosen(settled(gives, 0.02, (2,), exact=True)) == (4, 1)
+
     def test_a_strength_that_breaks_too_much_is_not_taken(self, settled):
         gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.5)}
         assert chosen(settled(gives, 0.02, (2,))) == (4, 1)
 
 
-def test_outcomes_are_what_zero_shot_says_of_every_setting_and_of_the_tasks_beside(encoder, sae, trials):
-    usual = trials_of(encoder, {n: t.subset(range(6)) for n, t in ordinary_tasks("menagerie:val[:20]").items()})
+def test_outcomes_are_what_zero_shot_says_of_every_setting_and_of_the_tasks_beside(encoder, sae, runner):
+    usual = runners_of(encoder, {n: t.subset(range(6)) for n, t in ordinary_tasks("menagerie:val[:20]").items()})
     settings = [Setting("a", SITE, sae, (0, 1, 2)), Setting("a", SITE, sae, ())]
-    found = outcomes(settings, trials, usual)
+    found = outcomes(settings, runner, usual)
     for setting, outcome in zip(settings, found, strict=True):
-        assert outcome.correct.tolist() == trials.correct([setting.variant])[0].tolist()
+        assert outcome.correct.tolist() == runner.correct([setting.variant])[0].tolist()
         for name, other in usual.items():
             assert outcome.beside[name].tolist() == other.correct([setting.variant])[0].tolist()
         both = [(a + b) / 2 for a, b in zip(*(outcome.beside[n].int().tolist() for n in usual), strict=True)]
@@ -265,27 +272,27 @@ def test_outcomes_are_what_zero_shot_says_of_every_setting_and_of_the_tasks_besi
 
 def test_tasks_about_the_same_pictures_read_them_once(encoder):
     tasks = {name: task.subset(range(4)) for name, task in ordinary_tasks("menagerie:val[:20]").items()}
-    found = trials_of(encoder, tasks | {"others": tasks["species"].subset([1, 0])})
+    found = runners_of(encoder, tasks | {"others": tasks["species"].subset([1, 0])})
     assert found["species"].pixels is found["habitat"].pixels
     assert found["others"].pixels is not found["species"].pixels
 
 
-def test_every_subset_is_what_suppressing_it_gives(sae, trials, seen):
+def test_every_subset_is_what_suppressing_it_gives(sae, runner, seen):
     features = tuple(seen.codes.mean(0).topk(3).indices.tolist())
-    found = every_subset(Setting("", SITE, sae, features), trials)
+    found = every_subset(Setting("", SITE, sae, features), runner)
     for number in range(8):
         some = [j for i, j in enumerate(features) if number >> i & 1]
-        expected = trials.embeddings([suppress(sae, SITE, some)])[0]
+        expected = runner.embeddings([suppress(sae, SITE, some)])[0]
         torch.testing.assert_close(found[number], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_subset_results_hold_them_for_the_panel(encoder, sae, trials, seen):
+def test_subset_results_hold_them_for_the_panel(encoder, sae, runner, seen):
     features = tuple(seen.codes.mean(0).topk(2).indices.tolist())
-    usual = trials_of(encoder, {n: t.subset(range(4)) for n, t in ordinary_tasks("menagerie:val[:20]").items()})
+    usual = runners_of(encoder, {n: t.subset(range(4)) for n, t in ordinary_tasks("menagerie:val[:20]").items()})
     named = [{"id": j, "name": f"f{j}"} for j in features]
-    found = subset_results(Setting("", SITE, sae, features), trials, usual, named, [0, 2])
-    assert found.predictions.shape == (4, len(trials))
-    assert found.predictions[0].tolist() == trials.zero_shot.predict(trials.embeddings([()])[0]).tolist()
+    found = subset_results(Setting("", SITE, sae, features), runner, usual, named, [0, 2])
+    assert found.predictions.shape == (4, len(runner))
+    assert found.predictions[0].tolist() == runner.zero_shot.predict(runner.embeddings([()])[0]).tolist()
     assert found.ordinary_count == 4
 
 
@@ -317,9 +324,9 @@ class TestErasure:
             change[make] = float(((delta @ inverse) * delta).sum(1).mean())
         assert change[leace_eraser] < change[mean_difference_eraser]
 
-    def test_an_eraser_is_suppressed_like_a_feature(self, encoder, part, trials):
-        rows, concept = token_rows(part, trials, [SITE])[SITE]
-        assert len(rows) == len(concept) == len(trials) * encoder.n_tokens
+    def test_an_eraser_is_suppressed_like_a_feature(self, encoder, part, runner):
+        rows, concept = token_rows(part, runner, [SITE])[SITE]
+        assert len(rows) == len(concept) == len(runner) * encoder.n_tokens
         eraser = mean_difference_eraser(rows, concept)
         (intervention,) = suppress(eraser, SITE, [0])
         edited = intervention.edit(rows[:50][None], encoder)[0]
@@ -327,14 +334,14 @@ class TestErasure:
 
 
 class TestTheProbe:
-    def test_held_tightly_it_is_zero_shot(self, part, trials):
-        weights = balanced_probe(part, trials, anchor_weight=1e6)
-        texts = trials.zero_shot
+    def test_held_tightly_it_is_zero_shot(self, part, runner):
+        weights = balanced_probe(part, runner, anchor_weight=1e6)
+        texts = runner.zero_shot
         for c in range(texts.n_classes):
             mean = F.normalize(texts.prototypes[texts.class_of == c].sum(0), dim=0) * texts.scale
             torch.testing.assert_close(weights[c], mean, rtol=1e-2, atol=1e-2)
 
-    def test_left_free_it_learns_its_pictures(self, part, trials):
-        weights = balanced_probe(part, trials, anchor_weight=1e-6)
-        embeddings = F.normalize(trials.embeddings([()])[0], dim=-1)
-        assert ((embeddings @ weights.T).argmax(1) == trials.truth).double().mean() >= 0.9
+    def test_left_free_it_learns_its_pictures(self, part, runner):
+        weights = balanced_probe(part, runner, anchor_weight=1e-6)
+        embeddings = F.normalize(runner.embeddings([()])[0], dim=-1)
+        assert ((embeddings @ weights.T).argmax(1) == runner.truth).double().mean() >= 0.9

@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from experiments.disentanglement.protocol import SubsetResults, with_telling_examples
+from experiments.disentanglement.protocol import SubsetResults, with_informative_examples
 from tests.small_suppression import COUNT, PEOPLE, outcome, outcomes, pictures
 from widgets import SuppressionPanel
 from widgets.suppression_panel import Suppressing
@@ -71,18 +71,18 @@ class TestExamples:
         return [SubsetResults("hair", site, predictions=[[0] * 12, row], **some) for site, row in rows.items()]
 
     def test_half_of_each_group_is_what_changes_most_and_half_what_does_not(self):
-        (first, _) = with_telling_examples(self.results(), 4)
+        (first, _) = with_informative_examples(self.results(), 4)
         assert [i for i in first.examples if i in (2, 8)] == [2, 8]
         assert [int(first.group[i]) for i in first.examples] == [0, 0, 1, 1]
         assert 9 not in first.examples
 
     def test_they_are_the_same_at_all_sites_of_a_task(self):
-        one, other = with_telling_examples(self.results(), 6)
+        one, other = with_informative_examples(self.results(), 6)
         assert one.examples == other.examples
         assert {2, 8, 9} < set(one.examples)
 
     def test_a_small_group_gives_what_it_has_once(self):
-        (first, _) = with_telling_examples(self.results(), 40)
+        (first, _) = with_informative_examples(self.results(), 40)
         assert sorted(first.examples) == list(range(12))
 
 

@@ -9,7 +9,7 @@ from experiments.sweep import clamps, measure_steerability
 from experiments.vocabulary import load_vocabulary
 from lib.encoders.encoder import load_encoder
 from lib.images.image_set import load_images
-from lib.steering.interventions import Directions, Neurons
+from steering.interventions import Directions, Neurons
 
 SITES = ("2.mlp_out", "5.attn_out", "6.resid_post", "7.resid_post", "proj")
 

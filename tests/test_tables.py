@@ -36,6 +36,12 @@ def test_a_table_without_rows_says_what_it_cannot_show():
     assert shown.data == "No feature is alive."
 
 
+@pytest.mark.parametrize("missing", [math.nan, math.inf, None, "–"])
+def test_a_table_of_nothing_but_dashes_says_so_too(missing):
+    assert written(pd.DataFrame({"share": [missing] * 2}), otherwise="No fact is known.").data == "No fact is known."
+    assert "0.25" in written(pd.DataFrame({"share": [missing, 0.25]}), otherwise="No fact is known.").to_html()
+
+
 def test_shares_with_their_intervals_are_written_in_per_cent():
     assert percent(Interval(0.123, 0.1, 0.152)) == "12.3 [10, 15]"
     assert percent(Interval(0.123, -0.1, 0.152), "+") == "+12.3 [-10, +15]"

@@ -183,7 +183,7 @@ def test_the_card_is_written_from_the_files_beside_it(shipped, tmp_path):
 
 
 def test_the_shipped_weights_meet_the_projects_bars_and_do_what_their_card_says(shipped):
-    from lib.steering.llava import load_llava
+    from steering.llava import load_llava
 
     card = json.loads((shipped / "exam.json").read_text())["exam"]
     assert min(card[name] for name in BARS) >= 85

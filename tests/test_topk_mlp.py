@@ -18,9 +18,9 @@ from menagerie.topk_clip.topk_mlp import (
     TopKTrainer,
     distance,
     load_topk_clip,
+    pool_neurons,
     read_mlps,
     seen,
-    survey,
     with_topk,
 )
 from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
@@ -80,7 +80,7 @@ def test_what_is_read_of_the_mlps_is_what_the_blocks_compute_and_at_most_k(pixel
 def test_a_survey_pools_what_is_read_batch_by_batch(pixels):
     encoder = with_topk(load_encoder("tiny", device="cpu"), 9)
     read, embeddings = read_mlps(encoder, pixels, [1, 3])
-    found = survey(encoder, pixels, [1, 3], batch_size=4)
+    found = pool_neurons(encoder, pixels, [1, 3], batch_size=4)
     torch.testing.assert_close(found.embeddings, embeddings, atol=1e-5, rtol=1e-4)
     for i, tokens in enumerate(read[3]):
         torch.testing.assert_close(found.cls[3][i], tokens[0], atol=1e-4, rtol=1e-4)
@@ -89,7 +89,7 @@ def test_a_survey_pools_what_is_read_batch_by_batch(pixels):
 
 
 def test_an_encoder_without_such_mlps_and_a_block_that_is_not_there_are_refused(pixels):
-    with pytest.raises(ValueError, match="open_clip's own kind"):
+    with pytest.raises(ValueError, match="has no open_clip MLPs"):
         with_topk(load_encoder("tiny-eye", device="cpu"), 4)
     with pytest.raises(ValueError, match="blocks 0 to 7"):
         read_mlps(load_encoder("tiny", device="cpu"), pixels, [8])

@@ -9,16 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import lib.artifacts
 import lib.sae.training
+import storage.fingerprints
 from lib.activations.extraction import ActivationStore
-from lib.artifacts import load_tensors
+from lib.sae.config import CONFIGS
 from lib.sae.model import KINDS as SAE_KINDS
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.objectives import OBJECTIVES, normalize_rows_, remove_parallel_
 from lib.sae.training import evaluate, train_sae
 from lib.sae.training_data import batches, geometric_median
 from lib.sae.training_log import read_metrics
+from storage import load_tensors
+from tests.killed_training import Killed, kill_at
 from tests.sparse_world import sparse_world
 
 KINDS = ("relu", "topk", "batchtopk", "matryoshka")
@@ -52,21 +54,6 @@ def assert_same(first, second):
 
 def train(store, config=SHORT, **options):
     return train_sae(store, config, device="cpu", progress=False, **options)
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_at(monkeypatch, step):
-    advance = lib.sae.training.Run.advance
-
-    def dying(run, x):
-        if run.step == step:
-            raise Killed
-        advance(run, x)
-
-    monkeypatch.setattr(lib.sae.training.Run, "advance", dying)
 
 
 @pytest.mark.parametrize("encoder_dtype", ["float32", "bfloat16"])
@@ -202,9 +189,9 @@ def test_the_sae_of_another_spec_stays_until_the_new_one_is_complete(store, tmp_
 def test_the_spec_covers_the_code_that_trains_and_that_orders_the_batches(module, store, tmp_path, monkeypatch):
     config = replace(SHORT, kind="archetypal")
     before = lib.sae.training._spec(store, config)
-    for package in ("lib", "experiments"):
-        shutil.copytree(lib.artifacts._HOME / package, tmp_path / package)
-    monkeypatch.setattr(lib.artifacts, "_HOME", tmp_path)
+    for package in ("storage", "lib", "experiments"):
+        shutil.copytree(storage.fingerprints._HOME / package, tmp_path / package)
+    monkeypatch.setattr(storage.fingerprints, "_HOME", tmp_path)
     assert lib.sae.training._spec(store, config) == before
     source = tmp_path / f"{module}.py"
     source.write_text(source.read_text() + "\nANOTHER = 1\n")
@@ -302,7 +289,7 @@ def test_two_trainings_into_one_folder_train_once(store, tmp_path, monkeypatch):
 
 def test_a_finished_sae_needs_no_lock(store, tmp_path, monkeypatch):
     sae = train(store, out=tmp_path / "sae")
-    monkeypatch.setattr("lib.artifacts.places.FileLock.acquire", lambda *_, **__: pytest.fail("a lock was taken"))
+    monkeypatch.setattr("storage.places.FileLock.acquire", lambda *_, **__: pytest.fail("a lock was taken"))
     assert_same(train(store, out=tmp_path / "sae"), sae)
 
 
@@ -404,6 +391,7 @@ def test_the_geometric_median_ignores_outliers_that_move_the_mean():
 def test_a_new_kind_needs_registration_only(store, monkeypatch):
     monkeypatch.setitem(SAE_KINDS, "shifted", lambda sae, pre: (pre - 0.1).relu())
     monkeypatch.setitem(OBJECTIVES, "shifted", OBJECTIVES["relu"])
+    monkeypatch.setitem(CONFIGS, "shifted", CONFIGS["relu"])  # for its penalty
     assert train(store, replace(SHORT, kind="shifted")).encode(store[:3]).shape == (3, 64)
 
 

@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader
 
 from lib.activations.extraction import ActivationStore, ActivationStream, extract
 from lib.activations.store import ActivationStore as Store
-from lib.artifacts import read_meta
 from lib.encoders.encoder import load_encoder
 from lib.sae.model import SAEConfig
 from lib.sae.training import train_sae
 from lib.sae.training_data import Setup, as_activations, batches
+from storage import read_meta
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments.pushes import Arm
-from experiments.word_scores import WordScorer, gain, mean_score, recorded, score_table, shown, told
+from experiments.pushes import Method
+from experiments.word_scores import WordScorer, describe, gain, mean_score, recorded, score_table, shown
 
 WORDS = {"owl": [1.0, 0.0], "cat": [0.0, 1.0], "": [-1.0, 0.0]}
 TOPS = torch.tensor([[0, 0], [1, 1]])  # feature 0 stands for owls, feature 1 for cats
@@ -31,8 +31,8 @@ def scorer():
 
 
 @pytest.fixture
-def arm():
-    return Arm("SAE", TOPS, lambda j, strength: ["owl", "cat"][int(j)] if strength > 1 else "")
+def method():
+    return Method("SAE", TOPS, lambda j, strength: ["owl", "cat"][int(j)] if strength > 1 else "")
 
 
 def test_the_first_word_counts_and_each_word_is_embedded_once(scorer):
@@ -42,22 +42,22 @@ def test_the_first_word_counts_and_each_word_is_embedded_once(scorer):
     assert scorer.reader.embedded == 3
 
 
-def test_a_steered_answer_is_scored_by_what_its_feature_stands_for(scorer, arm):
+def test_a_steered_answer_is_scored_by_what_its_feature_stands_for(scorer, method):
     features = torch.tensor([1, 0])
-    assert scorer.steered(arm, features, ["a", "b"], 2).tolist() == [[1.0, 1.0]] * 2
-    assert scorer.steered(arm, features, ["a"], 1).tolist() == [[0.0, -1.0]]
-    assert scorer.rise(arm, features, ["a"], 2).tolist() == [[0.0, 1.0]]  # a cat is what it saw before
+    assert scorer.steered(method, features, ["a", "b"], 2).tolist() == [[1.0, 1.0]] * 2
+    assert scorer.steered(method, features, ["a"], 1).tolist() == [[0.0, -1.0]]
+    assert scorer.rise(method, features, ["a"], 2).tolist() == [[0.0, 1.0]]  # a cat is what it saw before
 
 
-def test_steered_unsteered_and_reconstructed_scores_stand_side_by_side(scorer, arm):
-    found = scorer.compared({"ours": (arm, torch.tensor([0, 1]), 2.0)}, ["a"], "owl")["ours"]
+def test_steered_unsteered_and_reconstructed_scores_stand_side_by_side(scorer, method):
+    found = scorer.compared({"ours": (method, torch.tensor([0, 1]), 2.0)}, ["a"], "owl")["ours"]
     assert found.tolist() == [[[1.0, 1.0]], [[0.0, 1.0]], [[1.0, 0.0]]]
     assert gain(found).tolist() == [[1.0, 0.0]]
-    assert told({"ours": found, "worse": -found}) == "ours +0.500, worse -0.500"
+    assert describe({"ours": found, "worse": -found}) == "ours +0.500, worse -0.500"
 
 
-def test_curves_have_a_point_for_each_strength(scorer, arm):
-    curves = scorer.curves({"ours": arm}, {"SAE": torch.tensor([0, 1])}, {"ours": [1, 2]}, ["a", "b"], 10)
+def test_curves_have_a_point_for_each_strength(scorer, method):
+    curves = scorer.curves({"ours": method}, {"SAE": torch.tensor([0, 1])}, {"ours": [1, 2]}, ["a", "b"], 10)
     assert {s: found.value for s, found in curves["ours"].items()} == {1: -0.5, 2: 1.0}
 
 
@@ -69,7 +69,7 @@ def test_one_picture_resamples_features_and_several_resample_both():
 
 def test_a_table_holds_the_three_ways_and_the_gain():
     table = score_table({"ours": torch.tensor([[[0.5, 0.75]], [[0.25, 0.25]], [[0.0, 0.0]]])}, 20)
-    assert {way: x.value for way, x in table["ours"].items()} == {
+    assert {condition: x.value for condition, x in table["ours"].items()} == {
         "steered": 0.625, "not steered": 0.25, "reconstruction": 0.0, "steered − not": 0.375,
     }  # fmt: skip
     assert shown(table, "score").loc["ours", "not steered"] == "0.250 [0.250, 0.250]"

@@ -1,4 +1,4 @@
-"""Widgets of the book: each works with a kernel, and from its stored state in a page without one."""
+"""Widgets of the book. Each works with a kernel, and without one from the state stored in the page."""
 
 from widgets.feature_explorer import FeatureExplorer
 from widgets.hierarchy_tree import HierarchyTree

@@ -1,6 +1,6 @@
-"""A map of what features steer toward: point at one to see its concept and its pictures. HTML that needs no kernel.
+"""A map of the concepts that features steer toward; hovering shows a feature's concept and pictures. Needs no kernel.
 
-Plotly's hover labels hold text alone, so the map is drawn by itself.
+It is HTML of its own, because Plotly's hover labels can only hold text.
 """
 
 import base64
@@ -18,7 +18,7 @@ from experiments.markup import as_html, json_in_script, own_html
 from widgets.packing import sprite_sheets
 
 SIZE, MARGIN = 1000, 60  # of the drawing, in its own units
-LIFT = 22  # of a name above its features
+LIFT = 22  # distance of a name above its features
 MAX_PICTURES = 288  # one sheet of sprites
 
 
@@ -37,9 +37,9 @@ class Place:
 def concept_map(
     places: Sequence[Place], images: Sequence[Image.Image], title: str = "", thumbnail: int = 56, labels: int = 30
 ) -> HTML:
-    """The map, with the names of its `labels` most frequent concepts written where most of their features lie.
+    """The map as HTML, with the names of its `labels` most frequent concepts near their features.
 
-    images: what the places' pictures are indices of; the first pictures of all places are kept, then the second, up to
+    images: the set that the places' pictures index; the first pictures of all places are kept, then the second, up to
     288 different ones. Works with the mouse, by touch and with the arrow keys. Raises ValueError for no place.
     """
     if not places:
@@ -63,7 +63,7 @@ def concept_map(
 
 
 def _pool(places: Sequence[Place]) -> list[int]:
-    """Different pictures: everyone's first, everyone's second … as many as fit."""
+    """Indices of different pictures: first pictures of all places, then second ones …, up to MAX_PICTURES."""
     longest = max(len(place.pictures) for place in places)
     ranked = [int(p.pictures[rank]) for rank in range(longest) for p in places if rank < len(p.pictures)]
     return list(dict.fromkeys(ranked))[:MAX_PICTURES]
@@ -81,7 +81,7 @@ def _scaled(places: Sequence[Place]) -> list[tuple[float, float]]:
 
 
 def _labels(points: list[dict], concepts: list[str]) -> str:
-    """The concepts' names above the medians of their points; one that would lie on another's is left out."""
+    """SVG of the concepts' names above the medians of their points; names that would overlap are left out."""
     taken, texts = [], []
     for number, concept in enumerate(concepts):
         members = [point["at"] for point in points if point["concept"] == number]

@@ -1,4 +1,4 @@
-"""The feature explorer: every feature of one SAE on one image set, to search, sort and look at."""
+"""The feature explorer: search, sort and inspect the features of one SAE on one image set."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SCRIPTS = (  # one module
 )  # fmt: skip
 PICTURES = 12  # most active pictures shown of a feature
 BINS = 20  # bars of an activation histogram
-PER_BIN = 4  # example pictures kept for a bar
+PER_BIN = 4  # example pictures stored for a bar
 QUANTILES = (0.25, 0.5, 0.75, 0.95)
 VALUE_LEVELS = 65_536  # activations are stored as fractions of the feature's maximum
-MAP_LEVELS = 64  # patch maps as fractions of the feature's largest patch; the eye tells fewer shades apart
+MAP_LEVELS = 64  # patch maps are stored as fractions of the feature's largest patch; the eye sees fewer shades
 TINY = np.finfo(np.float32).tiny  # divisor in place of zero
-QUALITY = 62  # of the sprites in the page; pictures that a kernel sends are less compressed
+QUALITY = 62  # WebP quality of the sprites in the page; pictures that a kernel sends are less compressed
 LIVE_QUALITY = 85
 
 
 class FeatureExplorer(anywidget.AnyWidget):
-    """Browse the features of an SAE; needs no kernel once displayed, and asks one for more where there is one.
+    """Browse the features of an SAE; needs no kernel once displayed, and loads more details from one if there is one.
 
     table: `lib.FeatureTable` of F features over N images. images: the N images it was made of. sae: its SAE.
     scores: (F,) one number a feature, higher is better, NaN where undefined. names: per feature its `(name, score)`
-    candidates, best first. facts: per feature one line of what is known about it, or None.
+    candidates, best first. facts: per feature one line about it, or None.
 
-    The page carries numbers for all F features, details for the `max_features` best, and at most `max_pictures`
+    The page stores numbers for all F features, details for the `max_features` best, and at most `max_pictures`
     different pictures of `thumbnail` pixels, each stored once. The view is kept in the page's address, under `key`
-    where a page shows several explorers (those of one key are numbered). Raises ValueError where the parts do not
-    belong together.
+    where a page shows several explorers (those of one key are numbered). Raises ValueError where table, images, SAE
+    and values per feature do not belong together.
     """
 
     _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
@@ -95,12 +95,12 @@ class FeatureExplorer(anywidget.AnyWidget):
         return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
 
     def _details(self, features: np.ndarray, pool: np.ndarray) -> dict[str, np.ndarray]:
-        """What is shown of each chosen feature, its pictures given as positions in `pool`; E = len(features)."""
+        """Arrays of the details of n features, their pictures given as positions in `pool` (p,)."""
         table = self._table
         position = np.full(len(self._images) + 1, NONE, dtype=np.uint16)  # the last one stands for "no image" (-1)
         position[pool] = np.arange(len(pool))
         peak = np.maximum(to_numpy(table.max)[features], TINY)
-        maps = to_numpy(table.patch_maps)[features, :PICTURES].astype(np.float32)  # (E, PICTURES, h, w)
+        maps = to_numpy(table.patch_maps)[features, :PICTURES].astype(np.float32)  # (n, PICTURES, h, w)
         map_peak = maps.max(axis=(1, 2, 3), initial=0)
         return {
             "features": features.astype(np.uint32),
@@ -114,9 +114,9 @@ class FeatureExplorer(anywidget.AnyWidget):
         }
 
     def _histograms(self, features: np.ndarray, peak: np.ndarray, position: np.ndarray) -> dict[str, np.ndarray]:
-        """Counts (E, BINS) of codes from 0 to `peak` (E,); example pictures of each bin; quantiles of the codes.
+        """Counts (n, BINS) of codes from 0 to `peak` (n,); example pictures of each bin; quantiles of the codes.
 
-        position: (N + 1,) where an image lies in the pool, or NONE.
+        position: (N + 1,) positions of the images in the pool, or NONE.
         """
         counts = np.zeros((len(features), BINS), dtype=np.uint32)
         examples = np.full((len(features), BINS, PER_BIN), NONE, dtype=np.uint16)
@@ -136,7 +136,7 @@ class FeatureExplorer(anywidget.AnyWidget):
         return {"counts": counts, "examples": examples, "example_value": example_value, "quantiles": quantiles}
 
     def _answer(self, _widget, message: dict, _buffers) -> None:
-        """Speak with the page: `ping` shows it that a kernel listens, `feature` asks for all about one feature."""
+        """Answer a message of the page: `ping` checks for a kernel, `feature` requests all details of one feature."""
         if message.get("kind") == "ping":
             self.send({"kind": "pong"})
         elif message.get("kind") == "feature":
@@ -169,7 +169,7 @@ def _check(table, images, sae, per_feature: dict[str, Sequence | None], max_pict
 
 
 def _best(table, scores: np.ndarray | None, count: int) -> np.ndarray:
-    """The living features, at most `count`, best score (else highest activation) first."""
+    """Indices of the alive features, at most `count`, best score (else highest activation) first."""
     merit = to_numpy(table.max) if scores is None else scores
     alive = np.flatnonzero(to_numpy(table.alive))
     merit = np.nan_to_num(merit[alive], nan=-np.inf)
@@ -182,7 +182,7 @@ def _spread(items: np.ndarray, count: int) -> np.ndarray:
 
 
 def _columns(table, sae, scores: np.ndarray | None) -> dict[str, np.ndarray]:
-    """What the list shows of all F features."""
+    """Arrays (F, ...) that the list of features shows."""
     neighbours, cosine = (to_numpy(part) for part in table.neighbours(sae))
     columns = {
         "alive": to_numpy(table.alive).astype(np.uint8),

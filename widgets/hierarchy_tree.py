@@ -1,4 +1,4 @@
-"""The hierarchy tree: levels of a nested dictionary, each feature below the coarser one that it is active with."""
+"""The hierarchy tree: levels of a Matryoshka SAE, each feature below the coarser feature that it is active with."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ QUALITY = 62  # of the sprites
 
 
 class HierarchyTree(anywidget.AnyWidget):
-    """Browse a dictionary from its coarsest features to its finest; needs no kernel once displayed.
+    """Browse an SAE from its coarsest features to its finest; needs no kernel once displayed.
 
-    top_images: (F, k) images of each feature, most active first, -1 for none; a feature without any is dead and left
-    out of the tree. parents: where each feature hangs (`lib.metrics.parents`). group_ends: where the levels end.
-    images: what `top_images` counts. measures: per name (F,) numbers, NaN where undefined; the first one colours the
-    tree. names: (F,) what each feature is called, "" where it has no name.
+    top_images: (F, top) indices in `images`, most active first, -1 for none; a feature without any is dead and left
+    out of the tree. parents: each feature's parent (`experiments.hierarchy.parents`). group_ends: where the levels end.
+    measures: per name (F,) numbers, NaN where undefined; the first one colours the tree. names: (F,) names of the
+    features, "" for none.
 
-    The page carries at most `max_pictures` different pictures of `thumbnail` pixels, each stored once: everyone's first
-    picture, then everyone's second and so on. Raises ValueError where the parts do not belong together.
+    The page stores at most `max_pictures` different pictures of `thumbnail` pixels, each once: the first picture of
+    every feature, then the second and so on. Raises ValueError where lengths, levels or limits do not fit.
     """
 
     _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
@@ -62,7 +62,7 @@ class HierarchyTree(anywidget.AnyWidget):
         vocabulary, name = np.unique(np.asarray(names, dtype=str), return_inverse=True)
         shown = {"name": name.astype(np.uint32), "top": position[top]}
         shown |= {"pool": pool.astype(np.uint32), "pool_class": _labels(images, pool)}
-        manifest, self.numbers = pack(_figures(top, parents, measures) | shown)
+        manifest, self.numbers = pack(_arrays(top, parents, measures) | shown)
         layout, self.sheets = sprite_sheets((images[int(i)] for i in pool), thumbnail, QUALITY)
         self.meta = {
             "arrays": manifest,
@@ -83,8 +83,8 @@ class HierarchyTree(anywidget.AnyWidget):
         return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
 
 
-def _figures(top: np.ndarray, parents: Parents, measures: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
-    """What the tree draws of each feature."""
+def _arrays(top: np.ndarray, parents: Parents, measures: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """Arrays (F, ...) from which the tree is drawn."""
     return {
         "alive": (top[:, 0] >= 0).astype(np.uint8),
         "parent": (to_numpy(parents.feature) + 1).astype(np.uint32),  # 0: none

@@ -1,4 +1,4 @@
-"""The kernel's side of a widget's line to a page: requests are answered one at a time while the next one is heard."""
+"""Kernel side of the messages between a widget and its page: one request is answered while the next can arrive."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
-class _Asked(NamedTuple):
-    """A request of a page, and what is set when nobody wants its answer any longer."""
+class _Request(NamedTuple):
+    """A request of a page; `stop` is set once its answer is no longer needed."""
 
     message: dict
     buffers: Sequence[bytes]
@@ -17,34 +17,34 @@ class _Asked(NamedTuple):
 
 
 class KernelLine(ABC):
-    """Speaks with one page. Messages come in on the kernel's own thread; answers are made in another, one at a time.
+    """Messages with one page. They arrive in the kernel's main thread; requests are answered in another, one at a time.
 
-    A newer request stops the one that is being answered, and takes the place of one that waits: however many a page
-    sends, there is one thread and one request beside the one that it answers. What goes out by `send`: `pong`; and for
-    a request by its number what `work` sends, or `stopped`, or `error` with one sentence.
+    A new request stops the one that is being answered and replaces the one that waits, so there is never more than one
+    thread and one waiting request. Sent by `send`: `pong`; and for a request, by its number, the messages of `work`, or
+    `stopped`, or `error` with one sentence.
     """
 
     def __init__(self, send: Callable[[dict], None]) -> None:
         self.send = send
-        self._lock = threading.Lock()  # of what follows
+        self._lock = threading.Lock()  # for the three attributes below
         self._stop = threading.Event()
-        self._waiting: _Asked | None = None
+        self._waiting: _Request | None = None
         self._answering = False
 
     def receive(self, message: dict, buffers: Sequence[bytes]) -> None:
-        """Take one message of the page: `ping`, `answer` or `cancel`."""
+        """Handle one message of the page: `ping`, `answer` or `cancel`."""
         kind = message.get("kind")
         if kind == "ping":
             self.send({"kind": "pong"})
         elif kind == "cancel":
             self._stop.set()
         elif kind == "answer":
-            self._take(_Asked(message, buffers, threading.Event()))
+            self._enqueue(_Request(message, buffers, threading.Event()))
 
-    def _take(self, asked: _Asked) -> None:
+    def _enqueue(self, request: _Request) -> None:
         with self._lock:
             self._stop.set()
-            self._stop, replaced, self._waiting = asked.stop, self._waiting, asked
+            self._stop, replaced, self._waiting = request.stop, self._waiting, request
             if starts := not self._answering:
                 self._answering = True
         if replaced is not None:
@@ -53,36 +53,36 @@ class KernelLine(ABC):
             threading.Thread(target=self._answer_all, daemon=True).start()
 
     def _answer_all(self) -> None:
-        """Answer one request after the other until none waits."""
+        """Answer requests until none waits."""
         try:
             while True:
                 with self._lock:
-                    asked, self._waiting = self._waiting, None
-                    if asked is None:
+                    request, self._waiting = self._waiting, None
+                    if request is None:
                         self._answering = False
                         return
-                self._answer(asked)
-        except BaseException:  # the page has gone, and hears nothing
+                self._answer(request)
+        except BaseException:  # `send` fails where the page is closed
             with self._lock:
                 self._answering = False
             raise
 
     @abstractmethod
     def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
-        """Answer one request by `send`; False where it was stopped before its end."""
+        """Answer one request by `send`; returns False where it was stopped before its end."""
 
-    def _answer(self, asked: _Asked) -> None:
-        request = asked.message.get("request")
+    def _answer(self, request: _Request) -> None:
+        number = request.message.get("request")
         try:
-            finished = not asked.stop.is_set() and self.work(asked.message, asked.buffers, asked.stop)
-        except Exception as error:  # whatever went wrong belongs on the page: nobody reads this thread's traceback
-            self.send({"kind": "error", "request": request, "text": _sentence(error)})
+            finished = not request.stop.is_set() and self.work(request.message, request.buffers, request.stop)
+        except Exception as error:  # shown in the page, because nobody reads this thread's traceback
+            self.send({"kind": "error", "request": number, "text": _sentence(error)})
             return
         if not finished:
-            self.send({"kind": "stopped", "request": request})
+            self.send({"kind": "stopped", "request": number})
 
 
 def _sentence(error: Exception) -> str:
-    """What went wrong, in the first line of the error's own words."""
+    """The first line of an error's message, with the class unless it is a ValueError."""
     words = (str(error).strip().splitlines() or [""])[0]
     return words if isinstance(error, ValueError) and words else f"{type(error).__name__}: {words}".rstrip(": ")

@@ -11,7 +11,7 @@
 //   await engine.activations(picture)  Float32Array (tokens * width): the site's values, unedited
 //   await engine.generate(picture, prompt, intervention, { maxNewTokens = 64, onToken, signal })
 //     intervention  null, or { features: { 12: 40, 7: 3 }, mode: "clamp" | "add" | "scale" | "suppress",
-//                   tokens: null (all) or Uint8Array (tokens) of 0 and 1, keepError: true }, as lib.steering.interventions.Intervention
+//                   tokens: null (all) or Uint8Array (tokens) of 0 and 1, keepError: true }, as steering.interventions.Intervention
 //     onToken       (id, text) => void, text being the piece that this token adds
 //     signal        an AbortSignal; rejects with its reason (an AbortError)
 //     resolves to   { ids, text, seconds: { first, all } }: ids with the end token; text as Python's `llava.generate`

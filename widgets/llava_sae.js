@@ -1,6 +1,6 @@
-// The sparse autoencoder as lib/sae/model.py has it, and edits of its codes as lib/steering/interventions.py has them.
+// The sparse autoencoder as lib/sae/model.py has it, and edits of its codes as steering/interventions.py has them.
 
-const THRESHOLD_KINDS = ["relu", "batchtopk", "matryoshka", "jumprelu"];
+const THRESHOLD_KINDS = ["relu", "batchtopk", "matryoshka", "monoloss", "jumprelu"];
 
 class SparseAutoencoder {
   constructor({ config, tensors }, kernels, width) {
@@ -8,6 +8,7 @@ class SparseAutoencoder {
     if (!THRESHOLD_KINDS.includes(config.kind) && config.kind !== "topk") {
       throw new Error(`The engine does not run SAEs of kind ${config.kind}.`);
     }
+    if (config.target) throw new Error("The engine does not run transcoders.");
     if ((config.input_norm ?? "none") !== "none") {
       throw new Error(`The engine does not run SAEs that normalise each input (${config.input_norm}).`);
     }

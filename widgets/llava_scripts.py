@@ -1,4 +1,4 @@
-"""The LLaVA engine of the rendered pages as one script: the worker's source, and the client that starts it."""
+"""JavaScript sources of the LLaVA engine in rendered pages: the Web Worker, and the client that starts it."""
 
 import json
 from functools import cache
@@ -20,11 +20,11 @@ CLIENT = "llava_client.js"
 
 
 def worker_source() -> str:
-    """What runs in the Web Worker: a classic script that answers the client's messages."""
+    """Source of the Web Worker, a classic script that answers the client's messages."""
     return "\n".join((HERE / name).read_text("utf-8") for name in WORKER)
 
 
 @cache
 def client_source() -> str:
-    """`startLlava` and what belongs to it, to be put before a widget's own scripts in its ES module."""
+    """Source of `startLlava` and its parts, to be put before a widget's own scripts in its ES module."""
     return f"const LLAVA_ENGINE_SOURCE = {json.dumps(worker_source())};\n{(HERE / CLIENT).read_text('utf-8')}"

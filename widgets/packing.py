@@ -1,4 +1,4 @@
-"""How numbers and pictures travel to a widget: one deflated block of typed arrays, one run of sprite sheets."""
+"""Packing of numbers and pictures for a widget: one deflated block of typed arrays, one run of sprite sheets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def unpack(manifest: Mapping[str, dict], block: bytes) -> dict[str, np.ndarray]:
 
 
 def picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
-    """Different images in (E, k) top lists: everyone's first picture, everyone's second … until `limit`; -1 is none."""
+    """Different images of the top lists (n, top), -1 for none: all first pictures, then second …, up to `limit`."""
     by_rank = top_images.T.ravel()
     by_rank = by_rank[by_rank >= 0]
     _, first = np.unique(by_rank, return_index=True)
@@ -52,10 +52,10 @@ def picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
 
 
 def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int | None) -> tuple[dict, bytes]:
-    """Pictures as square WebP sprites: where the sheets lie in the bytes, and the bytes.
+    """Pictures as square WebP sprites: the layout of the sheets in the bytes, and the bytes.
 
-    quality: 0 to 100, or None to lose nothing: a page then has the very pixels that Python has. Pictures are cut to a
-    centred square as the encoders' preprocessing does, so that patch maps fit on them.
+    size: pixels per side. quality: 0 to 100, or None for lossless compression. Pictures are cropped to a centred
+    square, as the encoders' preprocessing does, so that patch maps fit on them.
     """
     sheets, tiles = [], []
     for picture in pictures:

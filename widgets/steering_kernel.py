@@ -1,4 +1,4 @@
-"""The kernel's side of the steering panel: answers a page's requests while the kernel hears the next one."""
+"""Kernel side of the steering panel: streams the answers to a page's requests."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Callable, Sequence
 import torch
 from PIL import Image
 
-from lib.steering.interventions import Intervention
+from steering.interventions import Intervention
 from widgets.kernel_line import KernelLine
 
 MODES = ("clamp", "add", "scale")
 MOST_SIDE, MOST_LETTERS, MOST_TOKENS, MOST_RUNS = 2048, 4000, 1024, 64
-"""What a page may ask for: pixels on a picture's side, letters of a prompt, tokens of an answer, runs of a request."""
+"""Limits of a request: pixels of a picture's side, letters of a prompt, tokens of an answer, runs of a request."""
 
 
 class Answering(KernelLine):
-    """Streams what a LLaVA says to one page: for each run of a request `text` (a piece of it), then `done`."""
+    """Streams a LLaVA's answers to one page: for each run of a request `text` (a piece of the answer), then `done`."""
 
     def __init__(self, llava, sae, site: str, images: Sequence[Image.Image], send: Callable[[dict], None]) -> None:
         super().__init__(send)
         self._llava, self._sae, self._site, self._images = llava, sae, site, images
 
     def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
-        """Stream the runs of one request in order; False where it was stopped."""
+        """Stream the runs of one request in order; returns False where it was stopped. ValueError for bad requests."""
         picture = self._picture(message["picture"], buffers)
         prompt = message["prompt"].strip()
         if not prompt:
@@ -47,7 +47,7 @@ class Answering(KernelLine):
         return True
 
     def _picture(self, place: int | None, buffers: Sequence[bytes]) -> Image.Image:
-        """One of the panel's pictures by its place, or the reader's own: RGBA bytes of a square."""
+        """One of the panel's pictures by its position, or (None) the reader's own: RGBA bytes of a square."""
         if place is not None:
             if not 0 <= int(place) < len(self._images):
                 raise ValueError(f"The panel has pictures 0 to {len(self._images) - 1}, and no {place}.")
@@ -60,7 +60,7 @@ class Answering(KernelLine):
         return Image.frombytes("RGBA", (side, side), bytes(buffers[0])).convert("RGB")
 
     def _intervention(self, edit: dict | None) -> Intervention | None:
-        """What a page's edit asks for; None leaves the model alone."""
+        """The intervention of a page's edit; None for the unsteered model."""
         if edit is None:
             return None
         values = {int(feature): float(value) for feature, value in edit["features"]}

@@ -1,4 +1,4 @@
-"""The steering panel: choose a picture, move features, and read what LLaVA then says of it."""
+"""The steering panel: choose a picture, set features, and read LLaVA's answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import traitlets
 from PIL import Image
 
 from lib.devices import to_numpy
-from lib.steering.interventions import Intervention
+from steering.interventions import Intervention
 from widgets.llava_scripts import client_source
 from widgets.packing import pack, sprite_sheets, unpack
 from widgets.steering_kernel import MODES, Answering
@@ -31,21 +31,21 @@ ALPHAS = (-1.0, 0.0, 1.0, 2.0, 4.0)
 class SteeringPanel(anywidget.AnyWidget):
     """Steer a LLaVA: with a kernel, in the reader's browser, or from answers that are stored in the page.
 
-    llava: `lib.Llava`. sae: the dictionary, read and written at `site` of its vision tower. images: pictures to
-    choose from; `labels` say what each one shows. features: dicts with `feature` (its number), `name`, `max` (its
-    largest code on any token) and, where known, `mean`, `score`, `note` (one line) and `pictures` (most active first);
-    `steering_features` makes them. prompts: what the model knows to answer, first one first.
-    peaks: (F,) largest codes of all features, so that any of them can be steered by its number.
+    llava: `lib.Llava`. sae: the dictionary to steer with, at `site` of the image tower. images: pictures to choose
+    from, with `labels`. features: dicts with `feature` (its index), `name`, `max` (its largest code on any token) and,
+    where known, `mean`, `score`, `note` (one line) and `pictures` (most active first); `steering_features` makes them.
+    prompts: suggested prompts, the first one is preselected. peaks: (F,) largest codes of all features, so that any
+    of them can be steered by its index.
 
-    alphas: where stored answers are, in units of a feature's maximum; the sliders go from the lowest to the highest,
-    and begin at `start`, one of them (the highest, unless said). stored: how many pictures, features and prompts, the
-    first of each, have their answers in the page. mode and keep_error: what the panel starts with; by default the
-    paper's (2504.02821 §4.4): clamped, without the SAE's error.
-    page_files: where the rendered book has the files with which a browser computes by itself (`write_page_files`); None
-    where it cannot: a browser steers the layer that the language model reads, and no other. names: what your notebook
-    calls `llava`, `sae` and `images`, for the code that is copied.
+    alphas: strengths of the stored answers, in units of a feature's maximum; the sliders go from the lowest to the
+    highest, and start at `start`, one of them (by default the highest). stored: how many pictures, features and
+    prompts, the first of each, have stored answers. mode and keep_error: the panel's initial settings; by default the
+    paper's (2504.02821 §4.4): clamp, without the reconstruction error.
+    page_files: addresses of the files with which a browser computes answers (`write_page_files`), or None; a browser
+    steers only at the site that the language model reads. names: the notebook's variables for `llava`, `sae` and
+    `images`, for the code that a reader copies.
 
-    Pictures are stored without loss at `picture_size` pixels a side. Raises ValueError where parts do not fit.
+    Pictures are stored losslessly at `picture_size` pixels a side. Raises ValueError where arguments do not fit.
     """
 
     _esm = "\n".join([client_source(), *((HERE / name).read_text("utf-8") for name in SCRIPTS)])
@@ -98,7 +98,7 @@ class SteeringPanel(anywidget.AnyWidget):
         self.on_msg(lambda _widget, message, buffers: self._answering.receive(message, buffers))
 
     def _packed(self, answers: np.ndarray, peaks: Sequence[float] | None, images, features, picture_size: int) -> dict:
-        """Set the binary parts; where everything is in them."""
+        """Set the binary traits; returns the entries of `meta` that describe them."""
         peaks = np.zeros(0) if peaks is None else to_numpy(peaks)
         arrays, self.numbers = pack({"answers": answers, "peaks": peaks.astype(np.float32)})
         shown, sprites = _with_sprites(features)
@@ -108,7 +108,7 @@ class SteeringPanel(anywidget.AnyWidget):
         return {"arrays": arrays, "features": shown, **sheets}
 
     def stored_answers(self) -> list[dict]:
-        """The answers in the page: prompt, picture, feature and alpha (None for the model as it is), text."""
+        """The answers in the page: prompt, picture, feature and alpha (both None for the unsteered model), text."""
         meta, answers = self.meta, unpack(self.meta["arrays"], self.numbers)["answers"]
         features = [described["feature"] for described in meta["features"][: meta["stored"]["features"]]]
         runs = [(None, None), *((feature, alpha) for feature in features for alpha in meta["alphas"])]
@@ -141,9 +141,9 @@ def steering_features(
     peaks: Sequence[float],
     notes: Mapping[int, str] | None = None,
 ) -> list[dict]:
-    """What the panel needs to know of the features that `names` calls by name, in their order.
+    """The panel's `features` from {feature: name}, in that order.
 
-    top_images: (F, k) places in `images`, most active first, -1 for none; peaks: (F,) largest codes on any token.
+    top_images: (F, top) indices in `images`, most active first, -1 for none; peaks: (F,) largest codes on any token.
     """
     return [
         {
@@ -158,10 +158,10 @@ def steering_features(
 
 
 def write_page_files(folder: str | Path, sae, llava_folder: str | Path) -> dict:
-    """Write what a browser needs to steer with this SAE into `<profile>/page_files/<name>`, which the book serves.
+    """Write the files with which a browser steers with this SAE into `<profile>/page_files/<name>`, which is served.
 
-    llava_folder: the embedded model's, which the book serves from `_static/llava`. Returns the panel's `page_files`:
-    addresses below the book's `_static`, and how many bytes a reader loads.
+    llava_folder: that of the embedded model, which the book serves from `_static/llava`. Returns the panel's
+    `page_files`: addresses below the book's `_static`, and the number of bytes that a reader downloads.
     """
     folder = Path(folder)
     sae.save(folder / "sae")
@@ -174,7 +174,7 @@ def write_page_files(folder: str | Path, sae, llava_folder: str | Path) -> dict:
 
 
 def _about(llava, sae, site: str, page_files: Mapping | None, names: Mapping[str, str] | None) -> dict:
-    """The model as the page knows it. Raises ValueError for a site that a browser cannot steer."""
+    """Entries of `meta` about the model. Raises ValueError for a site that a browser cannot steer."""
     if page_files and site != llava.site:
         raise ValueError(
             f"a browser steers {llava.site}, which the language model reads, and not {site}: leave page_files out."
@@ -209,9 +209,9 @@ def _check(sae, images, features, prompts, labels, alphas: list[float], start: f
 
 
 def strength(described: Mapping, alpha: float, mode: str) -> float:
-    """The number that an edit sets, adds or scales by: alpha in units of the feature's maximum, or a plain factor.
+    """The value of an edit: alpha times the feature's maximum, or, for the mode scale, alpha itself.
 
-    Four digits are kept, here and in the page, so that the copied code says exactly what was run.
+    Rounded to four digits, here and in the page, so that copied code reproduces exactly what was run.
     """
     return float(f"{alpha if mode == 'scale' else alpha * described['max']:.4g}")
 
@@ -219,7 +219,7 @@ def strength(described: Mapping, alpha: float, mode: str) -> float:
 def _stored_answers(
     llava, sae, site: str, images, features, prompts, alphas, stored, edit: dict, max_new_tokens: int
 ) -> tuple[dict, list[str], np.ndarray]:
-    """The grid's extents, its different texts, and which one answers each (prompt, picture, 1 + feature x alpha)."""
+    """Extents of the grid, its different texts, and a text's index for each (prompt, picture, 1 + feature x alpha)."""
     n_images, n_features, n_prompts = stored
     kept = features[:n_features] if n_images and n_prompts else []
     interventions = [

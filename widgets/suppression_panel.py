@@ -1,4 +1,4 @@
-"""The suppression panel: tick features to switch off, and see what every group of pictures is then taken for."""
+"""The suppression panel: choose features to suppress, and see the predictions for every group of pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from experiments.disentanglement.protocol import SubsetResults
 from lib.devices import to_numpy
-from lib.files import quoted
+from storage.files import quoted
 from widgets.kernel_line import KernelLine
 from widgets.packing import pack, sprite_sheets, unpack
 
@@ -26,21 +26,21 @@ SCRIPTS = (  # one module
 )  # fmt: skip
 THUMBNAIL, QUALITY = 96, 72  # of the examples, in pixels and WebP's scale
 PER_PICTURE = ("truth", "group")
-MOST_STRENGTH = 100  # that a page may ask a kernel for; its sliders end far below
+MOST_STRENGTH = 100  # limit of a page's requests; its sliders end far below
 
 Live = Callable[[int, Mapping[int, float]], "Sequence[int] | tuple[Sequence[int], float]"]
 
 
 class SuppressionPanel(anywidget.AnyWidget):
-    """Choose a task and a layer, tick features, and see group accuracies, what else breaks, and which pictures flip.
+    """Choose a task and a site, tick features, and see group accuracies, the damage elsewhere, and changed predictions.
 
-    results: one for each task and layer. pictures: for each result, its examples in order; equal ones are stored once.
-    live: what a kernel computes for any strengths: takes the place of a result and {feature: strength}, where a feature
-    becomes (1 - strength) times itself (0: as it is, 1: suppressed), and returns (N,) predictions, or these and the
-    zero-shot accuracy on ordinary pictures. Without a kernel, or without `live`, the page looks all subsets up.
-    pictures_of: what the N pictures are, in the words of the caption ("1,000 test pictures of each task").
+    results: one for each task and site. pictures: for each result, its examples in order; equal ones are stored once.
+    live: function for a kernel, of the index of a result and {feature: strength}, where a code is multiplied by
+    (1 - strength) (0: unchanged, 1: suppressed); it returns (N,) predictions, or these and the zero-shot accuracy on
+    ordinary pictures. Without a kernel, or without `live`, the page shows the stored predictions of all subsets.
+    pictures_of: description of the N pictures for the caption ("1,000 test pictures of each task").
 
-    Features with a true `chosen` are ticked at first. Raises ValueError where parts do not fit.
+    Features with a true `chosen` are ticked at first. Raises ValueError where arguments do not fit.
     """
 
     _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
@@ -76,7 +76,7 @@ class SuppressionPanel(anywidget.AnyWidget):
             self.on_msg(lambda _widget, message, buffers: self._line.receive(message, buffers))
 
     def stored_predictions(self, result: int) -> np.ndarray:
-        """(2**m, N) uint8: the predictions of one result as the page has them."""
+        """The predictions of one result that the page stores, (2**m, N) uint8: a row for each subset of m features."""
         arrays = unpack(self.meta["arrays"], self.numbers)
         return (arrays[f"{result}.before"][:, None] ^ arrays[f"{result}.changes"]).T
 
@@ -97,7 +97,7 @@ class Suppressing(KernelLine):
         self._results, self._live = results, live
 
     def work(self, message: dict, buffers: Sequence[bytes], stop: threading.Event) -> bool:
-        """Run the model once; what is no longer asked for is not sent."""
+        """Run the model once, and send the result unless the request was stopped."""
         number, strengths = self._asked(message)
         answer = self._live(number, strengths)
         predictions, ordinary = answer if isinstance(answer, tuple) else (answer, None)
@@ -105,12 +105,12 @@ class Suppressing(KernelLine):
         if stop.is_set():
             return False
         ordinary = None if ordinary is None else float(ordinary)
-        told = {"predictions": predictions.tolist(), "ordinary": ordinary}
-        self.send({"kind": "done", "request": message["request"]} | told)
+        reply = {"predictions": predictions.tolist(), "ordinary": ordinary}
+        self.send({"kind": "done", "request": message["request"]} | reply)
         return True
 
     def _asked(self, message: dict) -> tuple[int, dict[int, float]]:
-        """The result and the strengths that a page asks for. Raises ValueError where the panel has none such."""
+        """Index of the result, and the strengths, in a page's request. Raises ValueError for unknown or too many."""
         number = message["result"]
         if type(number) is not int or not 0 <= number < len(self._results):
             raise ValueError(f"The panel has results 0 to {len(self._results) - 1}, and no {quoted(number)}.")
@@ -126,7 +126,7 @@ class Suppressing(KernelLine):
 
 
 def _checked(predictions: np.ndarray, result: SubsetResults) -> np.ndarray:
-    """What `live` returned, if it can be shown."""
+    """The predictions (N,) that `live` returned. Raises ValueError for another shape or unknown classes."""
     if predictions.shape != result.truth.shape:
         raise ValueError(f"live returned {predictions.shape}: give one prediction for each of {len(result.truth)}.")
     if predictions.min() < 0 or predictions.max() >= len(result.classes):
@@ -150,9 +150,9 @@ def _check(results: Sequence[SubsetResults], pictures: Sequence[Sequence]) -> No
 
 
 def _arrays(results: Sequence[SubsetResults]) -> dict[str, np.ndarray]:
-    """What the page computes with. Predictions go picture by picture, as what differs from the model as it is.
+    """The page's arrays. Predictions are stored picture by picture, as differences from the unedited model.
 
-    Most pictures are taken for the same thing with most subsets suppressed: runs of zeros, which deflate well.
+    Most predictions are the same for most suppressed subsets: runs of zeros, which compress well.
     """
     arrays = {}
     for number, result in enumerate(results):
@@ -165,7 +165,7 @@ def _arrays(results: Sequence[SubsetResults]) -> dict[str, np.ndarray]:
 
 
 def _pool(pictures: Sequence[Sequence[Image.Image]]) -> tuple[list[Image.Image], list[list[int]]]:
-    """Different pictures, and where each result's examples are among them."""
+    """The different pictures, and the positions of each result's examples among them."""
     pool, known, places = [], {}, []
     for shown in pictures:
         places.append([])
@@ -179,7 +179,7 @@ def _pool(pictures: Sequence[Sequence[Image.Image]]) -> tuple[list[Image.Image],
 
 
 def _described(result: SubsetResults, places: list[int]) -> dict:
-    """A result as the page reads it, but for its arrays."""
+    """A result as the page reads it, without its arrays."""
     features = [
         {
             "id": int(feature["id"]),

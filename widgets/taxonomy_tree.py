@@ -1,4 +1,4 @@
-"""A taxonomy as a tree to open and close, with pictures at its leaves: one piece of HTML that needs no kernel."""
+"""A taxonomy as a collapsible tree with pictures at its leaves: HTML that needs no kernel."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from experiments.plots import data_uri
 
 @dataclass(frozen=True)
 class Leaf:
-    """A species for `taxonomy_tree`: its taxa from the widest to itself, pictures of it (one or more), a note."""
+    """A species for `taxonomy_tree`: its taxa from the widest to itself, one or more pictures, a title, a note."""
 
     path: tuple[str, ...]
     pictures: Sequence[Image.Image]
@@ -23,7 +23,7 @@ class Leaf:
 
 
 def taxonomy_tree(leaves: Sequence[Leaf], ranks: Sequence[str], opened: int = 3, quality: int = 78) -> HTML:
-    """The tree of `leaves`, whose paths have one taxon for each of `ranks`, opened down to rank number `opened`.
+    """The tree of `leaves` as HTML, opened for the first `opened` ranks; a leaf's path has a taxon for each rank.
 
     Works with the mouse and with the arrow keys, Enter and Space; opens and closes even where scripts are off.
     Raises ValueError for a leaf whose path does not fit the ranks.
@@ -48,7 +48,7 @@ def taxonomy_tree(leaves: Sequence[Leaf], ranks: Sequence[str], opened: int = 3,
 
 
 def _branches(leaves: list[Leaf], depth: int, ranks: Sequence[str], opened: int, quality: int) -> str:
-    """HTML of all that is below one taxon: first its own leaves, then its branches of several leaves."""
+    """HTML of everything below one taxon: first single leaves, then branches with several leaves."""
     groups: dict[str, list[Leaf]] = {}
     for leaf in leaves:
         groups.setdefault(leaf.path[depth], []).append(leaf)
@@ -72,7 +72,7 @@ def _branches(leaves: list[Leaf], depth: int, ranks: Sequence[str], opened: int,
 
 
 def _leaf(leaf: Leaf, depth: int, ranks: Sequence[str], quality: int) -> str:
-    """A button with the species' picture; what the card shows of it is in a template inside."""
+    """HTML of a button with the species' picture; the content of its card is in a template inside."""
     name, title = as_html(leaf.path[-1]), as_html(leaf.title)
     images = [f'<img src="{data_uri(picture, quality=quality)}" alt="{name}">' for picture in leaf.pictures]
     lineage = "".join(

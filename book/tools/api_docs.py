@@ -1,4 +1,4 @@
-"""A Sphinx extension: the docstrings of lib, which are plain text with Markdown's backticks, as reStructuredText."""
+"""Sphinx extension that converts docstrings, plain text with Markdown backticks, to reStructuredText."""
 
 import re
 
@@ -9,7 +9,7 @@ _MARKS = re.compile(r"[*|]|(?<=\w)_(?!\w)")  # what reStructuredText would read 
 
 
 def setup(app: Sphinx) -> dict:
-    """Called by Sphinx."""
+    """Register the conversion with Sphinx."""
     app.connect("autodoc-process-docstring", _rewrite)
     return {"parallel_read_safe": True}
 

@@ -1,4 +1,4 @@
-"""Numbers on the command lines of the tools, each wrong one in a sentence."""
+"""Parsers of numbers on the tools' command lines, with errors of one sentence."""
 
 import argparse
 import math
@@ -6,14 +6,14 @@ import socket
 
 
 def whole(text: str) -> int:
-    """A whole number, 1 or more: cores, jobs, threads."""
+    """Parse an integer of at least 1. Raises ArgumentTypeError for others."""
     if not text.strip().isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
     return int(text)
 
 
 def positive(text: str) -> float:
-    """A finite number above 0: a speed."""
+    """Parse a finite number above 0. Raises ArgumentTypeError for others."""
     try:
         number = float(text)
     except ValueError:
@@ -24,10 +24,10 @@ def positive(text: str) -> float:
 
 
 def check_port(port: int) -> None:
-    """Refuse a port that cannot be served on, before anything is made or announced."""
+    """Raise ValueError for a port that cannot be bound."""
     try:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
-        raise ValueError(f"port {port} cannot be used ({error}): name another one with PORT=8001.") from None
+        raise ValueError(f"port {port} cannot be used ({error}): choose another one, such as PORT=8001.") from None

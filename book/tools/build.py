@@ -1,4 +1,4 @@
-"""Build the book with Snakemake: what `make book` calls. Shows only what the notebooks report and what went wrong."""
+"""Build the book with Snakemake: what `make book` calls. Prints the notebooks' progress and errors only."""
 
 import argparse
 import fcntl
@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from book.tools import leash
+from book.tools import supervised
 from book.tools.arguments import positive, whole
-from book.tools.executors import following, limits_here, on_slurm, on_this_machine
-from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, show, size, too_much
+from book.tools.executors import limits_here, on_slurm, on_this_machine, printing_logs
+from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, needs_confirmation, show, size
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.shares import LIMITS
 from book.tools.site import check_target
@@ -33,7 +33,7 @@ def snakemake(target: str, settings: Path, arguments: list[str], lock: IO) -> bo
     command = [sys.executable, "-m", "snakemake", target, "--configfile", str(settings)]
     command += [*arguments, "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     with LOG.open("w") as log:
-        status = leash.run(command, held=lock, stderr=log)
+        status = supervised.run(command, held=lock, stderr=log)
     text = LOG.read_text(errors="replace")
     if status:
         raise RuntimeError(what_went_wrong(text))
@@ -41,9 +41,9 @@ def snakemake(target: str, settings: Path, arguments: list[str], lock: IO) -> bo
 
 
 def what_went_wrong(text: str) -> str:
-    """What is to be said of a failed run of Snakemake, from its messages.
+    """The error text of a failed Snakemake run, from its messages.
 
-    Nothing where a job on this machine has said why; what the job printed where it ran on another; else the messages.
+    Empty where a local job has printed its error; the log of a job that ran elsewhere; else the end of the messages.
     """
     if "CalledProcessError" in text:
         return ""
@@ -53,10 +53,10 @@ def what_went_wrong(text: str) -> str:
 
 
 def confirmed(profiles: list[Profile], options: argparse.Namespace) -> bool:
-    """Whether the build is a short one; else its plan is shown, and how to start it all the same."""
+    """Whether the build is short enough to start; else print its plan and how to confirm it."""
     plans = [Plan.of(profile) for profile in profiles]
     here = machine(options.executor, options.cores, options.tflops)
-    if not too_much(plans, here):
+    if not needs_confirmation(plans, here):
         return True
     print(show(plans, here, profiles[0].root))
     print(
@@ -66,14 +66,14 @@ def confirmed(profiles: list[Profile], options: argparse.Namespace) -> bool:
 
 
 def make(run: Callable[[str], bool]) -> None:
-    """All notebooks, then the pages."""
+    """Run all notebooks, then render the pages; run: makes one target, true where there was something to do."""
     while run("notebooks"):
-        pass  # see the Snakefile: what waits for a remade notebook is looked at in the next round
+        pass  # see the Snakefile: notebooks that read a remade one are checked in the next round
     run("book")
 
 
 def build(options: argparse.Namespace, lock: IO) -> bool:
-    """Check everything, then make the book; false where it has to be confirmed first."""
+    """Check everything, then build the book; false where it has to be confirmed first."""
     profiles = profiles_of_book(options.profile)
     check_target(options.html, profiles[0].root, [profile.name for profile in profiles])
     if not options.confirm and not confirmed(profiles, options):
@@ -87,7 +87,7 @@ def build(options: argparse.Namespace, lock: IO) -> bool:
     settings = Path("build/snakemake.json")
     settings.write_text(json.dumps({"profile": options.profile, "html": str(options.html)}))
     arguments += shlex.split(options.snakemake)
-    with following([Path("build", profile.name, "logs") for profile in profiles]) if slurm else nullcontext():
+    with printing_logs([Path("build", profile.name, "logs") for profile in profiles]) if slurm else nullcontext():
         make(partial(snakemake, settings=settings, arguments=arguments, lock=lock))
     return True
 
@@ -99,7 +99,7 @@ def main() -> int:
     parser.add_argument("--executor", choices=["local", "slurm"], default="local")
     parser.add_argument("--cores", type=whole, default=os.cpu_count() or 1, help="of this machine")
     parser.add_argument("--jobs", type=whole, default=20, help="at once in the cluster's queue")
-    parser.add_argument("--tflops", type=positive, help="speed that the plan reckons with")
+    parser.add_argument("--tflops", type=positive, help="speed that the plan assumes")
     parser.add_argument("--confirm", action="store_true", help="start a long or large build")
     parser.add_argument("--snakemake", default="", help="further arguments for Snakemake")
     options = parser.parse_args()
@@ -120,7 +120,7 @@ def main() -> int:
         except RuntimeError as error:
             print(f"{error}The book was not built: see above, and {LOG}. Finished notebooks are kept.", file=sys.stderr)
             return 1
-        except leash.Ended as ended:
+        except supervised.Terminated as ended:
             print("The build was ended; finished notebooks are kept.", file=sys.stderr)
             return 128 + ended.signal
     print(f"The book is ready ({time.monotonic() - began:.0f} s).")

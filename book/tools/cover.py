@@ -1,4 +1,4 @@
-"""The cover picture: a mosaic of Menagerie pictures, drawn anew for each build.
+"""The cover picture: a mosaic of Menagerie pictures, drawn at each build.
 
 `python -m book.tools.cover build/tiny/cover.webp`
 """

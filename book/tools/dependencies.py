@@ -1,4 +1,4 @@
-"""Which files of this repository a notebook's result depends on: the modules it imports, and their data.
+"""Files of this repository that a notebook's results depend on: the modules it imports, and their data.
 
 Imports are read from the syntax tree, inside functions too, because heavy libraries and some modules load when first
 used. Nothing is imported or run, so the whole graph is read in a fraction of a second.
@@ -12,15 +12,16 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGES = ("lib", "menagerie", "experiments", "widgets")
-REGISTRY = "lib.registry"  # who imports it reaches what pyproject.toml registers, without an import
+PACKAGES = ("storage", "lib", "steering", "peers", "menagerie", "experiments", "widgets")
+NAMES = "monosemantic_vision.names"  # the entry points that add public names to lib
+REGISTRY = "lib.registry"  # importing it reaches all entry points of pyproject.toml
 ASSETS = {
     "menagerie.shipped": ("assets/tiny/clip", "assets/tiny/eye"),
     "menagerie.topk_clip.topk_mlp": ("assets/tiny/topk_clip",),
-    "lib.steering.llava": ("assets/tiny/llava",),
+    "steering.llava": ("assets/tiny/llava",),
     "experiments.claims": ("book/claims.yaml",),
 }
-"""Files and folders of data that a module reads and that do not lie beside it."""
+"""Files and folders of data that a module reads and outside its folder."""
 
 
 class Graph:
@@ -34,7 +35,7 @@ class Graph:
         self._nodes = cache(lambda file: list(ast.walk(ast.parse(file.read_text()))))
 
     def of_notebook(self, notebook: Path) -> list[str]:
-        """Files, relative to the root and sorted, that a change of the notebook's numbers can come from."""
+        """Files, relative to the root and sorted, that can change the notebook's numbers."""
         modules: set[str] = set()
         waiting = set(self._names(ast.walk(ast.parse(_code(notebook))), package=""))
         while waiting:
@@ -51,11 +52,14 @@ class Graph:
         return {*self._names(self._nodes(file), package), *(self._registered() if module == REGISTRY else ())}
 
     def _registered(self) -> Iterator[str]:
-        """Homes of the project's entry points."""
-        project = tomllib.loads((self.root / "pyproject.toml").read_text())["project"]
-        for group in project["entry-points"].values():
-            for point in group.values():
+        """Modules of the entry points that lib loads by a spec."""
+        for group, points in self._entry_points().items():
+            for point in points.values() if group != NAMES else ():
                 yield from self._with_parents(point.partition(":")[0])
+
+    def _entry_points(self) -> dict[str, dict[str, str]]:
+        file = self.root / "pyproject.toml"
+        return tomllib.loads(file.read_text())["project"]["entry-points"] if file.is_file() else {}
 
     def _names(self, nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
         """Modules of the project that nodes of a syntax tree import; `package` is what relative imports start from."""
@@ -73,7 +77,7 @@ class Graph:
                 yield from self._with_parents(self._home(node.value.id, node.attr))
 
     def _home(self, base: str, name: str) -> str:
-        """Where `from base import name` takes the name from: a submodule, a lazy export's home, or `base` itself."""
+        """The module that `from base import name` takes the name from: a submodule, a lazy export's, or `base`."""
         if self._file(f"{base}.{name}"):
             return f"{base}.{name}"
         return self._lazy_exports(base).get(name, base)
@@ -83,12 +87,14 @@ class Graph:
         file = self._file(module)
         if file is None:
             return {}
+        added = self._entry_points().get(NAMES, {}) if module == "lib" else {}
         tables = [node for node in self._nodes(file) if isinstance(node, ast.Dict)]
         pairs = [pair for table in tables for pair in zip(table.keys, table.values, strict=True)]
         constants = [
             (k.value, v.value) for k, v in pairs if isinstance(k, ast.Constant) and isinstance(v, ast.Constant)
         ]
-        return {name: home for name, home in constants if isinstance(home, str) and self._file(home)}
+        homes = [*constants, *((name, point.partition(":")[0]) for name, point in added.items())]
+        return {name: home for name, home in homes if isinstance(home, str) and self._file(home)}
 
     def _with_parents(self, module: str) -> Iterator[str]:
         parts = module.split(".")
@@ -104,7 +110,7 @@ class Graph:
         return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
     def _read_files(self, module: str) -> list[Path]:
-        """The module, the files beside it that share its name or that it names, and what ASSETS says."""
+        """The module, data files in its folder that it names or that share its name, and its ASSETS."""
         file = self._file(module)
         strings = (node.value for node in self._nodes(file) if isinstance(node, ast.Constant))
         named = {value for value in strings if isinstance(value, str)}
@@ -116,7 +122,7 @@ class Graph:
 
 
 def _code(notebook: Path) -> str:
-    """A notebook's Python, without IPython's magics."""
+    """The Python code of a notebook, without IPython magics."""
     cells = json.loads(Path(notebook).read_text())["cells"]
     lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
     return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))

@@ -1,4 +1,4 @@
-"""Where a build's notebooks run: the arguments that Snakemake gets for this machine or for a Slurm cluster."""
+"""Snakemake's arguments for running notebooks on this machine or on a Slurm cluster, and following their logs."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ POLL = 2.0  # seconds between looks at the logs of notebooks that run elsewhere
 
 
 def gpus_here() -> int:
-    """NVIDIA GPUs of this machine; 0 where the driver's tool is not there."""
+    """NVIDIA GPUs of this machine; 0 without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
         return 0
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
@@ -24,20 +24,20 @@ def gpus_here() -> int:
 
 
 def limits_here(cores: int) -> dict[str, int]:
-    """What the notebooks of a build share: no more run at once than fit. Without a GPU one runs at a time of those that
-    would like to have one, on the CPU."""
+    """Cores, memory and GPUs that a build's notebooks share. Without a GPU the limit is 1, so that notebooks that ask
+    for one run one at a time, on the CPU."""
     memory_mb = int(psutil.virtual_memory().total / 2**20 * 0.8)
     return {"cores": cores, "mem_mb": memory_mb, "gpu": max(1, gpus_here())}
 
 
 def on_this_machine(limits: dict[str, int]) -> list[str]:
-    """Snakemake's arguments for these limits; book/tools/shares.py sees to it that they are kept."""
+    """Snakemake's arguments for these limits; book/tools/shares.py enforces them."""
     shared = [f"{name}={number}" for name, number in limits.items() if name != "cores"]
     return ["--cores", str(limits["cores"]), "--resources", *shared]
 
 
 def on_slurm(jobs: int) -> list[str]:
-    """Every notebook a job, at most `jobs` at once. Raises ValueError where there is no Slurm or no plug-in for it."""
+    """Snakemake's arguments for Slurm, a job a notebook, at most `jobs` at once. Raises ValueError without Slurm."""
     if shutil.which("sbatch") is None:
         raise ValueError("There is no Slurm here (no `sbatch`): run this on a login node of the cluster.")
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
@@ -51,13 +51,13 @@ def on_slurm(jobs: int) -> list[str]:
 
 
 def _has_accounting() -> bool:
-    """Whether the cluster keeps a database of jobs; without one `squeue` remembers them for some minutes."""
+    """Whether the cluster has a job database; without one `squeue` lists finished jobs for some minutes."""
     return bool(shutil.which("sacct")) and subprocess.run(["sacct", "-n"], capture_output=True).returncode == 0
 
 
 @contextmanager
-def following(folders: list[Path]) -> Iterator[None]:
-    """Print, while the block runs, what notebooks on other machines write to the logs in these folders."""
+def printing_logs(folders: list[Path]) -> Iterator[None]:
+    """While the block runs, print what notebooks on other machines write to the logs in these folders."""
     read = {log: log.stat().st_size for folder in folders for log in folder.glob("*.log")}
     done = threading.Event()
 

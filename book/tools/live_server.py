@@ -1,7 +1,7 @@
 """Voila with limits: `python -m book.tools.live_server NOTEBOOK --port=8000`, what `make live` starts.
 
-It answers only to the names of this machine, a page has a kernel of its own, of which there are few, and one without a
-page ends by itself.
+It accepts only requests to local host names, starts a kernel for each page, at most `MOST_KERNELS`, and ends kernels
+whose page is closed.
 """
 
 import sys
@@ -34,7 +34,7 @@ class FewKernels(AsyncMappingKernelManager):
 
 
 class LiveServer(Voila):
-    """Refuses requests that were sent to another host's name, as pages of other sites may send them (DNS rebinding)."""
+    """Refuses requests with another host name, which other sites' pages can send by DNS rebinding."""
 
     def listen(self) -> None:
         self.app.find_handler = partial(_of_this_host, self.app, self.app.find_handler)
@@ -49,7 +49,7 @@ def _of_this_host(app: tornado.web.Application, find_handler, request, **options
 
 
 def settings() -> Config:
-    """What limits the server."""
+    """Voila's configuration with the limits."""
     config = Config()
     config.Voila.ip = "127.0.0.1"
     config.Voila.port_retries = 0

@@ -1,4 +1,4 @@
-"""The installed versions of what `lib` is built on: another version may give other numbers."""
+"""Installed versions of the project's dependencies, which results can depend on."""
 
 import importlib.metadata
 import re

@@ -1,7 +1,7 @@
-"""A Sphinx extension: each page says which scripts may run in it, and JSON in a page cannot end its script.
+"""Sphinx extension: a content-security policy for each page, and JSON that cannot end its script element.
 
-The content-security policy allows the book's own files, and of scripts in the page those of the templates and those
-that `prepare_notebook` named: plots, and widgets of this project. A script that came with a name is none of them.
+The policy allows the book's own files, the inline scripts of the templates, and the trusted ones that `named_scripts`
+lists: plots and widgets of this project. Scripts injected through a file or class name are not among them.
 """
 
 import base64
@@ -21,11 +21,11 @@ POLICY = (
     "object-src 'none'; base-uri 'none'; form-action 'self' file:; "
     "script-src 'self' file: blob: 'wasm-unsafe-eval' 'unsafe-hashes' {hashes}"
 )
-WIDGETS = "application/vnd.jupyter.widget-state+json"  # their manager compiles its schema with `new Function`
+WIDGETS = "application/vnd.jupyter.widget-state+json"  # the widget manager needs `new Function`
 
 
 def setup(app: Sphinx) -> dict:
-    """Called by Sphinx."""
+    """Register the policy with Sphinx."""
     myst_nb.core.render.sanitize_script_content = lambda content: content.replace("<", "\\u003c")
     app.connect("html-page-context", _note_body)
     app.connect("build-finished", _write_policies)
@@ -33,7 +33,7 @@ def setup(app: Sphinx) -> dict:
 
 
 def allowed(page: str, body: str, named: list[str]) -> list[str]:
-    """Scripts of a page that may run: all but those of the body that nobody named."""
+    """Scripts of a page that may run: those outside the body, and trusted (`named`) ones in it."""
     of_others = set(scripts(body)) - set(named)
     return [one for one in scripts(page) if one not in of_others] + [
         one for one in handlers(page) if one not in handlers(body)
@@ -41,7 +41,7 @@ def allowed(page: str, body: str, named: list[str]) -> list[str]:
 
 
 def policy(allowed_scripts: list[str], widgets: bool = False) -> str:
-    """The tag for a page's head; `widgets`: for a page that shows some."""
+    """The policy's meta tag for a page's head; widgets: whether the page shows widgets."""
     digests = sorted({base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in allowed_scripts})
     content = POLICY.format(hashes=" ".join(f"'sha256-{digest}'" for digest in digests))
     content += " 'unsafe-eval'" if widgets else ""

@@ -1,4 +1,4 @@
-"""The scripts in a page's HTML: what a browser would run of it."""
+"""Find the scripts in a page's HTML that a browser would run."""
 
 import re
 from html import unescape
@@ -6,7 +6,7 @@ from html import unescape
 SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script\s*>", flags=re.DOTALL | re.IGNORECASE)
 HANDLER = re.compile(r"""\son\w+\s*=\s*(?:"([^"]*)"|'([^']*)')""", flags=re.IGNORECASE)
 RUNS = re.compile(r"""\btype\s*=\s*["']?(?!module|text/javascript|application/javascript)""", flags=re.IGNORECASE)
-NAMED = "scripts.json"  # in the stage: the scripts that prepare_notebook named
+NAMED = "scripts.json"  # in the stage folder: the trusted scripts
 
 
 def scripts(text: str) -> list[str]:
@@ -15,5 +15,5 @@ def scripts(text: str) -> list[str]:
 
 
 def handlers(text: str) -> list[str]:
-    """What stands in attributes like `onclick`."""
+    """The code in attributes like `onclick`."""
     return [unescape(double or single) for double, single in HANDLER.findall(text)]

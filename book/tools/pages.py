@@ -1,4 +1,4 @@
-"""The chapters of a rendered book: executed notebooks made fit for static pages, and chapters that were not run."""
+"""The chapters of a rendered book: executed notebooks prepared for static pages, and chapters that were not run."""
 
 import re
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ DRAWN = ("text/html", "image/", "application/vnd.jupyter.widget-view+json")
 
 
 def prepare_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """What a static page needs: plotly's script, once and only where it is used; alt texts; no progress bars; no HTML
-    but plots, widgets of this project, and what cannot run."""
+    """Prepare outputs for a static page: plotly's script once, if used; alt texts; no progress bars; HTML of plots and
+    of this project's widgets as it is, other HTML sanitised."""
     script = PLOTLY_SCRIPT
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -37,7 +37,7 @@ def prepare_notebook(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def is_plot(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is a plotly figure, by a type that no text in a cell can fake."""
+    """Whether an output is a plotly figure, by its MIME type, which text cannot forge."""
     data = output.get("data", {})
     return PLOTLY in data and "text/html" in data
 
@@ -48,7 +48,7 @@ def is_own(output: nbformat.NotebookNode) -> bool:
 
 
 def make_harmless(output: nbformat.NotebookNode) -> None:
-    """Leave nothing in an output that could run."""
+    """Remove everything from an output that could run."""
     data = output.get("data", {})
     for kind in ("application/javascript", "image/svg+xml"):
         data.pop(kind, None)
@@ -58,7 +58,7 @@ def make_harmless(output: nbformat.NotebookNode) -> None:
 
 
 def named_scripts(notebook: nbformat.NotebookNode) -> list[str]:
-    """The scripts of the page's plots and widgets, for its policy."""
+    """The trusted scripts of a page, those of plots and widgets, for its policy."""
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = ["".join(output.data["text/html"]) for output in outputs if is_plot(output) or _is_own_html(output)]
     return [script for text in shown for script in scripts(text)]
@@ -69,7 +69,7 @@ def _is_own_html(output: nbformat.NotebookNode) -> bool:
 
 
 def is_progress_bar(output: nbformat.NotebookNode) -> bool:
-    """Whether an output is nothing but what tqdm drew for those who waited."""
+    """Whether an output is nothing but tqdm's progress bars."""
     if output.output_type != "stream" or output.name != "stderr":
         return False
     lines = [line for line in re.split(r"[\r\n]+", output.text) if line.strip("\x1b[A ")]
@@ -77,7 +77,7 @@ def is_progress_bar(output: nbformat.NotebookNode) -> bool:
 
 
 def page_of_another_profile(notebook: nbformat.NotebookNode, name: str, title: str) -> nbformat.NotebookNode:
-    """The same chapter run with another profile: a title that says so, and labels that are its own in the book."""
+    """The same chapter run with another profile: with its own title and labels."""
     prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     labels = {label for cell in prose for found in LABELS.findall(cell.source) for label in found if label}
     labels |= set(_figures(notebook))
@@ -121,5 +121,5 @@ def _is_drawn(output: nbformat.NotebookNode) -> bool:
 
 
 def without_dangling(text: str, drawn: Iterable[str]) -> str:
-    """Prose whose references all lead somewhere: a figure that this build did not draw is said to be just that."""
+    """Prose with references to figures that this build did not draw replaced by a note."""
     return FIGURE_REFERENCE.sub(lambda m: m[0] if m[1] in drawn else "the figure (not drawn in this build)", text)

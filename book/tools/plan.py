@@ -1,8 +1,8 @@
-"""What a build will take, computed before anything runs: `python -m book.tools.plan --profile paper`.
+"""Estimate time, disk and memory of a build before it runs: `python -m book.tools.plan --profile paper`.
 
-Speeds are assumed, said, and can be given; where a build has been, its measured seconds correct them. For statistics
-and plots each notebook is given the same time, which was fitted to the default profile: its build took 27 minutes on
-two cores. Rendering is not counted.
+Speeds are assumptions that are printed and can be set; measured times of an earlier build correct them. Statistics and
+plots get the same time in each notebook, fitted to the default profile (27 minutes on two cores). Rendering is not
+counted.
 """
 
 import argparse
@@ -25,7 +25,7 @@ GPU_FLOAT32 = 0.25  # share of that speed in float32, in which dictionaries are 
 PHOTOGRAPHS_READ = 100  # a second and core: read, decoded and resized, of ImageNet's size
 PICTURES_DRAWN = 350  # a second and core, of the Menagerie (benchmarks/RESULTS.md)
 CHAPTER_SECONDS = 65  # of a core, for what is not counted: imports, statistics, plots
-MOST_CORRECTION = 4.0  # what a build's measured seconds may change, either way
+MOST_CORRECTION = 4.0  # largest factor of the correction, either way
 BASE_MEMORY = 1.5e9  # Python and its libraries
 COLUMNS = "  {:<24}{:>10}{:>10}{:>10}{:>10}{:>11}"
 SHORT_HOURS, SMALL_BYTES = 2.0, 50e9  # what a build may take without being confirmed
@@ -33,14 +33,14 @@ SHORT_HOURS, SMALL_BYTES = 2.0, 50e9  # what a build may take without being conf
 
 @dataclass(frozen=True)
 class Machine:
-    """What is assumed of a machine: `tflops` of its GPU, or of one of its `cores` where it has none."""
+    """Assumed speed of a machine: `tflops` of its GPU, or of one of its `cores` where it has none."""
 
     gpu: bool
     tflops: float
     cores: int
 
     def hours(self, works: Iterable[Work], threads: int) -> float:
-        """Of a notebook with so many threads."""
+        """Hours of work items in a notebook with this number of threads."""
         cores = min(threads, self.cores)
         return sum(self._seconds(work, cores) for work in works) / 3600
 
@@ -64,7 +64,7 @@ def machine(executor: str, cores: int, tflops: float | None = None) -> Machine:
 
 @dataclass
 class NotebookPlan:
-    """What one notebook adds to those before it; `works` is None where its parameters do not tell."""
+    """Work that one notebook adds to those before it; `works` is None where it cannot be estimated."""
 
     name: str
     threads: int
@@ -72,11 +72,11 @@ class NotebookPlan:
     measured: float | None = None  # seconds that its last run took, where there was one
 
     def hours(self, on: Machine) -> float:
-        """Of the notebook alone, whatever is there already."""
+        """Hours of the notebook from scratch."""
         return on.hours(self.works or (), self.threads) + CHAPTER_SECONDS / 3600
 
     def hours_left(self, on: Machine) -> float:
-        """Of what is left of it: nothing counts for what was not counted where it has run."""
+        """Hours of the work left; statistics and plots count only where the notebook has not run."""
         return on.hours(self.left, self.threads) + (CHAPTER_SECONDS / 3600 if self.measured is None else 0.0)
 
     @property
@@ -94,7 +94,7 @@ class NotebookPlan:
 
 @dataclass
 class Plan:
-    """The plan of one profile; `assumed`: what was not known; `data_sets`: gigabytes of each that it reads."""
+    """The plan of one profile; assumed: notes on unknown sizes; data_sets: gigabytes of each that it reads."""
 
     profile: str
     notebooks: list[NotebookPlan]
@@ -111,15 +111,15 @@ class Plan:
         return cls(profile.name, notebooks, list(planner.assumed), planner.data_sets)
 
     def hours(self, on: Machine) -> float:
-        """Of all notebooks: side by side as the cores allow, or one after the other on a GPU."""
+        """Hours of all notebooks: in parallel as the cores allow, or one after the other on a GPU."""
         return _together(((one.hours(on), one.threads) for one in self.notebooks), on)
 
     def hours_left(self, on: Machine) -> float:
-        """Of what is left, as the last build here has corrected it."""
+        """Hours of the work left, with the correction by the last build."""
         return _together(((one.hours_left(on), one.threads) for one in self.notebooks), on) * self.correction(on)
 
     def correction(self, on: Machine) -> float:
-        """How much longer the notebooks that were built took than was reckoned; 1 where none was."""
+        """Measured over estimated time of the notebooks that were built, clipped; 1 where there is none."""
         built = [one for one in self.notebooks if one.measured is not None]
         if not built:
             return 1.0
@@ -132,7 +132,7 @@ class Plan:
 
 
 def _together(hours: Iterable[tuple[float, int]], on: Machine) -> float:
-    """Of notebooks with their threads: all core hours over the cores, but no less than the longest notebook."""
+    """Hours of notebooks run in parallel: all core hours over the cores, at least the longest notebook's."""
     given = list(hours)
     if on.gpu or not given:
         return sum(time for time, _ in given)
@@ -141,7 +141,7 @@ def _together(hours: Iterable[tuple[float, int]], on: Machine) -> float:
 
 
 def measured_seconds(executed: Path) -> float | None:
-    """What the last run of a notebook took; None where it has not run, or its record cannot be read."""
+    """Seconds of a notebook's last run; None where there is none or its record cannot be read."""
     try:
         return float(json.loads(executed.read_text(encoding="utf-8"))["metadata"]["papermill"]["duration"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +163,7 @@ def show(plans: list[Plan], here: Machine, root: Path) -> str:
             "photographs a second.",
             *_corrections(plans, here),
             f"Not counted: rendering. Statistics and plots: {CHAPTER_SECONDS} s of a core a notebook, more where "
-            "resamples and permutations are many; notebooks marked - do not tell what else they cost. Interventions "
+            "resamples and permutations are many; notebooks marked - cannot be estimated. Interventions "
             "and answers are counted to a factor of about two.",
         ]
     )
@@ -173,8 +173,8 @@ def _corrections(plans: list[Plan], here: Machine) -> Iterable[str]:
     for plan in plans:
         if built := sum(one.measured is not None for one in plan.notebooks):
             yield (
-                f"Corrected by ×{plan.correction(here):.2g}: what the {built} notebooks of {plan.profile} that were "
-                "built took, against what was reckoned."
+                f"Corrected by ×{plan.correction(here):.2g}: measured over estimated time of the {built} notebooks "
+                f"of {plan.profile} that were built."
             )
 
 
@@ -204,7 +204,7 @@ def _row(name: str, disk: float, memory: float, *hours: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for people: 1.5 GB."""
+    """Bytes as text: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
@@ -213,14 +213,14 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Time for people: 12 s, 5 min, 3.4 h."""
+    """Time as text: 12 s, 5 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def too_much(plans: list[Plan], here: Machine) -> bool:
-    """Whether what is left to do should be confirmed first."""
+def needs_confirmation(plans: list[Plan], here: Machine) -> bool:
+    """Whether the work left exceeds `SHORT_HOURS` or `SMALL_BYTES`."""
     hours, disk = sum(plan.hours_left(here) for plan in plans), sum(plan.disk_left for plan in plans)
     return hours > SHORT_HOURS or disk > SMALL_BYTES
 

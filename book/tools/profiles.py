@@ -1,4 +1,4 @@
-"""A profile: which notebooks a build runs, with which parameters and on how much machine (`profiles/<name>.yaml`).
+"""Profiles (`profiles/<name>.yaml`): the notebooks of a build, their parameters and resources.
 
 title: CLIP ViT-B/32 on photographs     what the page headings of a profile built along with another one say
 extends: paper                          begin with another profile's content; what follows is laid over it, key by key
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import yaml
@@ -21,10 +22,10 @@ import yaml
 from book.tools.parameters_cell import Declared, declared_parameters
 from experiments.parameters import kind_of, read
 
-NAME = re.compile(r"\w[\w.-]*")  # of a profile or a notebook: it becomes part of paths
+NAME = re.compile(r"\w[\w.-]*")  # of a profile or a notebook, used in paths
 PROFILE_KEYS = {
     "title": "a text", "extends": "a text", "also": "a list of texts", "data": "a text",
-    "leave_out": "a mapping", "shared": "a mapping", "notebooks": "a mapping",
+    "leave_out": "a mapping of texts", "shared": "a mapping", "notebooks": "a mapping",
 }  # fmt: skip
 ENTRY_KEYS = {
     "parameters": "a mapping", "after": "a list of texts", "reads": "a list of texts", "threads": "a number from 1",
@@ -33,9 +34,10 @@ ENTRY_KEYS = {
 """By key: what its value is."""
 
 _SHAPES: dict[str, Callable[[object], bool]] = {
-    "a text": lambda x: isinstance(x, str | int | float) and not isinstance(x, bool),
+    "a text": lambda x: isinstance(x, str),
     "a list of texts": lambda x: isinstance(x, list) and all(isinstance(part, str) for part in x),
     "a mapping": lambda x: isinstance(x, dict),
+    "a mapping of texts": lambda x: isinstance(x, dict) and all(isinstance(part, str) for part in x.values()),
     "a number from 0": lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 0,
     "a number from 1": lambda x: isinstance(x, int) and not isinstance(x, bool) and x >= 1,
 }
@@ -93,14 +95,14 @@ class Profile:
     def _read(self, name: str) -> dict:
         path = self.root / "profiles" / f"{name}.yaml"
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a profile: letters, digits, dots, - and _ only.")
+            raise ValueError(f"{name!r} is not a valid profile name: use letters, digits, dots, - and _ only.")
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write profiles/{name}.yaml.")
         try:
             return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"profiles/{name}.yaml is no YAML: {' '.join(str(error).split())[:200]}") from None
+            raise ValueError(f"profiles/{name}.yaml is not valid YAML: {' '.join(str(error).split())[:200]}") from None
 
     def _entry(self, entry: dict) -> Entry:
         return Entry(**{key: value for key, value in entry.items() if value is not None})
@@ -115,10 +117,10 @@ class Profile:
 
     @cached_property
     def declared(self) -> dict[str, dict[str, Declared]]:
-        """Per notebook the parameters that its `parameters` cell declares."""
+        """Parameters that the `parameters` cell of each notebook declares, by notebook."""
         odd = [name for name in (*self.entries, *self.left_out) if not NAME.fullmatch(str(name))]
         if odd:
-            raise ValueError(f"profiles/{self.name}.yaml: {odd[0]!r} is no name of a notebook.")
+            raise ValueError(f"profiles/{self.name}.yaml: {odd[0]!r} is not a valid notebook name.")
         missing = [name for name in (*self.entries, *self.left_out) if not self.notebook(name).is_file()]
         if missing:
             raise ValueError(
@@ -127,12 +129,14 @@ class Profile:
         return {name: declared_parameters(self.notebook(name)) for name in self.entries}
 
     def parameters(self, name: str) -> dict:
-        """What papermill injects: the shared values that the notebook declares, its own, and where artifacts live."""
+        """Parameters for papermill: shared ones that the notebook declares, its own, and the folder of artifacts."""
         shared = {key: value for key, value in self.shared.items() if key in self.declared[name]}
         return {**shared, **self.entries[name].parameters, "profile_dir": f"../build/{self.name}"}
 
     def check(self) -> None:
-        """Refuse a name that a notebook does not declare: papermill itself would warn and run the defaults."""
+        """Raise ValueError for unknown names and invalid values; papermill would warn and run the defaults."""
+        if not self.entries:
+            raise ValueError(f"profiles/{self.name}.yaml runs no notebook: name some under `notebooks`.")
         for name, entry in self.entries.items():
             self._refuse_unknown(name, [*entry.parameters, "profile_dir"], self.declared[name], "parameter")
             self._refuse_unknown(name, entry.after, self.entries, "notebook in `after`")
@@ -140,15 +144,16 @@ class Profile:
             self._refuse_objects(name, entry.parameters)
             self._refuse_unfit(name)
         self._refuse_objects("shared", self.shared)
+        self._refuse_circles()
         everywhere = {parameter for declared in self.declared.values() for parameter in declared}
         self._refuse_unknown("shared", self.shared, everywhere, "parameter")
 
     def _refuse_objects(self, where: str, parameters: dict) -> None:
-        """Refuse what YAML knows and a notebook's code has no plain word for: dates, bytes, sets."""
+        """Refuse YAML values that are not plain Python literals: dates, bytes, sets."""
         for name, value in parameters.items():
             if not _is_plain(value):
                 raise ValueError(
-                    f"profiles/{self.name}.yaml, {where}: {name} holds something else than texts, numbers and lists; "
+                    f"profiles/{self.name}.yaml, {where}: {name} is neither text, number, list nor mapping; "
                     "write it in quotes."
                 )
 
@@ -162,6 +167,15 @@ class Profile:
                 except ValueError as error:
                     raise ValueError(f"profiles/{self.name}.yaml, {notebook}: {error}") from None
 
+    def _refuse_circles(self) -> None:
+        """Refuse circular dependencies between notebooks."""
+        waits = {name: [*entry.after, *entry.reads] for name, entry in self.entries.items()}
+        try:
+            TopologicalSorter(waits).prepare()
+        except CycleError as error:
+            circle = " waits for ".join(reversed(error.args[1]))
+            raise ValueError(f"profiles/{self.name}.yaml: {circle}; take one `after` or `reads` out.") from None
+
     def _refuse_unknown(self, where: str, names: Iterable[str], known: Iterable[str], what: str) -> None:
         for name in names:
             if name not in known:
@@ -171,14 +185,16 @@ class Profile:
 
 
 def _check_shape(where: str, content: object, keys: dict[str, str]) -> None:
-    """Raises ValueError, one sentence, for keys that are none and for values of another kind than theirs."""
+    """Raise ValueError, one sentence, for unknown keys and for values of the wrong kind."""
     if not isinstance(content, dict):
-        raise ValueError(f"{where} holds {str(content)[:80]!r} in the place of keys: write {', '.join(sorted(keys))}.")
+        raise ValueError(
+            f"{where} holds {str(content)[:80]!r} where keys are expected: write {', '.join(sorted(keys))}."
+        )
     for name, value in content.items():
         if name not in keys:
             raise ValueError(f"{where} has the unknown key {name!r}; its keys are {', '.join(sorted(keys))}.")
         if value is not None and not _SHAPES[keys[name]](value):
-            raise ValueError(f"{where}: {name} must be {keys[name]}, not {str(value)[:80]!r}.")
+            raise ValueError(f"{where}: {name} must be {keys[name]}, not {repr(value)[:80]}.")
 
 
 def _is_plain(value) -> bool:
@@ -200,7 +216,7 @@ def _laid_over(base: dict, content: dict) -> dict:
     inherited_reasons = {name: why for name, why in (base.get("leave_out") or {}).items() if name not in own}
     left_out = {**inherited_reasons, **(content.get("leave_out") or {})}
     kept = {name: entry for name, entry in notebooks.items() if name not in left_out}
-    for entry in kept.values():  # waiting for a chapter that is not run would be waiting for ever
+    for entry in kept.values():  # a notebook must not wait for one that is not run
         for key in ("after", "reads"):
             entry[key] = [name for name in entry.get(key) or [] if name not in left_out]
     return {
@@ -216,7 +232,8 @@ def _laid_over(base: dict, content: dict) -> dict:
 def profiles_of_book(name: str, root: Path = Path()) -> list[Profile]:
     """The profile and those in its `also`, all checked: what one build executes and one book shows."""
     main = Profile(name, root)
-    profiles = [main, *(Profile(other, root) for other in main.also)]
+    others = [other for other in dict.fromkeys(main.also) if other != name]
+    profiles = [main, *(Profile(other, root) for other in others)]
     for profile in profiles:
         profile.check()
     return profiles

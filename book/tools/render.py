@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from book.tools.house import house
+from book.tools.package_diagram import package_diagram
 from book.tools.page_scripts import NAMED
 from book.tools.pages import (
     figures_drawn,
@@ -30,20 +30,20 @@ from book.tools.profiles import Profile, profiles_of_book
 from book.tools.site import check_target, publish, stamp_of
 from book.tools.status import status_page
 
-HERE = Path(__file__).resolve().parents[2]  # this repository, whose packages are drawn
+HERE = Path(__file__).resolve().parents[2]  # this repository, for the diagram of its packages
 MODEL = Path("assets/tiny/llava")  # which pages run in the reader's browser: widgets/llava_engine.js
 MODEL_FILES = ("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
 
 
 def stage(profiles: list[Profile], folder: Path) -> Path:
-    """Lay out everything jupyter-book reads; the first profile is the book's, the others add pages to its chapters."""
+    """Write the folder that jupyter-book reads; the first profile is the book's, others add pages to its chapters."""
     main = profiles[0]
     root = main.root
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("tools", "__pycache__"))
     shutil.copytree(root / "build" / "vendor", folder / "book" / "_static" / "vendor")
     shutil.copyfile(root / "build" / main.name / "cover.webp", folder / "book" / "_static" / "cover.webp")
-    (folder / "book" / "_static" / "house.svg").write_text(house(HERE), encoding="utf-8")
+    (folder / "book" / "_static" / "packages.svg").write_text(package_diagram(HERE), encoding="utf-8")
     copy_page_files(profiles, folder / "book" / "_static")
     shutil.copyfile(root / "_config.yml", folder / "_config.yml")
     toc = yaml.safe_load((root / "_toc.yml").read_text())
@@ -58,7 +58,7 @@ def stage(profiles: list[Profile], folder: Path) -> Path:
 
 
 def copy_page_files(profiles: list[Profile], static: Path) -> None:
-    """Put below `static` what pages load while they are read: `page_files` of the profiles, and the model for them.
+    """Copy files that pages load at reading time into `static`: `page_files` of the profiles, and the model they use.
 
     Notebooks write to `page_files/NAME` in their profile's folder. Raises ValueError where two profiles use a name.
     """
@@ -82,7 +82,7 @@ def _read_executed(profile: Profile) -> dict[str, nbformat.NotebookNode]:
 
 
 def _pages(toc: dict, profiles: list[Profile], executed: dict) -> dict[str, nbformat.NotebookNode]:
-    """The notebooks' pages by name; runs of other profiles are hung below their chapter in the table of contents."""
+    """The notebooks' pages by name; those of other profiles become sections of their chapter in the contents."""
     main, *others = profiles
     chapters = {
         chapter["file"].removeprefix("notebooks/"): chapter
@@ -108,7 +108,7 @@ def _pages(toc: dict, profiles: list[Profile], executed: dict) -> dict[str, nbfo
 
 
 def _write(folder: Path, pages: dict[str, nbformat.NotebookNode]) -> None:
-    """Write the pages, and mend what prose says of figures that no page shows."""
+    """Write the pages, with references to figures that no page shows replaced."""
     drawn = {figure for page in pages.values() for figure in figures_drawn(page)}
     (folder / "notebooks").mkdir()
     for name, page in pages.items():
@@ -121,7 +121,7 @@ def _write(folder: Path, pages: dict[str, nbformat.NotebookNode]) -> None:
 
 
 def render(staged: Path) -> Path:
-    """Run jupyter-book on the stage; the folder of the site. Raises RuntimeError where it has warnings."""
+    """Run jupyter-book on the stage folder; returns that of the site. Raises RuntimeError for warnings."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(staged), "--path-output", str(staged)]
     command += ["--all", "-W", "-n", "--keep-going"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def named(name: str, root: Path = ROOT) -> str:
-    """The notebook that a number ("04"), a name or a path means. Raises ValueError where there is none."""
+    """The name of the notebook with this number ("04"), name or path. Raises ValueError for an unknown one."""
     known = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
     wanted = Path(name).name.removesuffix(".ipynb")
     found = [stem for stem in known if wanted in (stem, stem.partition("_")[0])]
@@ -30,46 +30,56 @@ def named(name: str, root: Path = ROOT) -> str:
 
 
 def values(given: list[list[str]], declared: dict[str, Declared]) -> dict:
-    """What was given for parameters, by name, as values of the declared types. Raises ValueError, one sentence."""
+    """Parameters given as (name, text), converted to their declared types. Raises ValueError, one sentence."""
     for name, _ in given:
         if name not in declared:
             close = get_close_matches(name, declared, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(declared)}."
             raise ValueError(f"the notebook has no parameter {name!r}: {hint}")
-    return {name: from_here(read(name, kind_of(declared[name].kind), value)) for name, value in given}
+    kinds = {name: kind_of(declared[name].kind) for name, _ in given}
+    found = {name: read(name, kinds[name], value) for name, value in given}
+    return {name: absolute_paths(value) if kinds[name] in (str, list[str]) else value for name, value in found.items()}
 
 
-_PATH = re.compile(r"(?P<kind>(?:folder:|hf:)?)(?P<path>[^:\[]+)(?P<rest>.*)", re.DOTALL)
+_KINDS = re.compile(r"(?:folder:|hf:|open_clip:(?:[\w-]+/)?)?")
+_ENDS = re.compile(r"[:\[]|$")  # where a path may end: before a split or a slice
 
 
-def from_here(value: Any) -> Any:
-    """A relative path that leads somewhere from here, made absolute: notebooks run in their folder. Others as given."""
+def absolute_paths(value: Any) -> Any:
+    """Make relative paths that exist absolute, also in specs and lists, because notebooks run in another folder."""
     if isinstance(value, list):
-        return [from_here(item) for item in value]
-    match = _PATH.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+        return [absolute_paths(item) for item in value]
+    if not isinstance(value, str):
         return value
-    whole = Path(match["path"] + match["rest"])  # a folder may be called "set[1:2]"
-    path, rest = (whole, "") if _leads_somewhere(whole, match["kind"]) else (Path(match["path"]), match["rest"])
-    return f"{match['kind']}{path.absolute()}{rest}" if _leads_somewhere(path, match["kind"]) else value
+    longest = _KINDS.match(value).group()
+    for kind in dict.fromkeys((longest[: longest.find(":") + 1], longest)):  # open_clip:FOLDER, open_clip:ARCH/FILE
+        text = value.removeprefix(kind)
+        for end in sorted({found.start() for found in _ENDS.finditer(text)} - {0}, reverse=True):
+            if _exists(Path(text[:end]), named=kind.endswith(":")):  # a folder may be called "set[1:2]"
+                return f"{kind}{Path(text[:end]).absolute()}{text[end:]}"
+    return value
 
 
-def _leads_somewhere(path: Path, kind: str) -> bool:
-    """Whether a path names a file, or a folder: one that is given as such, or with a slash."""
+def _exists(path: Path, named: bool) -> bool:
+    """Whether a path exists and is meant as one: it follows a spec's colon (`named`), or has a slash or suffix."""
     try:
-        return path.is_file() or (path.is_dir() and bool(kind or "/" in str(path)))
+        return (path.is_dir() and (named or "/" in str(path))) or (
+            path.is_file() and (named or path.suffix != "" or "/" in str(path))
+        )
     except (OSError, ValueError):  # a prompt is no path: too long, a zero byte
         return False
 
 
 def folder_of(to: Path) -> Path:
-    """The folder for all that a notebook makes. Raises ValueError where sources would be written over."""
+    """The absolute folder for outputs. Raises ValueError where it would overwrite the notebooks' sources."""
     try:
-        folder = (ROOT / to.expanduser()).resolve()
+        folder = to.expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"--to {str(to)!r} is no path of a folder: {error}") from None
+        raise ValueError(f"--to {str(to)!r} is not a valid folder: {error}") from None
     if (folder / "notebooks").resolve() == ROOT / "notebooks":
-        raise ValueError(f"--to {str(to)!r} holds the notebooks' sources, which it would write over: take build/mine")
+        raise ValueError(
+            f"--to {str(to)!r} holds the notebooks' sources, which would be overwritten: choose build/mine"
+        )
     return folder
 
 
@@ -79,7 +89,9 @@ def main() -> int:
     parser.add_argument(
         "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter; lists as 8,16"
     )
-    parser.add_argument("--to", type=Path, default=Path("build/mine"), help="folder for all that it makes")
+    parser.add_argument(
+        "--to", type=Path, default=ROOT / "build" / "mine", help="folder for the executed notebook and its artifacts"
+    )
     parser.add_argument("--list", action="store_true", help="show the parameters and run nothing")
     options = parser.parse_args()
     try:

@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from book.tools.arguments import whole
 from book.tools.profiles import Profile
-from book.tools.shares import taken
+from book.tools.shares import reserved
 
 SHOWN_PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "pandas", "pillow", "scikit-learn", "plotly",
@@ -38,7 +38,7 @@ HEARTBEAT = 20.0  # seconds of silence after which a running cell's last line is
 
 
 class Progress:
-    """A line for each cell that took a while, and a sign of life from a long one, on the terminal and in a log."""
+    """Progress of a notebook, on the terminal and in a log: a line for each slow cell, and a heartbeat."""
 
     def __init__(self, name: str, log: Path):
         self.name, self.log = name, log
@@ -136,13 +136,13 @@ def run(job: Job, shares: dict[str, float]) -> Path:
     Raises PapermillExecutionError where a cell fails, and leaves nothing half-written in place.
     """
     logs = job.root / job.folder / "logs"
-    with _alone(job.name, logs), taken(shares, job.root / "build" / ".running"), chdir(job.root):
+    with _alone(job.name, logs), reserved(shares, job.root / "build" / ".running"), chdir(job.root):
         return _execute(job, Progress(job.name, logs / f"{job.name}.log"))
 
 
 @contextmanager
 def _alone(name: str, logs: Path) -> Iterator[None]:
-    """Keep another process from running the notebook too; the system ends that with this process."""
+    """Hold a lock so that no other process runs the notebook; the system releases it when this process ends."""
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / f".{name}.lock").open("w") as lock:
         try:
@@ -153,7 +153,7 @@ def _alone(name: str, logs: Path) -> Iterator[None]:
 
 
 def _execute(job: Job, progress: Progress) -> Path:
-    """Run all cells; paths are relative to the profile's root, for papermill takes braces in a path for parameters."""
+    """Run all cells; paths are relative to the profile's root, or escaped: papermill takes braces for parameters."""
     target, partial = (job.folder / kind / f"{job.name}.ipynb" for kind in ("notebooks", "logs"))
     target.parent.mkdir(parents=True, exist_ok=True)
 
@@ -168,7 +168,7 @@ def _execute(job: Job, progress: Progress) -> Path:
     try:
         notebook = papermill.execute_notebook(
             f"notebooks/{job.name}.ipynb",
-            str(partial),
+            str(partial).replace("{", "{{").replace("}", "}}"),
             parameters=job.parameters,
             engine_name="book",
             cwd="notebooks",
@@ -209,11 +209,12 @@ def reported(job: Job, shares: dict[str, float]) -> int:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         run(job, shares)
-    except (ValueError, OSError) as error:  # a folder that cannot be written to, among others
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:  # such as a folder that is not writable
+        nameless = isinstance(error, OSError) and error.filename is None  # as a full disk is
+        print(f"error: {error}{f', in {os.path.abspath(job.root / job.folder)}' if nameless else ''}", file=sys.stderr)
         return 2
     except PapermillExecutionError as error:
-        logs = job.folder / "logs" / job.name
+        logs = os.path.relpath(job.root / job.folder / "logs" / job.name)  # seen from the reader
         first = (error.source.strip().splitlines() or [""])[0]
         print(
             f"\nNotebook {job.name} failed in cell [{error.exec_count}] which begins\n    {first}\n"

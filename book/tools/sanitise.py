@@ -1,4 +1,4 @@
-"""HTML that cells show, made harmless: tags of tables and text stay, all else is shown as the text that it is."""
+"""Sanitise HTML of cell outputs: tags of tables and text are kept, all else is escaped."""
 
 import re
 from html.parser import HTMLParser
@@ -22,15 +22,15 @@ RAW_HTML = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def harmless_html(text: str) -> str:
-    """The text's tags and attributes that only show something; a style sheet only before the first table."""
+    """HTML with allowed tags and attributes only, and a style sheet only before the first table."""
     parser = _Harmless()
     parser.feed(text)
     parser.close()
-    return "".join(parser.parts)
+    return "".join(parser.parts) + ("</style>" if parser.in_style else "")
 
 
 def harmless_markdown(text: str) -> str:
-    """Markdown in which no HTML is left."""
+    """Markdown with HTML escaped."""
     return RAW_HTML.sub("&lt;", text)
 
 
@@ -63,7 +63,8 @@ class _Harmless(HTMLParser):
             self.parts.append(as_html(f"</{tag}>"))
 
     def handle_data(self, data: str) -> None:
-        self.parts.append(data if self.in_style else as_html(data))
+        in_sheet = data.replace("<", r"\3c ")  # a browser ends a sheet at "</style x>" too
+        self.parts.append(in_sheet if self.in_style else as_html(data))
 
 
 def _shows(name: str, value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Serve the built book on this machine alone: `python -m book.tools.serve --html build/html --port 8000`."""
+"""Serve the built book on localhost: `python -m book.tools.serve --html build/html --port 8000`."""
 
 import argparse
 import sys

@@ -1,8 +1,8 @@
-"""What a notebook may use of the machine: it waits until its cores, memory and GPUs are free.
+"""Limit what notebooks use at once: each waits until its cores, memory and GPUs are free.
 
-Snakemake shares them out too, but since 9.10 it gives back what it never took (its issue 3913), and then runs too much
-at once; the versions that mend it do not go with our other packages (`packaging` 26). A running notebook is a locked
-file that tells what it uses; the system frees the lock when the process ends, however it ends.
+Snakemake schedules resources too, but since 9.10 it releases more than it reserved (its issue 3913) and starts too much
+at once; versions with the fix conflict with our other packages (`packaging` 26). A running notebook holds a locked
+file with what it uses; the system releases the lock when the process ends, however it ends.
 """
 
 import fcntl
@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 POLL = 0.2  # seconds between looks
-LIMITS = "MV_BUILD_LIMITS"  # environment variable of a build: JSON of the whole, {"cores": 2, "mem_mb": 8000, "gpu": 1}
+LIMITS = "MV_BUILD_LIMITS"  # environment variable of a build, JSON: {"cores": 2, "mem_mb": 8000, "gpu": 1}
 
 
 @contextmanager
-def taken(wanted: dict[str, float], folder: Path) -> Iterator[None]:
-    """Hold these shares while the block runs; waits, first come first served, until they are free.
+def reserved(wanted: dict[str, float], folder: Path) -> Iterator[None]:
+    """Reserve these resources while the block runs; waits, first come first served, until they are free.
 
-    Outside a build, where LIMITS is not set, nothing is shared. Who wants more than the whole gets the whole.
+    Does nothing outside a build, where LIMITS is not set. A request above a limit is reduced to it.
     """
     if LIMITS not in os.environ:
         yield
@@ -50,7 +50,7 @@ def _fits(wanted: dict, used: dict, limits: dict) -> bool:
 
 
 def _used(folder: Path) -> dict[str, float]:
-    """The sum of what running notebooks hold; the files of those that ended without a word are deleted."""
+    """Resources that running notebooks hold, summed; files of processes that have ended are deleted."""
     used: dict[str, float] = {}
     for file in folder.glob("*.json"):
         try:

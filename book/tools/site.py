@@ -1,7 +1,7 @@
-"""The folder of the rendered book: which may be replaced, and how, so that nothing is lost that the book did not write.
+"""Replace the folder of the rendered book without losing files that the book did not write.
 
-A rendered book holds a marker, `.monosemantic-book.json`, with an identity and its files' digests. Only a folder with a
-marker is replaced, and only where it holds no other files, nor changed ones; what is new stands whole beside it before.
+A rendered book holds a marker, `.monosemantic-book.json`, with an id and its files' digests. A folder is replaced only
+if it has a marker and neither other nor changed files; the new book is complete next to it before.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ MARKER = ".monosemantic-book.json"
 
 
 def check_target(html: Path, root: Path, profiles: Iterable[str]) -> None:
-    """Refuse, with a ValueError, a folder whose replacement would lose something that the book did not write.
+    """Raise ValueError for a folder whose replacement would lose files that the book did not write.
 
-    What an interrupted `publish` left there is finished before.
+    First completes what an interrupted `publish` left.
     """
     target, build = _target(html), root.resolve() / "build"
     precious = {"this checkout": root.resolve(), "your home": Path.home().resolve()}
@@ -44,7 +44,7 @@ def check_target(html: Path, root: Path, profiles: Iterable[str]) -> None:
 
 
 def stamp_of(profile: Profile, html: Path) -> Path:
-    """The file that says that `html` holds the profile's book, for the graph; deleted where it says so no longer."""
+    """The stamp file, for Snakemake, that `html` holds the profile's book; deleted where that is no longer so."""
     target = html.expanduser().resolve()
     where = target.relative_to(profile.root) if target.is_relative_to(profile.root) else target
     stamp = profile.root / "build" / profile.name / f"rendered-{zlib.crc32(os.fsencode(where)):08x}"
@@ -55,7 +55,7 @@ def stamp_of(profile: Profile, html: Path) -> Path:
 
 
 def publish(rendered: Path, html: Path, stamp: Path) -> None:
-    """Put the rendered folder in the place of `html`; the old book goes when the new one stands whole beside it."""
+    """Move the rendered folder to `html`; the old book is removed once the new one is complete next to it."""
     target = html.expanduser().resolve()
     new, old = _beside(target, "new"), _beside(target, "old")
     recover(html)
@@ -79,17 +79,17 @@ def publish(rendered: Path, html: Path, stamp: Path) -> None:
 
 
 def _target(html: Path) -> Path:
-    """Where the book is to lie. Raises ValueError for what is no path of a folder."""
+    """The absolute folder of the book. Raises ValueError for an invalid path."""
     try:
         target = html.expanduser().resolve()
         target.exists()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"HTML={str(html)[:200]!r} is no path of a folder: {error}") from None
+        raise ValueError(f"HTML={str(html)[:200]!r} is not a valid folder: {error}") from None
     return target
 
 
 def recover(html: Path) -> None:
-    """Finish what an interrupted `publish` left: the old book back where none stands, leftovers of both gone."""
+    """Complete an interrupted `publish`: restore the old book where there is none, and remove temporary folders."""
     target = html.expanduser().resolve()
     new, old = _beside(target, "new"), _beside(target, "old")
     if old.is_dir() and not target.exists():
@@ -103,7 +103,7 @@ def _beside(target: Path, what: str) -> Path:
 
 
 def _files(folder: Path) -> set[str]:
-    """Everything below a folder that is no folder, links included, by path below it; empty folders count too."""
+    """Relative paths of all files, links and empty folders below a folder."""
     found = set()
     for here, folders, files in os.walk(folder, onerror=_unless_missing):
         names = [*files, *(name for name in folders if Path(here, name).is_symlink())]

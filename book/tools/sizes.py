@@ -1,4 +1,4 @@
-"""How large the encoders and sets of pictures are that a parameter names, without loading or downloading them."""
+"""Sizes of encoders and sets of pictures named by specs, without loading or downloading them."""
 
 import importlib.util
 import json
@@ -15,12 +15,12 @@ DATA_SETS = {  # pictures, and gigabytes of files, as their publishers state the
     "hf:Sijuade/ImageNette:train": (9_469, 1.1),
     "hf:Sijuade/ImageNette:validation": (3_925, 0.5),
 }
-ASSUMED_PICTURES = 50_000  # of a set that is not there to be counted
+ASSUMED_PICTURES = 50_000  # of a set that is not on this machine
 
 
 @dataclass(frozen=True)
 class VisionTransformer:
-    """What a vision transformer's cost follows from."""
+    """Dimensions of a vision transformer, from which its cost follows."""
 
     layers: int
     width: int
@@ -44,8 +44,10 @@ class VisionTransformer:
         return 3 * self.patch**2 * self.width + self.layers * block
 
     def flops(self, sites: list[str]) -> float:
-        """Operations of one picture's forward pass, broken off after the last of the sites; a multiplication and its
-        addition are two. A block: 8 d² + 4 d m a token for its products, 4 T² d for attention."""
+        """FLOPs of one picture's forward pass up to the last of the sites; a multiply-add is two.
+
+        A block: 8 d² + 4 d m a token for its products, 4 T² d for attention.
+        """
         depth = max(self.layers if site == "proj" else int(site.split(".")[0]) + 1 for site in sites)
         block = self.tokens * (8 * self.width**2 + 4 * self.width * self.mlp) + 4 * self.tokens**2 * self.width
         return 2 * self.patches * 3 * self.patch**2 * self.width + depth * block
@@ -54,7 +56,7 @@ class VisionTransformer:
         return self.embed if site == "proj" else self.width
 
     def rows(self, site: str, tokens: str) -> int:
-        """Activations that a picture has at a site."""
+        """Number of activations of a picture at a site."""
         if site == "proj" or tokens in ("cls", "mean"):
             return 1
         if tokens.startswith("random:"):
@@ -141,13 +143,13 @@ class Pictures:
 
 
 def pictures(spec: str) -> Pictures:
-    """What a spec names. A set of photographs is not opened for it; the Menagerie and folders are counted."""
-    from lib.images.image_set import Named
+    """The pictures that a spec names; only the Menagerie and folders are opened to be counted."""
+    from lib.images.image_set import ImageSpec
 
-    named = Named.read(spec)
-    total = DATA_SETS[named.base][0] if named.base in DATA_SETS else _counted(named.base)
-    written, chosen = named.written(total or ASSUMED_PICTURES)
-    return Pictures(named.base, written, len(chosen), total is not None)
+    parsed = ImageSpec.parse(spec)
+    total = DATA_SETS[parsed.base][0] if parsed.base in DATA_SETS else _counted(parsed.base)
+    canonical, chosen = parsed.canonical(total or ASSUMED_PICTURES)
+    return Pictures(parsed.base, canonical, len(chosen), total is not None)
 
 
 def _counted(base: str) -> int | None:

@@ -8,7 +8,7 @@ from experiments.markup import as_code, as_markdown
 
 
 def status_page(profiles: list[Profile], executed: dict[str, dict]) -> str:
-    """Markdown of the page; `executed` maps a profile's name to its executed notebooks (nbformat) by name."""
+    """The page in Markdown; executed: notebooks (nbformat) by profile and name."""
     names = " and ".join(f"`{profile.name}`" for profile in profiles)
     several = len(profiles) > 1
     lines = [
@@ -111,6 +111,7 @@ def _parameters(profile: Profile, executed: dict, several: bool) -> list[str]:
 
 
 def literal(source: str):
+    """The value of a Python literal, else its source."""
     try:
         return ast.literal_eval(source)
     except (ValueError, SyntaxError):

@@ -1,8 +1,8 @@
-"""Mends an environment whose torchvision does not match its torch, so that open_clip can be imported before lib.
+"""Repair an environment whose torchvision does not match its torch, so that open_clip can be imported before lib.
 
 `python -m book.tools.torchvision_first` is a step of the installation. Where torchvision can be imported, it does
-nothing. Else it asks for the torchvision of torch's own kind; where there is none to be had, it lets this environment
-import `lib`, which declares the missing operators, before torchvision. Installed as a module, this file does that.
+nothing. Else it installs the torchvision build that matches torch; where there is none, it makes this environment
+import `lib`, which declares the missing operators, before torchvision, by installing this file as a module.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import sys
 
 
 class LibFirst:
-    """A finder that imports lib when torchvision is first looked for, and finds nothing itself."""
+    """An import hook that imports lib before torchvision; it finds no module itself."""
 
     @classmethod
     def find_spec(cls, name: str, path: object = None, target: object = None) -> None:

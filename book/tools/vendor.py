@@ -24,7 +24,7 @@ FROM_NPM = {
     "fonts/serif.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
 }
 WIDGET_FONTS = "@jupyter-widgets/html-manager/dist/*.[wt][ot]f*"
-LICENCES = "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*"  # of each package, served beside what is taken from it
+LICENCES = "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*"  # of each package, served with its files
 
 
 def npm_packages(folder: Path) -> Path:
@@ -41,7 +41,7 @@ def npm_packages(folder: Path) -> Path:
 
 
 def wheel_files() -> dict[str, Path]:
-    """The scripts that installed wheels bring along."""
+    """Scripts in installed wheels, by their name in the book."""
     return {
         "plotly.min.js": Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
         "anywidget.js": Path(sys.prefix) / "share/jupyter/nbextensions/anywidget/index.js",
@@ -49,7 +49,7 @@ def wheel_files() -> dict[str, Path]:
 
 
 def licences(modules: Path) -> Iterator[tuple[str, Path]]:
-    """The licence texts of everything that is served, by a name that says whose."""
+    """Licence texts of all packages that are served, with a file name for each."""
     for package in sorted({"/".join(path.split("/")[: 2 if path[0] == "@" else 1]) for path in FROM_NPM.values()}):
         for text in (modules / package).glob(LICENCES):
             yield f"{package.strip('@').replace('/', '-')}.txt", text

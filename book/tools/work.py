@@ -1,8 +1,8 @@
-"""What there is to compute in a profile, read from the parameters of its notebooks: the items of `make plan`.
+"""Work items of a profile, from the parameters of its notebooks, for `make plan`.
 
 Counted are the forward passes of the encoders, the training of the dictionaries, their pass over the evaluation
-pictures, interventions and answers (work_steering.py), and what all of that leaves on the disk. What several notebooks
-share is counted where the first one makes it.
+pictures, interventions and answers (work_steering.py), and their disk space. Work that several notebooks share is
+counted for the first one.
 """
 
 from collections.abc import Iterable
@@ -16,19 +16,19 @@ from book.tools.status import literal
 from book.tools.work_steering import answers_flops, passes_flops
 from experiments.sae_folders import sae_folder
 from lib.activations.store import activations_folder
-from lib.artifacts import folder_name, read_meta
 from lib.sae.model import SAEConfig
+from storage import folder_name, read_meta
 
-LLAVA_EYES = {"tiny": "tiny"}  # the encoder that a LLaVA looks through
-ANY_LLAVA_EYE = "hf:openai/clip-vit-large-patch14-336"
+LLAVA_ENCODERS = {"tiny": "tiny"}  # the image encoder of a LLaVA
+DEFAULT_LLAVA_ENCODER = "hf:openai/clip-vit-large-patch14-336"
 STEP_FLOPS = 4  # times B d F: the encoder's product is about half of a training step (benchmarks/RESULTS.md)
 STORE_BYTES, FLOAT_BYTES = 2, 4  # activations are stored in float16, dictionaries in float32
 
 
 @dataclass(frozen=True)
 class Work:
-    """One thing to compute. `place` tells equal work of two notebooks; it is done where `folders` are complete, or
-    where the files in `made` are there.
+    """One work item. `place` identifies equal work of two notebooks; it is done where `folders` are complete, or where
+    the files in `made` exist.
 
     `float32`: computed in full precision on a GPU too; `drawn`: pictures of the Menagerie; `disk`, `memory`: bytes.
     """
@@ -56,7 +56,7 @@ def _complete(folder: Path) -> bool:
 
 
 class Planner:
-    """Reads the parameters of a profile's notebooks; the names mean the same in all of them."""
+    """Estimates work from the parameters of a profile's notebooks, whose names mean the same in all."""
 
     def __init__(self, profile: Profile):
         self.profile = profile
@@ -66,19 +66,19 @@ class Planner:
         self.seen: set[tuple] = set()
 
     def of_notebook(self, name: str) -> list[Work] | None:
-        """What the notebook adds to those asked for before; None where its parameters do not tell."""
+        """Work of the notebook, without that of notebooks before it; None where it cannot be estimated."""
         values = {key: literal(declared.default) for key, declared in self.profile.declared[name].items()}
         values |= self.profile.parameters(name)
         if "llava" in values:
-            values.setdefault("encoder", LLAVA_EYES.get(values["llava"], ANY_LLAVA_EYE))
+            values.setdefault("encoder", LLAVA_ENCODERS.get(values["llava"], DEFAULT_LLAVA_ENCODER))
             values.setdefault("tokens", values.get("sae_tokens", "all"))
         try:
             return list(self._new([*self._work(values), *self._steering(name, values)]))
-        except (KeyError, TypeError, ValueError):  # parameters that are missing here, or mean something of their own
+        except (KeyError, TypeError, ValueError):  # parameters are missing or have another meaning here
             return None
 
     def _new(self, works: Iterable[Work]) -> Iterable[Work]:
-        """Work that a notebook before has planned takes only memory again."""
+        """Work that an earlier notebook does costs only memory here."""
         for work in works:
             known = work.place in self.seen
             self.seen.add(work.place)
@@ -89,7 +89,7 @@ class Planner:
         size = self._encoder(encoder)
         sites = _several(values, "sites", "site")
         if "steps" in values and not _configs(values, last=True):
-            raise ValueError("what is trained here cannot be told from the parameters")
+            raise ValueError("the dictionaries that are trained here are not known from the parameters")
         if "n_close" in values:
             yield from self._exploration(encoder, size, values)
         for name in ("train_images", "eval_images"):
@@ -103,7 +103,7 @@ class Planner:
                 yield self._judgement(judge, self._pictures(values["eval_images"]))
 
     def _steering(self, name: str, values: dict) -> Iterable[Work]:
-        """Interventions and answers: they leave nothing on the disk, and are made again whenever the notebook runs."""
+        """Interventions and answers: nothing is stored, and they run again with the notebook."""
         done = (self.profile.executed(name),)
         size = self._encoder(values["encoder"])
         for what, flops in {"interventions": passes_flops(size, values), "answers": answers_flops(values)}.items():
@@ -113,36 +113,36 @@ class Planner:
     def _exploration(self, encoder: str, size: VisionTransformer, values: dict) -> Iterable[Work]:
         """Chapter 2: all sites at all tokens for a few pictures, and two vectors at each layer for the others."""
         everywhere = [f"{i}.{kind}" for i in range(size.layers) for kind in ("attn_out", "mlp_out", "resid_post")]
-        shelf = self._pictures(values["images"])
-        close = replace(shelf, spec=f"{shelf.spec}#", count=min(shelf.count, values["n_close"]))
+        pictures = self._pictures(values["images"])
+        close = replace(pictures, spec=f"{pictures.spec}#", count=min(pictures.count, values["n_close"]))
         yield self._extraction(encoder, size, close, [*everywhere, "proj"], "all")
         for tokens in ("cls", "mean"):
-            yield self._extraction(encoder, size, shelf, everywhere[2::3], tokens)
+            yield self._extraction(encoder, size, pictures, everywhere[2::3], tokens)
 
     def _extraction(
-        self, encoder: str, size: VisionTransformer, shelf: Pictures, sites: list[str], tokens: str
+        self, encoder: str, size: VisionTransformer, pictures: Pictures, sites: list[str], tokens: str
     ) -> Work:
-        """One pass over a set of pictures; sites that an earlier notebook has read cost nothing again."""
-        todo = [site for site in sites if ("store", encoder, shelf.spec, site, tokens) not in self.seen]
-        self.seen |= {("store", encoder, shelf.spec, site, tokens) for site in todo}
+        """One pass over a set of pictures; sites that an earlier notebook reads cost nothing."""
+        todo = [site for site in sites if ("store", encoder, pictures.spec, site, tokens) not in self.seen]
+        self.seen |= {("store", encoder, pictures.spec, site, tokens) for site in todo}
         values = sum(size.rows(site, tokens) * size.width_at(site) for site in todo)
-        folder = activations_folder(self.root, shelf.spec, tokens)
+        folder = activations_folder(self.root, pictures.spec, tokens)
         return Work(
-            f"activations of {shelf.count:,} pictures",
-            ("pass", encoder, shelf.spec, tuple(todo), tokens),
-            flops=shelf.count * size.flops(todo) if todo else 0.0,
-            disk=shelf.count * values * STORE_BYTES,
-            pictures=shelf.count if todo else 0,
-            drawn=shelf.base.startswith("menagerie"),
+            f"activations of {pictures.count:,} pictures",
+            ("pass", encoder, pictures.spec, tuple(todo), tokens),
+            flops=pictures.count * size.flops(todo) if todo else 0.0,
+            disk=pictures.count * values * STORE_BYTES,
+            pictures=pictures.count if todo else 0,
+            drawn=pictures.base.startswith("menagerie"),
             memory=size.parameters() * FLOAT_BYTES,
             folders=tuple(folder / site for site in todo),
         )
 
-    def _judgement(self, judge: str, shelf: Pictures) -> Work:
+    def _judgement(self, judge: str, pictures: Pictures) -> Work:
         """A judge's embeddings of the evaluation pictures, kept apart and in float32 (experiments/similarity.py)."""
-        work = self._extraction(judge, self._encoder(judge), shelf, ["proj"], "mean")
+        work = self._extraction(judge, self._encoder(judge), pictures, ["proj"], "mean")
         root = self.root / "judges" / folder_name(judge)
-        folder = activations_folder(root, shelf.spec, "proj") / "proj"
+        folder = activations_folder(root, pictures.spec, "proj") / "proj"
         return replace(work, disk=work.disk * FLOAT_BYTES / STORE_BYTES, folders=(folder,) if work.folders else ())
 
     def _dictionaries(
@@ -168,7 +168,7 @@ class Planner:
         weights = (2 * d * n_features + n_features + d) * FLOAT_BYTES
         folder = sae_folder(self.root, site, tokens, config)
         place = ("dictionary", encoder, images, site, tokens, config)
-        # weights, their gradients and Adam's two moments; of a dictionary that is there only the weights
+        # weights, their gradients and Adam's two moments; of one that exists only the weights
         flops, memory = training + scoring, 4 * weights
         return Work("dictionary", place, flops, True, weights, memory=memory, folders=(folder,))
 
@@ -182,7 +182,7 @@ class Planner:
     def _pictures(self, spec: str) -> Pictures:
         found = pictures(spec)
         if not found.known:
-            self.assumed[f"{found.base} is not there to be counted; {found.count:,} pictures were assumed."] = None
+            self.assumed[f"{found.base} is not on this machine; {found.count:,} pictures were assumed."] = None
         elif found.base in DATA_SETS:
             self.data_sets[found.base] = DATA_SETS[found.base][1]
         return found
@@ -194,12 +194,12 @@ def _several(values: dict, plural: str, singular: str) -> list:
 
 
 def _configs(values: dict, last: bool) -> list[SAEConfig]:
-    """The dictionaries of one site: the grid, one more to look at closely, the nested levels, and at the last site the
+    """The dictionaries of one site: the grid, the one studied in detail, the nested levels, and at the last site the
     sweep over k."""
     settings = {name: values[name] for name in ("k", "steps", "batch_size", "seed") if name in values}
     sizes = [
         (kind, size)
-        for kind in _several(values, "kinds", "kind")
+        for kind in [*_several(values, "kinds", "kind"), *values.get("frozen", [])]
         for size in _several(values, "expansions", "expansion")
     ]
     if "kind" in values and "expansion" in values:

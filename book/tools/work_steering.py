@@ -1,21 +1,21 @@
-"""What steering costs in a profile: the passes of interventions, and the answers of a LLaVA.
+"""Cost of steering in a profile: forward passes of interventions, and answers of a LLaVA.
 
-Counted by the sizes of the chapters' loops, to a factor of about two: passes begin at the steered block, for what lies
-before is computed once (lib/steering/cached_forward.py).
+From the sizes of the chapters' loops, to a factor of about two: passes begin at the steered block, for blocks before it
+run once (steering/cached_forward.py).
 """
 
 from book.tools.sizes import VisionTransformer
 
 KINDS = 3  # of what is pushed in chapter 9: features, neurons, random directions
-TASKS, RULES = 3, 8  # of chapter 10: tasks; rankings of features and of neurons at a site
-RIVALS = 6  # methods that chapter 7 compares
+TASKS, RULES = 3, 16  # of chapter 10: tasks; rankings at a site: of features, of encoder directions, chance, neurons
+METHODS = 6  # methods that chapter 7 compares
 LLAVA_WEIGHTS = {"tiny": 2.2e6, "hf:llava-hf/llava-1.5-7b-hf": 6.7e9, "hf:llava-hf/llava-1.5-13b-hf": 13e9}
 ASSUMED_WEIGHTS = 6.7e9  # of another LLaVA
 PROMPT = 620  # tokens of a picture and a question
 
 
 def passes_flops(size: VisionTransformer, values: dict) -> float:
-    """Operations of the passes that push features (chapter 9) or take them away (chapter 10)."""
+    """FLOPs of the passes that push features (chapter 9) or suppress them (chapter 10)."""
     sites, strengths = values.get("sites", []), len(values.get("strengths", []))
     if "own_multiples" in values:
         pictures = KINDS * values["n_pictures"]
@@ -31,12 +31,12 @@ def passes_flops(size: VisionTransformer, values: dict) -> float:
 
 
 def _rest(size: VisionTransformer, site: str) -> float:
-    """Operations of one picture's pass from behind a site to the embedding."""
+    """FLOPs of one picture's pass from a site to the embedding."""
     return size.flops(["proj"]) - size.flops([site]) + 2 * size.width * size.embed
 
 
 def answers_flops(values: dict) -> float:
-    """Operations of the answers of chapters 6, 6a and 7; 0 for others."""
+    """FLOPs of the answers of chapters 6, 6a and 7; 0 for others."""
     if "llava" not in values:
         return 0.0
     weights = LLAVA_WEIGHTS.get(values["llava"], ASSUMED_WEIGHTS)
@@ -44,7 +44,7 @@ def answers_flops(values: dict) -> float:
 
 
 def _answers(values: dict) -> list[tuple[float, int]]:
-    """How many answers of at most how many tokens."""
+    """(number of answers, most tokens of each) pairs."""
     strengths = len(values.get("strengths", []))
     if "stored" in values:
         pictures, features, prompts = values["stored"]
@@ -54,6 +54,6 @@ def _answers(values: dict) -> list[tuple[float, int]]:
         white = values["n_features"] + values["n_selection"] * strengths
         on_pictures = values["n_pictures"] * values["features_on_pictures"]
         concepts = (values["n_concepts"] + values["n_selection_concepts"] * 2 * strengths) * 4
-        return [(RIVALS * (white + on_pictures), values["answer_tokens"]), (RIVALS * concepts, values["open_tokens"])]
+        return [(METHODS * (white + on_pictures), values["answer_tokens"]), (METHODS * concepts, values["open_tokens"])]
     shown = 1 + values["n_pictures"]
     return [(shown * (strengths + 2) * 8, values["answer_tokens"]), (3 * (4 * strengths + 16), values["open_tokens"])]

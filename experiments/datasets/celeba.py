@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.datasets.homes import Home, check_values
-from lib.images.fact_tables import read_csv
+from experiments.datasets.locations import DataSet, check_split, check_values
 from lib.images.image_files import FileList, FileSource
-from lib.images.source import check_split
+from storage.tables import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "val", "test", "all")  # by their number in list_eval_partition, then all three
-HOME = Home(
+DATA_SET = DataSet(
     "celeba",
     "CelebA",
     "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
@@ -31,20 +30,22 @@ class CelebASource(FileSource):
     FORM = "celeba:train|val|test|all"
 
     def __init__(self, split: str):
-        chosen = SPLITS.index(check_split(HOME.kind, split, SPLITS))
-        tables = [HOME.find(f"{name}.txt", f"{name}.csv") for name in ("list_attr_celeba", "list_eval_partition")]
-        root = HOME.find("img_align_celeba/img_align_celeba", "img_align_celeba")  # one deeper in Kaggle's archive
+        chosen = SPLITS.index(check_split(DATA_SET.kind, split, SPLITS))
+        tables = [DATA_SET.find(f"{name}.txt", f"{name}.csv") for name in ("list_attr_celeba", "list_eval_partition")]
+        root = DATA_SET.find("img_align_celeba/img_align_celeba", "img_align_celeba")  # one deeper in Kaggle's archive
         attributes, partition = (self._read(table) for table in tables)
         if not attributes.index.equals(partition.index):
-            raise ValueError(f"{tables[0]} and {tables[1]} are not about the same pictures; get both from {HOME.page}.")
-        check_values(attributes, (-1, 1), tables[0], HOME.page)
-        check_values(partition, (0, 1, 2), tables[1], HOME.page)
+            raise ValueError(
+                f"{tables[0]} and {tables[1]} are not about the same pictures; get both from {DATA_SET.page}."
+            )
+        check_values(attributes, (-1, 1), tables[0], DATA_SET.page)
+        check_values(partition, (0, 1, 2), tables[1], DATA_SET.page)
         if not {"Blond_Hair", "Male"} <= set(attributes.columns):
-            raise ValueError(f"{tables[0]} lacks the attribute Blond_Hair or Male; get it anew from {HOME.page}.")
+            raise ValueError(f"{tables[0]} lacks the attribute Blond_Hair or Male; get it anew from {DATA_SET.page}.")
         if chosen < 3:
             attributes = attributes[partition.iloc[:, 0].to_numpy() == chosen]
         if not len(attributes):
-            raise ValueError(f"{tables[1]} puts no picture into {split}; get it anew from {HOME.page}.")
+            raise ValueError(f"{tables[1]} puts no picture into {split}; get it anew from {DATA_SET.page}.")
         self.attributes = tuple(name.lower() for name in attributes.columns)
         self.truth = attributes.to_numpy() > 0  # (N, 40) bool
         blond = self.truth[:, self.attributes.index("blond_hair")]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from lib.artifacts import code_fingerprint
-from lib.downloads import plain_errors
-from lib.files import one_sentence
 from lib.images.pictures import read_picture
 from lib.images.source import ImageError
+from storage import code_fingerprint
+from storage.downloads import plain_errors
+from storage.files import one_sentence
 
 if TYPE_CHECKING:
     import pandas as pd

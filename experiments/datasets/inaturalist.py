@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.datasets.homes import Home
+from experiments.datasets.locations import DataSet, check_split
 from lib.images.image_files import ClassFolders
-from lib.images.source import check_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +16,7 @@ FOLDERS = {  # as the archives unpack, and as torchvision renames them
     "mini": ("train_mini", "2021_train_mini"),
     "val": ("val", "2021_valid"),
 }
-HOME = Home(
+DATA_SET = DataSet(
     "inat21",
     "iNaturalist 2021",
     "https://github.com/visipedia/inat_comp/tree/master/2021",
@@ -32,15 +31,15 @@ class INaturalistSource(ClassFolders):
     FORM = "inat21:train|mini|val"
 
     def __init__(self, split: str):
-        check_split(HOME.kind, split, tuple(FOLDERS))
-        super().__init__(HOME.find(*FOLDERS[split]))
+        check_split(DATA_SET.kind, split, tuple(FOLDERS))
+        super().__init__(DATA_SET.find(*FOLDERS[split]))
         self.taxa = [self._ranks(folder) for folder in self.class_names or ("",)]  # by class
         self.class_names = tuple(path[-1] for path in self.taxa)
 
     def _ranks(self, folder: str) -> tuple[str, ...]:
         parts = folder.split("_")
         if len(parts) != 1 + len(RANKS):
-            raise ValueError(f"{self.root / folder} is no folder of {HOME.title}; lay it out as {HOME.layout}.")
+            raise ValueError(f"{self.root / folder} is no folder of {DATA_SET.title}; lay it out as {DATA_SET.layout}.")
         *upper, genus, epithet = parts[1:]
         return (*upper, genus, f"{genus} {epithet}")
 

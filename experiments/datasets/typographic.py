@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.datasets.homes import Home
-from lib.files import read_json
-from lib.images.image_files import FileList, FileSource, pictures_below, tell
+from experiments.datasets.locations import DataSet
+from lib.images.image_files import FileList, FileSource, pictures_below, warn_of_left_out
+from storage.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _NAMED = re.compile(r"label=(?P<object>[^_]+)_text=(?P<word>[^_.]*)")
 _LAYOUT = "pictures called such as label=dog_text=cat.png, in any sub-folder"
-RTA100 = Home("rta100", "RTA-100", "https://github.com/azuma164/Defense-Prefix (rta100.zip)", _LAYOUT)
-PAINT = Home(
+RTA100 = DataSet("rta100", "RTA-100", "https://github.com/azuma164/Defense-Prefix (rta100.zip)", _LAYOUT)
+PAINT = DataSet(
     "paint",
     "PAINT's typographic set",
     "https://github.com/mlfoundations/patching (typographic_attack_data.zip)",
     _LAYOUT,
 )
-DISENTANGLING = Home(
+DISENTANGLING = DataSet(
     "disentangling",
     "the typographic set of Disentangling (Materzynska et al., 2022)",
     "https://github.com/joaanna/disentangling_spelling_in_clip",
@@ -54,19 +54,19 @@ class TypographicSource(FileSource):
 
 
 class NamedSource(TypographicSource):
-    """A set whose files are named by what they show and what is written on it; a subclass says where it is."""
+    """A set whose file names hold the object and the word on it; subclasses name the data set."""
 
-    HOME: Home
+    DATA_SET: DataSet
 
     def __init__(self) -> None:
-        root = self.HOME.find("")
+        root = self.DATA_SET.find("")
         left_out: Counter[str] = Counter()
         below = list(pictures_below(root, left_out))
         found = [(folder, name, match) for folder, name in below if (match := _NAMED.match(name))]
         if not found:
-            raise self.HOME.missing(root / "label=…_text=….png")
+            raise self.DATA_SET.missing(root / "label=…_text=….png")
         left_out["not called label=…_text=…"] += len(below) - len(found)
-        tell(root, +left_out)
+        warn_of_left_out(root, +left_out)
         files = FileList((folder, name) for folder, name, _ in found)
         matches = [match for *_, match in found]
         super().__init__(root, files, [m["object"] for m in matches], [m["word"] for m in matches])
@@ -76,14 +76,14 @@ class Rta100Source(NamedSource):
     """RTA-100, the set of Defense-Prefix."""
 
     FORM = "rta100"
-    HOME = RTA100
+    DATA_SET = RTA100
 
 
 class PaintSource(NamedSource):
     """The set of PAINT."""
 
     FORM = "paint"
-    HOME = PAINT
+    DATA_SET = PAINT
 
 
 class DisentanglingSource(TypographicSource):

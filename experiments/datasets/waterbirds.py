@@ -4,17 +4,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.datasets.homes import Home, check_values
-from lib.images.fact_tables import read_csv
+from experiments.datasets.locations import DataSet, check_split, check_values
 from lib.images.image_files import FileList, FileSource
-from lib.images.source import check_split
+from storage.tables import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "val", "test")  # by their number in metadata.csv
 COLUMNS = ("img_filename", "y", "split", "place", "place_filename")
-HOME = Home(
+DATA_SET = DataSet(
     "waterbirds",
     "Waterbirds",
     "https://github.com/kohpangwei/group_DRO (or the WILDS package)",
@@ -31,17 +30,17 @@ class WaterbirdsSource(FileSource):
     FORM = "waterbirds:train|val|test"
 
     def __init__(self, split: str):
-        chosen = SPLITS.index(check_split(HOME.kind, split, SPLITS))
+        chosen = SPLITS.index(check_split(DATA_SET.kind, split, SPLITS))
         archives = ("waterbird_complete95_forest2water2", "waterbirds_v1.0")  # group_DRO's folder, WILDS' folder
-        table = HOME.find("metadata.csv", *(f"{archive}/metadata.csv" for archive in archives))
+        table = DATA_SET.find("metadata.csv", *(f"{archive}/metadata.csv" for archive in archives))
         rows = read_csv(table)
         if lacking := [name for name in COLUMNS if name not in rows]:
-            raise ValueError(f"{table} has no column {lacking[0]}; get it anew from {HOME.page}.")
-        check_values(rows[["y", "place"]], (0, 1), table, HOME.page)
-        check_values(rows[["split"]], range(3), table, HOME.page)
+            raise ValueError(f"{table} has no column {lacking[0]}; get it anew from {DATA_SET.page}.")
+        check_values(rows[["y", "place"]], (0, 1), table, DATA_SET.page)
+        check_values(rows[["split"]], range(3), table, DATA_SET.page)
         self.rows = rows[rows["split"] == chosen].reset_index(drop=True)[list(COLUMNS)]
         if self.rows.empty:
-            raise ValueError(f"{table} puts no picture into {split}; get it anew from {HOME.page}.")
+            raise ValueError(f"{table} puts no picture into {split}; get it anew from {DATA_SET.page}.")
         files = FileList.of_paths(self.rows["img_filename"], table)
         super().__init__(table.parent, files, self.rows["y"], ("land bird", "water bird"), [table])
 

@@ -1,4 +1,4 @@
-"""What is tried for a task, and what its validation pictures choose: a setting for each family of methods and site."""
+"""Settings tried for a task, and those chosen on validation pictures: one for each family of methods and site."""
 
 from __future__ import annotations
 
@@ -11,23 +11,47 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from experiments.disentanglement import group_accuracy
-from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
-from experiments.disentanglement.feature_choice import RULES, evidence, rankings
+from experiments.disentanglement.attention_heads import HEAD_RULES, HEADS, head_settings
+from experiments.disentanglement.baselines import (
+    balanced_probe,
+    best_offset,
+    leace_eraser,
+    mean_difference_eraser,
+    resampled_probe,
+    token_rows,
+)
+from experiments.disentanglement.feature_choice import RULES, at_random, feature_stats, rankings
 from experiments.disentanglement.protocol import NearestText, Part, Task
-from experiments.disentanglement.suppression import NOTHING, Outcome, Setting, Trials, numbered, worst_group
+from experiments.disentanglement.rivals import LABEL_FREE, PROJECTION, label_free_settings, projections
+from experiments.disentanglement.suppression import (
+    NOTHING,
+    Outcome,
+    Runner,
+    Setting,
+    by_count,
+    worst_group,
+)
 from experiments.tables import MISSING
-from lib.steering.interventions import Dictionary
+from lib.devices import to_cpu
+from lib.sae.model import SAE
+from steering.interventions import Dictionary
 
 FAMILIES = {what: [f"{what}: {rule}" for rule in RULES] for what in ("SAE", "neurons")}
+CHANCE = "features by chance"
+FAMILIES |= {CHANCE: [f"{CHANCE}: {draw}" for draw in range(len(RULES))]}  # as many choices as the rules have
+FAMILIES |= {PROJECTION: [f"{PROJECTION}: {rule}" for rule in RULES], LABEL_FREE: [LABEL_FREE]}
+FAMILIES |= {HEADS: [f"{HEADS}: {rule}" for rule in HEAD_RULES]}
 FAMILIES |= {"mean difference": ["mean difference"], "LEACE": ["LEACE"]}
-"""The methods by the family in which validation compares them."""
-METHODS = ["nothing", *FAMILIES, "prompts", "probe"]
-RIVALS = [method for method in METHODS if method not in ("nothing", "SAE", "probe")]
+"""The methods by the family in which validation compares them; `CHANCE` is the null of features."""
+PROBES = {"probe": balanced_probe, "group-balanced probe": resampled_probe}
+"""Trained classifiers of the embeddings, by name: what they are compared with is a model that is not retrained."""
+METHODS = ["nothing", *FAMILIES, "prompts", "offset", *PROBES]
+BASELINES = [method for method in METHODS if method not in ("nothing", "SAE", CHANCE, *PROBES)]
 
 
 @dataclass(frozen=True)
 class Search:
-    """How features are ranked: the most that are taken, and how many are clamped on how many pictures."""
+    """How features are ranked: counts to try, and how many are clamped on how many pictures (`by_steerability`)."""
 
     counts: Sequence[int]
     n_candidates: int
@@ -35,108 +59,147 @@ class Search:
 
 
 def ranked_settings(
-    part: Part, trials: Trials, dictionaries: Mapping[str, Mapping[str, Dictionary]], search: Search
+    part: Part, runner: Runner, dictionaries: Mapping[str, Mapping[str, Dictionary]], search: Search
 ) -> list[Setting]:
-    """The first features of each rule's ranking at all layers; dictionaries: by site and by what they hold."""
-    seen = evidence(part, trials, {site: list(some.values()) for site, some in dictionaries.items()})
+    """Settings of each rule's first features at all sites, of their encoder directions, and of random active features.
+
+    dictionaries: by site and name.
+    """
+    seen = feature_stats(part, runner, {site: list(some.values()) for site, some in dictionaries.items()})
     found = []
     for site, some in dictionaries.items():
         for (what, dictionary), one in zip(some.items(), seen[site], strict=True):
             most = max(search.counts), search.n_candidates, search.n_pictures
-            for rule, ranking in rankings(part, trials, dictionary, site, one, *most).items():
-                found += numbered(f"{what}: {rule}", site, dictionary, ranking, search.counts)
+            for rule, ranking in rankings(part, runner, dictionary, site, one, *most).items():
+                found += by_count(f"{what}: {rule}", site, dictionary, ranking, search.counts)
+                if what == "SAE":
+                    found += projections(rule, site, dictionary, ranking, search.counts)
+            if what == "SAE":
+                for draw, method in enumerate(FAMILIES[CHANCE]):
+                    found += by_count(method, site, dictionary, at_random(one, most[0], draw), search.counts)
     return found
 
 
-def linear_settings(part: Part, trials: Trials, sites: Sequence[str]) -> list[Setting]:
-    """Settings that take one linear direction out, at every layer and at the embedding.
+def linear_settings(part: Part, runner: Runner, sites: Sequence[str]) -> list[Setting]:
+    """Settings that erase one linear direction, at every site and at the embedding.
 
-    None for a set with words on all pictures, which has no direction from one kind to the other.
+    Empty where the spurious attribute has one value only, so that no direction separates two.
     """
     if len(np.unique(part.task.spurious)) < 2:
         return []
-    rows = token_rows(part, trials, [*sites, "proj"])
+    rows = token_rows(part, runner, [*sites, "proj"])
     erasers = {"mean difference": mean_difference_eraser, "LEACE": leace_eraser}
-    return [Setting(method, site, make(*rows[site]), (0,)) for site in rows for method, make in erasers.items()]
+    return [
+        Setting(method, site, make(*rows[site]), (0,), exact=True) for site in rows for method, make in erasers.items()
+    ]
 
 
-def right_with(weights: Tensor, trials: Trials) -> Tensor:
+def other_settings(
+    part: Part, runner: Runner, saes: Mapping[str, SAE], counts: Sequence[int], gains: Sequence[float]
+) -> list[Setting]:
+    """Settings that need no ranking of features: linear erasers, label-free steering by each gain, ablated heads."""
+    found = linear_settings(part, runner, list(saes)) + label_free_settings(part, runner, saes, gains)
+    return found + head_settings(part, runner, counts)
+
+
+def correct_with_probe(weights: Tensor, runner: Runner) -> Tensor:
     """Which pictures a linear classifier of the embeddings (C, E) gets right: (N,) bool."""
-    return (normalize(trials.embeddings([()])[0], dim=-1) @ weights.T).argmax(1) == trials.truth
+    return (normalize(runner.embeddings([()])[0], dim=-1) @ weights.T).argmax(1) == runner.truth
 
 
-def right_with_prompts(trials: Trials) -> Tensor:
+def correct_with_offset(offset: Tensor, runner: Runner) -> Tensor:
+    """Which pictures are right with an offset (C,) of the zero-shot logits: (N,) bool."""
+    return to_cpu((_logits(runner) + offset).argmax(1) == runner.truth)
+
+
+def _logits(runner: Runner) -> Tensor:
+    """Zero-shot logits of the model as it is: (N, C)."""
+    return to_cpu(runner.zero_shot.logits(runner.embeddings([()])[0]))
+
+
+def correct_with_prompts(runner: Runner) -> Tensor:
     """Which pictures are right with prompts that name the attribute: (N,) bool."""
-    careful = NearestText(trials.encoder, trials.task, trials.task.careful_prompts)
-    return careful.predict(trials.embeddings([()])[0]) == trials.truth
+    careful = NearestText(runner.encoder, runner.task, runner.task.attribute_prompts)
+    return careful.predict(runner.embeddings([()])[0]) == runner.truth
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the validation pictures of one task choose.
+    """The settings chosen on the validation pictures of one task.
 
-    before: the model as it is; settled, compared: as `settle` returns them; sites: of the dictionaries; probe: the
-    weights that `anchor` gave.
+    before: of the unchanged model; selected, compared: as `select_settings` returns them; sites: of the dictionaries;
+    anchors, probes: how tightly each of `PROBES` is held, and its weights (C, E).
     """
 
-    trials: Trials
+    runner: Runner
     before: Outcome
-    settled: Mapping[tuple[str, str], Outcome]
+    selected: Mapping[tuple[str, str], Outcome]
     compared: Sequence[Outcome]
     sites: Sequence[str]
-    anchor: float
-    probe: Tensor
+    anchors: Mapping[str, float]
+    probes: Mapping[str, Tensor]
 
     @classmethod
-    def with_probe(cls, selecting: tuple[Part, Trials], anchors: Sequence[float], trials: Trials, **rest) -> Choice:
-        """Of the probes trained on selection pictures, the one with the best worst group on validation pictures."""
-        weights = {value: balanced_probe(*selecting, value) for value in anchors}
-        worst = {value: worst_group(right_with(one, trials), trials.group) for value, one in weights.items()}
-        anchor = max(anchors, key=worst.get)
-        return cls(trials, anchor=anchor, probe=weights[anchor], **rest)
+    def with_probe(cls, selecting: tuple[Part, Runner], anchors: Sequence[float], runner: Runner, **rest) -> Choice:
+        """Of the probes trained on selection pictures, those with the best worst group on validation pictures."""
+        best, probes = {}, {}
+        for name, trained in PROBES.items():
+            weights = {value: trained(*selecting, value) for value in anchors}
+            right = {value: correct_with_probe(one, runner) for value, one in weights.items()}
+            best[name] = max(anchors, key=lambda value, right=right: worst_group(right[value], runner.group))
+            probes[name] = weights[best[name]]
+        return cls(runner, anchors=best, probes=probes, **rest)
 
-    def places(self, family: str) -> list[str]:
-        """Where a family is tried."""
+    def sites_of(self, family: str) -> list[str]:
+        """Sites at which a family is tried; heads of all blocks count as one."""
+        if family == HEADS:
+            return ["heads"]
         return [*self.sites, "proj"] if family in ("mean difference", "LEACE") else list(self.sites)
 
-    def best(self, family: str, places: Iterable[str]) -> Setting:
-        """The setting of a family with the highest worst-group accuracy, `NOTHING` where none was settled."""
-        keys = [(method, site) for site in places for method in FAMILIES[family]]
-        rows = [self.settled[key] for key in keys if key in self.settled]
+    def best(self, family: str, sites: Iterable[str]) -> Setting:
+        """The setting of a family with the highest worst-group accuracy, `NOTHING` where none was selected."""
+        keys = [(method, site) for site in sites for method in FAMILIES[family]]
+        rows = [self.selected[key] for key in keys if key in self.selected]
         return max(rows, key=lambda one: self.worst(one.correct)).setting if rows else NOTHING
 
     @cached_property
     def correct(self) -> dict[str, Tensor]:
         """(N,) by method: which pictures are right with what was chosen for it."""
         found = {family: self.outcome(setting).correct for family, setting in self.chosen.items()}
-        found |= {"nothing": self.before.correct, "prompts": right_with_prompts(self.trials)}
-        return found | {"probe": right_with(self.probe, self.trials)}
+        found |= {"nothing": self.before.correct, "prompts": correct_with_prompts(self.runner)}
+        found |= {"offset": correct_with_offset(self.offset, self.runner)}
+        return found | {name: correct_with_probe(one, self.runner) for name, one in self.probes.items()}
+
+    @cached_property
+    def offset(self) -> Tensor:
+        """Offset (C,) of the zero-shot logits, of the unchanged model."""
+        return best_offset(_logits(self.runner), self.runner.truth, self.runner.group)
 
     @cached_property
     def chosen(self) -> dict[str, Setting]:
-        """By family the best of all sites."""
-        return {family: self.best(family, self.places(family)) for family in FAMILIES}
+        """The best setting of all sites, by family."""
+        return {family: self.best(family, self.sites_of(family)) for family in FAMILIES}
 
     @cached_property
     def by_layer(self) -> dict[tuple[str, str], Setting]:
-        """By family and site the best there."""
-        return {(family, site): self.best(family, [site]) for family in FAMILIES for site in self.places(family)}
+        """The best setting, by family and site."""
+        return {(family, site): self.best(family, [site]) for family in FAMILIES for site in self.sites_of(family)}
 
     @cached_property
-    def rival(self) -> str:
-        """The method that features must beat: the best but the probe."""
-        return max(RIVALS, key=lambda method: self.worst(self.correct[method]))
+    def best_baseline(self) -> str:
+        """The best of `BASELINES` on validation pictures, which SAE features are compared with."""
+        return max(BASELINES, key=lambda method: self.worst(self.correct[method]))
 
     def outcome(self, setting: Setting) -> Outcome:
-        return self.settled.get(setting.key, self.before)
+        return self.selected.get(setting.key, self.before)
 
     def worst(self, correct: Tensor) -> float:
         """Worst-group accuracy."""
-        return worst_group(correct, self.trials.group)
+        return worst_group(correct, self.runner.group)
 
     def worst_of(self, method: str) -> int:
         """Which group is the worst with a method."""
-        return group_accuracy.group_accuracy(self.correct[method], self.trials.group).worst_group
+        return group_accuracy.group_accuracy(self.correct[method], self.runner.group).worst_group
 
     def described(self, family: str, ordinary: Iterable[str]) -> dict:
         """A row of the table of choices; ordinary: the tasks that ask about ordinary pictures."""
@@ -153,33 +216,34 @@ class Choice:
         }
 
     def others(self) -> dict[str, str]:
-        """The probe and the rival, as text."""
-        return {
-            "probe's anchor": f"{self.anchor:g}",
-            "worst group, probe": f"{self.worst(self.correct['probe']):.1%}",
-            "rival": self.rival,
-            "worst group, rival": f"{self.worst(self.correct[self.rival]):.1%}",
+        """The probes and the best baseline, as text."""
+        probes = {f"{name}'s anchor": f"{value:g}" for name, value in self.anchors.items()}
+        probes |= {f"worst group, {name}": f"{self.worst(self.correct[name]):.1%}" for name in self.anchors}
+        return probes | {
+            "best baseline": self.best_baseline,
+            "worst group, best baseline": f"{self.worst(self.correct[self.best_baseline]):.1%}",
         }
 
     def plan(self, deal: int, sizes: Sequence[int]) -> dict:
-        """All that the test will be used for."""
+        """All choices that the test will evaluate, as JSON."""
         return {
             "deal": deal,
             "sizes": list(sizes),
             "chosen": {family: setting.plan() for family, setting in self.chosen.items()},
             "by layer": {f"{family} at {site}": setting.plan() for (family, site), setting in self.by_layer.items()},
-            "probe's anchor": self.anchor,
-            "rival": self.rival,
+            **{f"{name}'s anchor": value for name, value in self.anchors.items()},
+            "offset": self.offset.tolist(),
+            "rival": self.best_baseline,
         }
 
     def curve(self, method: str, site: str) -> list[tuple[int, float]]:
-        """(number of features, worst-group accuracy) of a method at a site, from none on, at strength 1."""
+        """(number of features, worst-group accuracy) of a method at a site, from 0 features on, at strength 1."""
         same = [one for one in self.compared if one.setting.key == (method, site) and one.setting.strength == 1]
         found = [(len(one.setting.features), self.worst(one.correct)) for one in same]
         return [(0, self.worst(self.before.correct)), *found]
 
 
-def some_of_each(task: Task, n: int = 8) -> list[int]:
-    """Positions of n pictures, evenly from all groups."""
+def sample_of_each_group(task: Task, n: int = 8) -> list[int]:
+    """Positions of n pictures, equally many from each group."""
     per_group = n // len(task.groups)
     return [int(i) for g in range(len(task.groups)) for i in np.flatnonzero(task.group == g)[:per_group]]

@@ -1,8 +1,8 @@
-"""Which features of a dictionary carry a spurious attribute: what is seen of them, and four rules that rank them.
+"""Rank the features of a dictionary by how far they carry a spurious attribute: statistics, and four rules.
 
 The rules are ours: arXiv 2504.08729 says only that spurious latents are identified and ablated, layer by layer
-(papers.md 2.6). Whatever ranks features takes the selection part of a `Protocol` and refuses any other. `Neurons` and
-`Directions` are ranked as an SAE is.
+(papers.md 2.6). Whatever ranks features takes the selection part of a `Protocol` and raises ProtocolError for others.
+`Neurons` and `Directions` are ranked as an SAE is.
 """
 
 from __future__ import annotations
@@ -15,40 +15,41 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.disentanglement.protocol import Part
-from experiments.disentanglement.suppression import Trials
+from experiments.disentanglement.suppression import Runner
 from lib.devices import bring, to_cpu
-from lib.steering.cached_forward import CachedForward
-from lib.steering.interventions import Dictionary, Intervention
+from steering.cached_forward import CachedForward
+from steering.interventions import Dictionary, Intervention
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What a dictionary at a site says of the selection pictures.
+class FeatureStats:
+    """Statistics of a dictionary at one site on the N selection pictures.
 
     codes, attribution: (N, F), mean over the tokens and sum over the tokens; largest: (F,) the code of largest
-    magnitude on any token, with its sign; mistaken: (N,) the logit difference that is attributed.
+    magnitude on any token, with its sign; margin: (N,) the logit difference that is attributed.
     """
 
     codes: Tensor
     attribution: Tensor
     largest: Tensor
-    mistaken: Tensor
+    margin: Tensor
 
 
-def evidence(part: Part, trials: Trials, dictionaries: dict[str, Sequence[Dictionary]]) -> dict[str, list[Evidence]]:
+def feature_stats(
+    part: Part, runner: Runner, dictionaries: dict[str, Sequence[Dictionary]]
+) -> dict[str, list[FeatureStats]]:
     """Codes and attributions of all dictionaries at all sites, from one pass forward and one backward a picture.
 
-    The attribution of a feature is gradient times activation of the logit difference by which a picture is mistaken
-    (`mistake`): about how far that difference falls when the feature is taken out (ours). Raises ProtocolError for
-    other than selection pictures.
+    The attribution of a feature is gradient times activation of the logit difference `wrong_class_margin`: about
+    how far it falls when the feature is zeroed (ours). Raises ProtocolError for other than selection pictures.
     """
     part.only_for("selection")
     found = {site: [[] for _ in some] for site, some in dictionaries.items()}
     start = 0
-    for pixels in trials.pixels:
+    for pixels in runner.pixels:
         rows = slice(start, start := start + len(pixels))
-        values = trials.encoder.run(pixels.clone().requires_grad_(), [*dictionaries, "proj"])
-        wrong = mistake(trials.zero_shot.logits(values["proj"]), trials.truth[rows], trials.lure[rows])
+        values = runner.encoder.run(pixels.clone().requires_grad_(), [*dictionaries, "proj"])
+        wrong = wrong_class_margin(runner.zero_shot.logits(values["proj"]), runner.truth[rows], runner.suggested[rows])
         gradients = torch.autograd.grad(wrong.sum(), [values[site] for site in dictionaries])
         for (site, some), gradient in zip(dictionaries.items(), gradients, strict=True):
             for place, dictionary in zip(found[site], some, strict=True):
@@ -56,15 +57,15 @@ def evidence(part: Part, trials: Trials, dictionaries: dict[str, Sequence[Dictio
     return {site: [_together(parts) for parts in several] for site, several in found.items()}
 
 
-def mistake(logits: Tensor, truth: Tensor, lure: Tensor) -> Tensor:
-    """Logit of the class that a picture is taken for by mistake less that of the true one: (N, C), (N,), (N,) -> (N,).
+def wrong_class_margin(logits: Tensor, truth: Tensor, suggested: Tensor) -> Tensor:
+    """Logit of the likeliest wrong class less that of the true one: (N, C), (N,), (N,) -> (N,).
 
-    That class is the one that the spurious attribute suggests, where it suggests a wrong one, else the nearest other.
+    The wrong class is the one that the spurious attribute suggests, where that is wrong; else the one of largest logit.
     """
-    truth, lure = bring(truth, logits)[:, None], bring(lure, logits)[:, None]
+    truth, suggested = bring(truth, logits)[:, None], bring(suggested, logits)[:, None]
     others = logits.scatter(1, truth, -torch.inf).amax(1, keepdim=True)
-    rival = torch.where((lure >= 0) & (lure != truth), logits.gather(1, lure.clamp_min(0)), others)
-    return (rival - logits.gather(1, truth))[:, 0]
+    wrong = torch.where((suggested >= 0) & (suggested != truth), logits.gather(1, suggested.clamp_min(0)), others)
+    return (wrong - logits.gather(1, truth))[:, 0]
 
 
 @torch.no_grad()
@@ -77,11 +78,11 @@ def _of_batch(dictionary: Dictionary, values: Tensor, gradient: Tensor) -> tuple
     return to_cpu(codes.mean(1)), to_cpu(attribution), to_cpu(torch.where(most >= -least, most, least))
 
 
-def _together(parts: list[tuple[Tensor, ...]]) -> Evidence:
-    codes, attribution, extremes, mistaken = (list(column) for column in zip(*parts, strict=True))
+def _together(parts: list[tuple[Tensor, ...]]) -> FeatureStats:
+    codes, attribution, extremes, margin = (list(column) for column in zip(*parts, strict=True))
     largest = torch.stack(extremes)
     most = largest.abs().argmax(0, keepdim=True)
-    return Evidence(torch.cat(codes), torch.cat(attribution), largest.gather(0, most)[0], torch.cat(mistaken))
+    return FeatureStats(torch.cat(codes), torch.cat(attribution), largest.gather(0, most)[0], torch.cat(margin))
 
 
 def by_difference(codes: Tensor, spurious: Tensor, truth: Tensor) -> Tensor:
@@ -99,41 +100,41 @@ def by_difference(codes: Tensor, spurious: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(gaps).mean(0).abs()
 
 
-def by_attribution(attribution: Tensor, truth: Tensor, lure: Tensor) -> Tensor:
+def by_attribution(attribution: Tensor, truth: Tensor, suggested: Tensor) -> Tensor:
     """Mean attribution (N, F) over the pictures whose attribute suggests a wrong class: (F,)."""
-    misled = (lure >= 0) & (lure != truth)
+    misled = (suggested >= 0) & (suggested != truth)
     return attribution[misled].mean(0)
 
 
-def greedily(
-    attribution: Tensor, mistaken: Tensor, group: Tensor, n_features: int, n_candidates: int = 256
+def greedy_ranking(
+    attribution: Tensor, margin: Tensor, group: Tensor, n_features: int, n_candidates: int = 256
 ) -> list[int]:
-    """Features that raise the worst group's soft accuracy most, one after the other, as attributions foretell it.
+    """Features that raise the worst group's soft accuracy most, added one at a time, as attributions predict it.
 
-    attribution (N, F), mistaken (N,) the logit differences, group (N,). Soft accuracy is sigmoid(-mistaken), and taking
-    feature j out lowers `mistaken` by its attribution: first-order, so that no picture passes again. Only the features
-    of the largest attributions are tried.
+    attribution (N, F), margin (N,) the logit differences, group (N,). Soft accuracy is sigmoid(-margin), and taking
+    feature j out lowers `margin` by its attribution: a first-order estimate without another forward pass. Only the
+    `n_candidates` features of the largest mean magnitude are tried.
     """
     candidates = attribution.abs().mean(0).topk(min(n_candidates, attribution.shape[1])).indices
     gains = attribution[:, candidates]
     members = [group == g for g in group.unique()]
     chosen: list[int] = []
     for _ in range(min(n_features, len(candidates))):
-        right = torch.sigmoid(gains - mistaken[:, None])  # (N, candidates)
+        right = torch.sigmoid(gains - margin[:, None])  # (N, candidates)
         by_group = torch.stack([right[rows].mean(0) for rows in members])
         score = by_group.amin(0) + 0.1 * by_group.mean(0)
         score[chosen] = -torch.inf
         chosen.append(int(score.argmax()))
-        mistaken = mistaken - gains[:, chosen[-1]]
+        margin = margin - gains[:, chosen[-1]]
     return candidates[chosen].tolist()
 
 
 def by_steerability(
     part: Part,
-    trials: Trials,
+    runner: Runner,
     dictionary: Dictionary,
     site: str,
-    seen: Evidence,
+    seen: FeatureStats,
     n_candidates: int,
     n_pictures: int,
 ) -> Tensor:
@@ -144,14 +145,14 @@ def by_steerability(
     tried; the others have -inf. Raises ProtocolError for other than selection pictures.
     """
     part.only_for("selection")
-    texts = F.normalize(trials.encoder.embed_texts(list(trials.task.spurious_texts)), dim=-1)
-    vocabulary = torch.cat([trials.zero_shot.prototypes, texts])
+    texts = F.normalize(runner.encoder.embed_texts(list(runner.task.spurious_texts)), dim=-1)
+    vocabulary = torch.cat([runner.zero_shot.prototypes, texts])
     candidates = seen.codes.abs().mean(0).topk(min(n_candidates, seen.codes.shape[1])).indices.tolist()
     variants = [(Intervention(dictionary, site, {j: float(seen.largest[j])}),) for j in candidates]
-    spread = torch.linspace(0, len(trials) - 1, n_pictures).long().tolist()
-    pixels = torch.cat(trials.pixels)[spread] if n_pictures < len(trials) else torch.cat(trials.pixels)
-    steered = CachedForward(trials.encoder, "proj", pixels, variants).values([(), *variants])
-    said = (trials.encoder.logit_scale * F.normalize(steered, dim=-1) @ vocabulary.T).softmax(-1).mean(1)  # (1 + n, C)
+    spread = torch.linspace(0, len(runner) - 1, n_pictures).long().tolist()
+    pixels = torch.cat(runner.pixels)[spread] if n_pictures < len(runner) else torch.cat(runner.pixels)
+    steered = CachedForward(runner.encoder, "proj", pixels, variants).values([(), *variants])
+    said = (runner.encoder.logit_scale * F.normalize(steered, dim=-1) @ vocabulary.T).softmax(-1).mean(1)  # (1 + n, C)
     moved = (said[1:] - said[0])[:, -len(texts) :].square().sum(-1)
     scores = torch.full((dictionary.n_features,), -torch.inf)
     scores[candidates] = to_cpu(moved)
@@ -163,10 +164,10 @@ RULES = ("difference", "steerability", "attribution", "greedy")
 
 def rankings(
     part: Part,
-    trials: Trials,
+    runner: Runner,
     dictionary: Dictionary,
     site: str,
-    seen: Evidence,
+    seen: FeatureStats,
     most: int,
     n_candidates: int = 96,
     n_pictures: int = 4,
@@ -176,14 +177,21 @@ def rankings(
     Where all pictures have the spurious attribute, nothing differs by it, and that rule is left out.
     """
     part.only_for("selection")
-    varies = len(trials.spurious.unique()) > 1
-    scores = {"difference": by_difference(seen.codes, trials.spurious, trials.truth)} if varies else {}
+    varies = len(runner.spurious.unique()) > 1
+    scores = {"difference": by_difference(seen.codes, runner.spurious, runner.truth)} if varies else {}
     scores |= {
-        "steerability": by_steerability(part, trials, dictionary, site, seen, n_candidates, n_pictures),
-        "attribution": by_attribution(seen.attribution, trials.truth, trials.lure),
+        "steerability": by_steerability(part, runner, dictionary, site, seen, n_candidates, n_pictures),
+        "attribution": by_attribution(seen.attribution, runner.truth, runner.suggested),
     }
-    greedy = greedily(seen.attribution, seen.mistaken, trials.group, most)
+    greedy = greedy_ranking(seen.attribution, seen.margin, runner.group, most)
     return {rule: ranked(score, most) for rule, score in scores.items()} | {"greedy": greedy}
+
+
+def at_random(seen: FeatureStats, most: int, seed: int) -> list[int]:
+    """Random features, of those active on selection pictures: the null of every rule."""
+    active = (seen.codes != 0).any(0).nonzero().squeeze(1)
+    drawn = torch.randperm(len(active), generator=torch.Generator().manual_seed(seed))
+    return active[drawn[:most]].tolist()
 
 
 def ranked(scores: Tensor, most: int) -> list[int]:

@@ -1,7 +1,7 @@
-"""Accuracy by group of pictures, its worst group, and what a change of the model does to both (ours).
+"""Accuracy by group of pictures and of the worst group, and their changes (ours).
 
-Groups are combinations of a class and of what tends to come with it (Sagawa et al. 2020, arXiv 1911.08731): a model
-that leans on the company fails where the two part. Arguments: `correct` (N,) bool and `group` (N,) int, 0 to G - 1.
+Groups are combinations of a class and a spurious attribute (Sagawa et al. 2020, arXiv 1911.08731): a model that relies
+on the attribute fails where it contradicts the class. Arguments: `correct` (N,) bool and `group` (N,) int, 0 to G - 1.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def group_accuracy(correct: Tensor, group: Tensor, n_groups: int | None = None, 
     """Accuracy by group, on average over all pictures, and of the worst group.
 
     The worst group's interval is simultaneous: each group's bounds are drawn at level 1 - (1 - level) / G (Bonferroni),
-    and the least lower and the least upper bound enclose the least accuracy, whichever group has it. A bootstrap would
-    not do, for a resample's minimum lies below the sample's. Raises ValueError for a group without a picture.
+    and the least lower and the least upper bound enclose the least accuracy, whichever group has it. A bootstrap is
+    biased here: a resample's minimum lies below the sample's. Raises ValueError for a group without a picture.
     """
     correct, group = _checked(correct, group)
     n_groups = int(group.max()) + 1 if n_groups is None else n_groups
@@ -61,7 +61,7 @@ def group_accuracy(correct: Tensor, group: Tensor, n_groups: int | None = None, 
 
 @metric(on="cpu")
 def accuracy_change(before: Tensor, after: Tensor, n: int = 2000, level: float = 0.95) -> Interval:
-    """Accuracy after minus before, of the same pictures (N,), by a bootstrap of pairs."""
+    """Accuracy after minus before on the same pictures (N,), by a paired bootstrap. Raises ValueError for shapes."""
     if before.shape != after.shape or before.ndim != 1:
         raise ValueError(
             f"before {tuple(before.shape)} and after {tuple(after.shape)} must be (N,), of the same pictures"
@@ -75,8 +75,8 @@ def worst_group_change(
 ) -> Interval:
     """Worst-group accuracy after, less that of group `worst` before, on the same pictures (N,).
 
-    `worst` is the group that was worst before *on other pictures*: the lowest of these would be too low by luck, and
-    the change too large. The accuracy of each group after is compared with that of `worst` before, paired where it is
+    `worst` is the group that was worst before *on other pictures*: the lowest of the same pictures is biased down,
+    and the change up. The accuracy of each group after is compared with that of `worst` before, paired where it is
     the same group; the least of the differences is the change, and the least of their bounds, each at level
     1 - (1 - level) / G, enclose it.
     """
@@ -103,5 +103,5 @@ def _checked(correct: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
             f"correct {tuple(correct.shape)} and group {tuple(group.shape)} must be (N,), one for each picture"
         )
     if int(group.min()) < 0:
-        raise ValueError("a group is a number from 0 on, and one of these is negative")
+        raise ValueError("group must be integers from 0 on, got a negative one")
     return correct, group

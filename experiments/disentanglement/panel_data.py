@@ -1,4 +1,4 @@
-"""What the suppression panel shows: every subset of a task's first features, and any strengths of them."""
+"""Data of the suppression panel: results of every subset of a task's first features, and of any strengths."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ import torch
 from PIL import Image
 
 from experiments.disentanglement.choice import Choice
-from experiments.disentanglement.protocol import SubsetResults, with_telling_examples
-from experiments.disentanglement.suppression import Setting, Trials, subset_results
+from experiments.disentanglement.protocol import SubsetResults, with_informative_examples
+from experiments.disentanglement.suppression import Runner, Setting, subset_results
 from lib.features.table import FeatureTable
-from lib.steering.interventions import Dictionary, Intervention
+from steering.interventions import Dictionary, Intervention
 
-Place = tuple[str, str]
+TaskSite = tuple[str, str]
 """A task and a site."""
 
 
 @dataclass(frozen=True)
 class PanelData:
-    """choices, trials: by task; tried: its settings; saes: by site; usual: tasks about ordinary pictures."""
+    """choices, tried, runners: by task; saes: by site; usual: runners of tasks on ordinary pictures."""
 
     choices: Mapping[str, Choice]
     tried: Mapping[str, Sequence[Setting]]
     saes: Mapping[str, Dictionary]
-    trials: Mapping[str, Trials]
-    usual: Mapping[str, Trials]
+    runners: Mapping[str, Runner]
+    usual: Mapping[str, Runner]
 
     def rule_at(self, name: str, site: str) -> str:
         """The rule whose SAE features validation chose at a site; the greedy one where none helped."""
         setting = self.choices[name].by_layer["SAE", site]
         return setting.method if setting.features else "SAE: greedy"
 
-    def subsets(self, place: Place, title: Callable[[str, int], str], n_features: int) -> SubsetResults:
-        """What is predicted with every subset of a site's first features suppressed; title: from site and feature."""
+    def subsets(self, place: TaskSite, title: Callable[[str, int], str], n_features: int) -> SubsetResults:
+        """Results of every subset of a site's first features; title: a name from site and feature."""
         name, site = place
         key = self.rule_at(name, site), site
         ranking = {setting.key: setting.features for setting in self.tried[name]}  # the longest of each rule and site
-        features, own = ranking[key][:n_features], self.choices[name].settled[key].setting.features
+        features, own = ranking[key][:n_features], self.choices[name].selected[key].setting.features
         named = [{"id": j, "name": title(site, j), "chosen": j in own} for j in features]
-        return subset_results(Setting(*key, self.saes[site], features), self.trials[name], self.usual, named, [])
+        return subset_results(Setting(*key, self.saes[site], features), self.runners[name], self.usual, named, [])
 
     def results(
-        self, places: Sequence[Place], title: Callable[[str, int], str], n_features: int, n_examples: int = 16
+        self, places: Sequence[TaskSite], title: Callable[[str, int], str], n_features: int, n_examples: int = 16
     ) -> tuple[list[SubsetResults], list[list[Image.Image]]]:
         """The results of each place, and the pictures of their examples."""
-        found = with_telling_examples([self.subsets(place, title, n_features) for place in places], n_examples)
+        found = with_informative_examples([self.subsets(place, title, n_features) for place in places], n_examples)
         pictures = [
-            [self.trials[name].task.images[i] for i in result.examples]
+            [self.runners[name].task.images[i] for i in result.examples]
             for (name, _), result in zip(places, found, strict=True)
         ]
         return found, pictures
 
-    def live(self, place: Place, strengths: Mapping[int, float]) -> tuple[list[int], float]:
+    def live(self, place: TaskSite, strengths: Mapping[int, float]) -> tuple[list[int], float]:
         """Predictions and ordinary accuracy with any strength of each feature."""
         name, site = place
         scale = {j: 1 - strength for j, strength in strengths.items()}
         variant = (Intervention(self.saes[site], site, scale, mode="scale"),) if scale else ()
-        trials = self.trials[name]
-        predicted = trials.zero_shot.predict(trials.embeddings([variant])[0])
+        runner = self.runners[name]
+        predicted = runner.zero_shot.predict(runner.embeddings([variant])[0])
         right = torch.stack([one.correct([variant])[0].double() for one in self.usual.values()])
         return predicted.tolist(), float(right.mean())
 
 
 def fact_title(best_facts: Mapping[str, pd.Series], site: str, feature: int) -> str:
-    """The fact that a feature goes with best, in few words; best_facts: by site, of each feature."""
+    """A short name of a feature: its best fact. best_facts: the facts of all features, by site."""
     fact = best_facts[site][feature]
     plain = str(fact).replace("person_", "").replace("_", " ").replace("=", " ")
     return plain if fact is not None else f"feature {feature}"

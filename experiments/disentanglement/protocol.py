@@ -1,8 +1,8 @@
-"""Disentanglement: tasks whose pictures fall into groups, the protocol that guards the test, what subsets do (ours).
+"""Disentanglement: tasks with groups of pictures, the protocol of selection and test, results of subsets (ours).
 
 Paper 2 (2504.08729, abstract) claims that suppression helps on CelebA, Waterbirds and typographic attacks; its protocol
 could not be recovered, so this one is ours: features are chosen on the selection part of a task's pictures, their
-number and strength on the validation part, and the test part is opened once, when nothing is left to choose.
+number and strength on the validation part, and the test part is used once, after all choices were registered.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lib.artifacts import spec_hash
 from lib.devices import bring, to_cpu
+from storage import spec_hash
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from lib.encoders.encoder import Encoder
 
-MAX_FEATURES = 8  # whose every subset is kept: 256 of them
+MAX_FEATURES = 8  # all 2**8 = 256 subsets of them are stored
 
 
 @dataclass(eq=False)
 class SubsetResults:
-    """One task at one site: what is predicted with every subset of a few features suppressed.
+    """Predictions for one task at one site with every subset of m features suppressed.
 
     task, site: what they are called. features: m <= 8 dicts with `id` (its number in the dictionary) and `name`, and
     optionally `note` (a short line) and `chosen` (the protocol's choice, ticked at first). classes, groups: names.
@@ -73,7 +73,7 @@ class SubsetResults:
 
     @property
     def n_subsets(self) -> int:
-        """2**m: how many ways there are to suppress some of the features."""
+        """2**m, the number of subsets of the features."""
         return 2 ** len(self.features)
 
     def subset(self, suppressed: list[int]) -> int:
@@ -97,7 +97,7 @@ class SubsetResults:
             raise ValueError("a feature is there twice: give different ones.")
 
     def _indices(self, name: str, values, limit: int, of: str, dimensions: int = 1) -> np.ndarray:
-        """Positions 0 … limit - 1 in a list, as uint8; anything else is an error."""
+        """Positions 0 … limit - 1 in a list, as uint8. Raises ValueError for anything else."""
         array = np.asarray(values)
         if array.ndim != dimensions or not array.size:
             raise ValueError(
@@ -112,21 +112,21 @@ class SubsetResults:
         return array.astype(np.uint8)
 
 
-def with_telling_examples(results: Sequence[SubsetResults], count: int) -> list[SubsetResults]:
-    """The same results, showing about `count` pictures of each task, the same at all its sites.
+def with_informative_examples(results: Sequence[SubsetResults], count: int) -> list[SubsetResults]:
+    """The results with about `count` example pictures of each task, the same at all its sites.
 
-    Every group gives as many: half of them those that most subsets change, over all sites, the others those that the
-    fewest change. Results of one task must be of the same pictures.
+    Each group has equally many: one half are the pictures whose prediction most subsets change, over all sites, the
+    other half those that the fewest change. Results of one task must be of the same pictures.
     """
     moved: dict[str, np.ndarray] = {}
     for result in results:
         changed = (result.predictions != result.predictions[0]).sum(0)  # (N,)
         moved[result.task] = moved.get(result.task, 0) + changed
-    return [replace(result, examples=_telling(moved[result.task], result.group, count)) for result in results]
+    return [replace(result, examples=_informative(moved[result.task], result.group, count)) for result in results]
 
 
-def _telling(moved: np.ndarray, group: np.ndarray, count: int) -> list[int]:
-    """Of each group in turn, the pictures (N,) that moved most and those that moved least."""
+def _informative(moved: np.ndarray, group: np.ndarray, count: int) -> list[int]:
+    """Positions, group by group, of the pictures whose prediction changed most and least; moved, group: (N,)."""
     found: list[int] = []
     for g in np.unique(group):
         members = np.flatnonzero(group == g)
@@ -142,11 +142,10 @@ class Task:
 
     images: a sequence of N pictures. classes: C names; prompts: the texts of each of them, as sets of which each makes
     one prototype (the mean of its texts' embeddings); a class has the similarity of its nearest prototype. truth: (N,).
-    groups: G names, group: (N,). spurious: (N,) value of the spurious attribute, 0 or 1. lure: (N,) the class that the
-    attribute suggests, -1 for none. spurious_texts: texts that name the attribute. careful_prompts: prompts that tell
-    the classes apart for every value of the attribute, the text baseline. scene: (N,) numbers, the same for pictures
-    of the same thing, which must not lie in different parts; None: every picture is another. Raises ValueError where
-    parts do not fit.
+    groups: G names, group: (N,). spurious: (N,) value of the spurious attribute, 0 or 1. suggested: (N,) the class
+    that the attribute suggests, -1 for none. spurious_texts: texts that name the attribute. attribute_prompts: prompts
+    that name the attribute too, the text baseline. scene: (N,) numbers, equal for pictures of the same thing, which
+    must not be in different parts; None: each picture is its own scene. Raises ValueError for fields that do not fit.
     """
 
     name: str
@@ -157,14 +156,14 @@ class Task:
     groups: tuple[str, ...] = ("all",)
     group: np.ndarray | None = None
     spurious: np.ndarray | None = None
-    lure: np.ndarray | None = None
+    suggested: np.ndarray | None = None
     spurious_texts: tuple[str, ...] = ()
-    careful_prompts: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    attribute_prompts: tuple[tuple[tuple[str, ...], ...], ...] = ()
     scene: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        nothing = {name: np.full(count, value) for name, value in (("group", 0), ("spurious", 0), ("lure", -1))}
+        nothing = {name: np.full(count, value) for name, value in (("group", 0), ("spurious", 0), ("suggested", -1))}
         nothing["scene"] = np.arange(count)
         for name in ("truth", *nothing):
             values = getattr(self, name)
@@ -181,12 +180,12 @@ class Task:
     def subset(self, indices: Sequence[int]) -> Task:
         """The task on these of its pictures, in this order."""
         indices = np.asarray(indices, np.int64)
-        tables = {name: getattr(self, name)[indices] for name in ("truth", "group", "spurious", "lure", "scene")}
+        tables = {name: getattr(self, name)[indices] for name in ("truth", "group", "spurious", "suggested", "scene")}
         return replace(self, images=_Chosen(self.images, indices), **tables)
 
 
 class _Chosen(Sequence):
-    """Some of a sequence's pictures, none of which is read before it is asked for."""
+    """Some of a sequence's pictures, read when they are indexed."""
 
     def __init__(self, images: Sequence, indices: np.ndarray):
         self.images, self.indices = images, indices
@@ -199,9 +198,9 @@ class _Chosen(Sequence):
 
 
 class NearestText:
-    """A task's classes as an encoder's texts: embeddings of pictures (.., E) to logits and predicted classes.
+    """Zero-shot classifier of a task: embeddings of pictures (.., E) to logits (.., C) and classes (..,).
 
-    prompts: the task's own unless others are given.
+    prompts: those of the task unless others are given.
     """
 
     def __init__(self, encoder: Encoder, task: Task, prompts: Sequence[Sequence[Sequence[str]]] = ()):
@@ -229,19 +228,19 @@ ROLES = ("selection", "validation", "test")
 
 
 class ProtocolError(RuntimeError):
-    """Something that the protocol forbids."""
+    """A use of pictures that the protocol forbids."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One part of the pictures: the task's, and by name those of other tasks beside it, in the same role."""
+    """One part of the pictures: those of the task, and those of other tasks in the same role, by name (`beside`)."""
 
     role: str
     task: Task
     beside: dict[str, Task] = field(default_factory=dict)
 
     def only_for(self, *roles: str) -> Part:
-        """The part itself. Raises ProtocolError unless it is one of these roles: what chooses must not see the test."""
+        """The part itself. Raises ProtocolError unless its role is one of these: choices must not use the test."""
         if self.role not in roles:
             raise ProtocolError(
                 f"this works on {' and '.join(roles)} pictures and was given the {self.role} part of "
@@ -251,10 +250,10 @@ class Part:
 
 
 class Protocol:
-    """Three disjoint parts of a task's scenes, of which the test opens once, after all choices were laid down.
+    """Three disjoint parts of a task's scenes; the test part can be read once, after all choices were registered.
 
-    sizes: pictures for selection, validation and test, dealt by `dealt`: as many of each group as can be, and no scene
-    in two parts. beside: other tasks, with their sizes, whose parts come along. `record` says what happened, in order.
+    sizes: pictures for selection, validation and test, split by `split_scenes`: groups as equal as possible, no
+    scene in two parts. beside: other tasks with their sizes, split alike. `record` lists the events in order.
     Raises ValueError for fewer pictures than the parts need.
     """
 
@@ -267,8 +266,8 @@ class Protocol:
     ):
         self.task, self.record = task, []
         beside = beside or {}
-        own = dealt(task, sizes, seed)
-        others = {name: dealt(other, some, seed) for name, (other, some) in beside.items()}
+        own = split_scenes(task, sizes, seed)
+        others = {name: split_scenes(other, some, seed) for name, (other, some) in beside.items()}
         self._parts = {
             role: Part(
                 role,
@@ -282,45 +281,45 @@ class Protocol:
 
     @property
     def selection(self) -> Part:
-        """Where features and directions are chosen. Raises ProtocolError once the choices were laid down."""
+        """Where features and directions are chosen. Raises ProtocolError once the choices are registered."""
         return self._choosing("selection")
 
     @property
     def validation(self) -> Part:
-        """Where numbers, strengths and layers are chosen. Raises ProtocolError once the choices were laid down."""
+        """Where numbers, strengths and layers are chosen. Raises ProtocolError once the choices are registered."""
         return self._choosing("validation")
 
-    def lay_down(self, plan: dict) -> str:
-        """All choices, as JSON holds them, before the test is opened; returns the hash that the record keeps."""
+    def preregister(self, plan: dict) -> str:
+        """Register all choices, a JSON object, before the test is opened; returns the hash that `record` keeps."""
         self._choosing("selection")
         self._plan = json.dumps(plan, sort_keys=True)
-        self.record.append({"event": "choices laid down", "hash": spec_hash(json.loads(self._plan))})
+        self.record.append({"event": "choices registered", "hash": spec_hash(json.loads(self._plan))})
         return self.record[-1]["hash"]
 
     def open_test(self, plan: dict) -> Part:
-        """The test pictures, once. Raises ProtocolError before the choices, for other ones, and at a second time."""
+        """The test pictures, once. Raises ProtocolError for choices that are not registered, and the second time."""
         if self._plan is None:
-            raise ProtocolError(f"the test pictures of {self.task.name!r} stay closed until the choices are laid down")
+            raise ProtocolError(f"the test pictures of {self.task.name!r} stay closed until the choices are registered")
         if json.dumps(plan, sort_keys=True) != self._plan:
-            raise ProtocolError("these are not the choices that were laid down: the test is for those alone")
+            raise ProtocolError("these are not the registered choices: only those may be tested")
         if self._opened:
-            raise ProtocolError(f"the test pictures of {self.task.name!r} were opened before: they serve once")
+            raise ProtocolError(f"the test pictures of {self.task.name!r} were opened before: they can be used once")
         self._opened = True
         self.record.append({"event": "test opened", "hash": spec_hash(plan)})
         return self._parts["test"]
 
     def _choosing(self, role: str) -> Part:
         if self._plan is not None:
-            raise ProtocolError("the choices are laid down: nothing is chosen any more")
+            raise ProtocolError("the choices are registered: make a new Protocol to choose again")
         return self._parts[role]
 
 
-def dealt(task: Task, sizes: Sequence[int], seed: int = 0) -> list[np.ndarray]:
-    """Disjoint positions of a task's pictures, one array for each size, with as many of each group as can be.
+def split_scenes(task: Task, sizes: Sequence[int], seed: int = 0) -> list[np.ndarray]:
+    """Disjoint positions of a task's pictures, one sorted array for each size, with groups as equal as possible.
 
-    A group that is too small gives what it has, in the sizes' proportion, and the others do not fill its place. Scenes
-    are dealt whole: a picture goes to the part that holds its scene already, and is left out where its group has no
-    room there; a new scene goes to the first part with room for its group. Smaller groups come first.
+    A group that is too small is split in proportion to the sizes, and other groups do not replace it. Scenes are kept
+    whole: a picture goes to the part that has its scene, and is left out where its group has no room there; a new scene
+    goes to the first part with room for its group. Smaller groups come first. Raises ValueError for an empty part.
     """
     random = np.random.default_rng(seed)
     groups = [random.permutation(np.flatnonzero(task.group == g)) for g in range(len(task.groups))]
@@ -343,7 +342,7 @@ def dealt(task: Task, sizes: Sequence[int], seed: int = 0) -> list[np.ndarray]:
 
 
 def _scene_by_scene(members: np.ndarray, scene: np.ndarray, home: dict[int, int]) -> list[int]:
-    """The same pictures: those whose scene has a home, then scene by scene, each as early as its first picture."""
+    """The members whose scene has a part already, then the rest, scene by scene in order of first picture."""
     first: dict[int, int] = {}
     for i in members:
         first.setdefault(scene[i], len(first))

@@ -1,13 +1,13 @@
-"""Suppression: features, neurons or directions are taken out, and what zero-shot classification gets right then.
+"""Suppression: zero-shot accuracy when features, neurons or directions are zeroed.
 
-Zero-ablation at all tokens, with what the dictionary cannot say kept. Which features are taken is the matter of
-`feature_choice`; how many and how strongly is settled here, on the validation part of a `Protocol`, which no other part
-may replace (ours: papers.md 2.6).
+Zero-ablation at all tokens, with the dictionary's error kept. `feature_choice` ranks the features; their number and
+strength are selected here, on the validation part of a `Protocol` only (ours: papers.md 2.6).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,35 +17,35 @@ from experiments.disentanglement.protocol import NearestText, Part, SubsetResult
 from lib.activations.reader import batches_of, read_batches
 from lib.devices import to_cpu
 from lib.encoders.encoder import Encoder
-from lib.steering.cached_forward import CachedForward, Variant
-from lib.steering.interventions import Dictionary, Intervention
+from steering.cached_forward import CachedForward, Variant
+from steering.interventions import Dictionary, Intervention
 
 BATCH = 64  # pictures that go through the tower together
 
 
 def suppress(dictionary: Dictionary, site: str, features: Iterable[int], strength: float = 1.0) -> Variant:
-    """Take features out at all tokens: f_j becomes (1 - strength) f_j. 1 is zero-ablation, more turns the sign."""
+    """Scale features at all tokens: f_j becomes (1 - strength) f_j. 1 is zero-ablation; more inverts the sign."""
     features = {int(j): 1.0 - strength for j in features}
     return (Intervention(dictionary, site, features, mode="scale"),) if features else ()
 
 
-class Trials:
-    """A task's pictures before one encoder, drawn or read once: what becomes of them under many interventions.
+class Runner:
+    """Runs one encoder on a task's N pictures, read once, under many interventions.
 
-    pixels: those of other trials with the same pictures, where another task asks something else of them.
+    pixels: those of another runner whose task has the same pictures. workers: processes that read pictures.
     """
 
     def __init__(self, encoder: Encoder, task: Task, pixels: list[Tensor] | None = None, workers: int | None = None):
         self.encoder, self.task, self.zero_shot = encoder, task, NearestText(encoder, task)
         self.pixels = _read(encoder, task, workers) if pixels is None else pixels
         self.truth, self.group = torch.from_numpy(task.truth), torch.from_numpy(task.group)
-        self.spurious, self.lure = torch.from_numpy(task.spurious), torch.from_numpy(task.lure)
+        self.spurious, self.suggested = torch.from_numpy(task.spurious), torch.from_numpy(task.suggested)
 
     def __len__(self) -> int:
         return len(self.task)
 
     def embeddings(self, variants: Sequence[Variant]) -> Tensor:
-        """(variants, N, E), not normalised, on the CPU; the pictures pass once, then what lies behind each edit."""
+        """(variants, N, E), not normalised, on the CPU; blocks before an edit run once."""
         parts = []
         for pixels in self.pixels:
             parts.append(to_cpu(CachedForward(self.encoder, "proj", pixels, variants).values(variants)))
@@ -56,12 +56,12 @@ class Trials:
         return self.zero_shot.predict(self.embeddings(variants)) == self.truth
 
 
-def trials_of(encoder: Encoder, tasks: dict[str, Task], workers: int | None = None) -> dict[str, Trials]:
-    """Trials of several tasks; those that ask about the same pictures read them once."""
-    found: dict[str, Trials] = {}
+def runners_of(encoder: Encoder, tasks: dict[str, Task], workers: int | None = None) -> dict[str, Runner]:
+    """A runner for each task, by name; tasks on the same pictures read them once."""
+    found: dict[str, Runner] = {}
     for name, task in tasks.items():
         same = next((one for one in found.values() if _same_pictures(one.task.images, task.images)), None)
-        found[name] = Trials(encoder, task, same and same.pixels, workers)
+        found[name] = Runner(encoder, task, same and same.pixels, workers)
     return found
 
 
@@ -72,7 +72,7 @@ def _same_pictures(a: Sequence, b: Sequence) -> bool:
 
 
 def _read(encoder: Encoder, task: Task, workers: int | None) -> list[Tensor]:
-    """The pictures in batches. Raises ValueError for one that cannot be read."""
+    """The pictures in batches of pixels. Raises ValueError for one that cannot be read."""
     found = []
     for batch in read_batches(encoder, task.images, batches_of(len(task), BATCH), workers):
         if batch.unreadable:
@@ -84,9 +84,11 @@ def _read(encoder: Encoder, task: Task, workers: int | None) -> list[Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One way to intervene: some features of a dictionary at a site, at a strength.
+    """One intervention: features of a dictionary at a site, suppressed at one strength.
 
-    Without features it is the model as it is: `NOTHING`, at no site and of no dictionary.
+    Without features the model is unchanged: `NOTHING`, without site and dictionary. exact: defined at one strength
+    only, as a linear eraser is. edits: interventions in place of suppressed codes; change: a context in which the
+    encoder is another one, as with ablated heads. Both are exact.
     """
 
     method: str
@@ -94,9 +96,15 @@ class Setting:
     dictionary: Dictionary | None
     features: tuple[int, ...]
     strength: float = 1.0
+    exact: bool = False
+    edits: Variant | None = None
+    change: Callable[[Encoder], AbstractContextManager] | None = None
 
     @property
     def variant(self) -> Variant:
+        """The interventions of this setting, for `CachedForward`."""
+        if self.edits is not None or self.change is not None:
+            return self.edits or ()
         return suppress(self.dictionary, self.site, self.features, self.strength)
 
     @property
@@ -105,41 +113,54 @@ class Setting:
         return self.method, self.site
 
     def plan(self) -> dict:
-        """What is laid down before the test, as JSON can hold it."""
-        return {"method": self.method, "site": self.site, "features": list(self.features), "strength": self.strength}
+        """The setting as JSON, for `Protocol.preregister`."""
+        every = self.dictionary is not None and len(self.features) == self.dictionary.n_features > 1
+        features = "all" if every else list(self.features)
+        return {"method": self.method, "site": self.site, "features": features, "strength": self.strength}
 
 
 NOTHING = Setting("nothing", None, None, ())
 
 
-def numbered(
+def by_count(
     method: str, site: str, dictionary: Dictionary, ranking: Sequence[int], counts: Sequence[int]
 ) -> list[Setting]:
-    """The first so many features of a ranking at zero."""
+    """A setting for each count: the first features of a ranking at zero, at most all of them."""
     some = sorted({min(count, len(ranking)) for count in counts if count > 0})
     return [Setting(method, site, dictionary, tuple(ranking[:n])) for n in some]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one setting does to a part's pictures: (N,) bool of the task, and (M,) of each task beside it."""
+    """Which pictures are right under one setting: (N,) bool of the task, and (M,) of each other task by name."""
 
     setting: Setting
     correct: Tensor
     beside: dict[str, Tensor]
 
     def mean_beside(self, names: Iterable[str]) -> Tensor:
-        """Share of the named tasks, on the same pictures, that are right on each of them: (M,) float64."""
+        """Mean of the named tasks' outcomes on each of their M common pictures: (M,) float64."""
         return torch.stack([self.beside[name].double() for name in names]).mean(0)
 
 
-def outcomes(some: Sequence[Setting], trials: Trials, beside: dict[str, Trials] | None = None) -> list[Outcome]:
-    """Zero-shot classification under every setting. Tasks beside that share their pictures share the pass, too."""
-    variants = [setting.variant for setting in some]
-    own, found, seen = trials.correct(variants), {}, {}
+def embedded(some: Sequence[Setting], runner: Runner) -> Tensor:
+    """Embeddings (S, N, E) under each setting; those that leave the encoder the same one share the forward pass."""
+    found: list[Tensor | None] = [None] * len(some)
+    for change in dict.fromkeys(setting.change for setting in some):
+        members = [i for i, setting in enumerate(some) if setting.change is change]
+        with change(runner.encoder) if change else nullcontext():
+            values = runner.embeddings([some[i].variant for i in members])
+        for i, value in zip(members, values, strict=True):
+            found[i] = value
+    return torch.stack(found)
+
+
+def outcomes(some: Sequence[Setting], runner: Runner, beside: dict[str, Runner] | None = None) -> list[Outcome]:
+    """Zero-shot classification under every setting; other tasks on the same pictures share the forward pass."""
+    own, found, seen = runner.zero_shot.predict(embedded(some, runner)) == runner.truth, {}, {}
     for name, other in (beside or {}).items():
         pictures = id(other.pixels)
-        seen[pictures] = other.embeddings(variants) if pictures not in seen else seen[pictures]
+        seen[pictures] = embedded(some, other) if pictures not in seen else seen[pictures]
         found[name] = other.zero_shot.predict(seen[pictures]) == other.truth
     return [
         Outcome(setting, own[i], {name: right[i] for name, right in found.items()}) for i, setting in enumerate(some)
@@ -147,86 +168,90 @@ def outcomes(some: Sequence[Setting], trials: Trials, beside: dict[str, Trials] 
 
 
 def worst_group(correct: Tensor, group: Tensor) -> float:
-    """Least accuracy of a group: (N,), (N,)."""
+    """Lowest accuracy of a group; correct, group: (N,)."""
     return min(float(correct[group == g].double().mean()) for g in group.unique())
 
 
-def settle(
+def select_settings(
     part: Part,
     some: Sequence[Setting],
-    trials: Trials,
-    ordinary: dict[str, Trials],
+    runner: Runner,
+    ordinary: dict[str, Runner],
     most_lost: float,
     strengths: Sequence[float] = (),
 ) -> tuple[dict[tuple[str, str], Outcome], list[Outcome]]:
-    """Number and strength for each method at each site, on validation pictures; and all outcomes that were compared.
+    """Select number and strength for each method and site on validation pictures; also returns all outcomes compared.
 
-    First the number of features, at zero; then, for that number, the strength. What wins has the highest worst-group
-    accuracy of all that cost ordinary pictures no more than `most_lost` of their mean accuracy, with the model as it is
-    among them (`NOTHING`); of equals, the one with fewest features. Raises ProtocolError for other than validation
-    pictures.
+    First the number of features, at zero; then the strength for that number, unless exact. The setting of the highest
+    worst-group accuracy is selected, among those that cost ordinary pictures at most `most_lost` of their mean accuracy
+    and the unchanged model (`NOTHING`); of equals, the one with fewest features. Raises ProtocolError for
+    other than validation pictures.
     """
     part.only_for("validation")
-    nothing, *found = outcomes([NOTHING, *some], trials, ordinary)
+    nothing, *found = outcomes([NOTHING, *some], runner, ordinary)
 
     def winner(candidates: Sequence[Outcome]) -> Outcome:
         least = nothing.mean_beside(ordinary).mean() - most_lost - 1e-9
         allowed = [one for one in candidates if one.mean_beside(ordinary).mean() >= least]
         return max(
-            [nothing, *allowed], key=lambda one: (worst_group(one.correct, trials.group), -len(one.setting.features))
+            [nothing, *allowed], key=lambda one: (worst_group(one.correct, runner.group), -len(one.setting.features))
         )
 
     keys = list(dict.fromkeys(one.setting.key for one in found))
-    settled = {key: winner([one for one in found if one.setting.key == key]) for key in keys}
-    chosen = [one.setting for one in settled.values() if one.setting.features]
+    selected = {key: winner([one for one in found if one.setting.key == key]) for key in keys}
+    chosen = [one.setting for one in selected.values() if one.setting.features and not one.setting.exact]
     stronger = [replace(setting, strength=strength) for setting in chosen for strength in strengths]
-    more = outcomes(stronger, trials, ordinary) if stronger else []
-    for key, one in settled.items():
-        settled[key] = winner([one, *(other for other in more if other.setting.key == key)])
-    return settled, [nothing, *found, *more]
+    more = outcomes(stronger, runner, ordinary) if stronger else []
+    for key, one in selected.items():
+        selected[key] = winner([one, *(other for other in more if other.setting.key == key)])
+    return selected, [nothing, *found, *more]
 
 
 @torch.no_grad()
-def every_subset(setting: Setting, trials: Trials) -> Tensor:
+def every_subset(setting: Setting, runner: Runner) -> Tensor:
     """Embeddings (2**m, N, E) with every subset of a setting's m features at zero; bit i is features[i].
 
-    A feature that is silent on all tokens of a picture changes nothing there, so only subsets of those that speak are
+    A feature that is inactive on all tokens of a picture changes nothing there, so only subsets of active features are
     computed.
     """
     features = setting.features
     found = []
-    for pixels in trials.pixels:
-        values = trials.encoder.run(pixels, [setting.site])[setting.site]
-        spoken = to_cpu((setting.dictionary.encode(values)[..., list(features)] != 0).any(1))  # (B, m)
-        here = torch.zeros(2 ** len(features), len(pixels), trials.encoder.d_embed)
-        for pattern in spoken.unique(dim=0):
-            members = (spoken == pattern).all(1).nonzero()[:, 0]
-            here[:, members] = _subsets_of(setting, trials, pixels[members], features, pattern)
+    for pixels in runner.pixels:
+        values = runner.encoder.run(pixels, [setting.site])[setting.site]
+        active = to_cpu((setting.dictionary.encode(values)[..., list(features)] != 0).any(1))  # (B, m)
+        here = torch.zeros(2 ** len(features), len(pixels), runner.encoder.d_embed)
+        for pattern in active.unique(dim=0):
+            members = (active == pattern).all(1).nonzero()[:, 0]
+            here[:, members] = _subsets_of(setting, runner, pixels[members], features, pattern)
         found.append(here)
     return torch.cat(found, dim=1)
 
 
-def _subsets_of(setting: Setting, trials: Trials, pixels: Tensor, features: Sequence[int], pattern: Tensor) -> Tensor:
-    """(2**m, n, E) of pictures on which the same features speak."""
-    speaking = [i for i, speaks in enumerate(pattern.tolist()) if speaks]
-    subsets = [[speaking[k] for k in range(len(speaking)) if number >> k & 1] for number in range(2 ** len(speaking))]
+def _subsets_of(setting: Setting, runner: Runner, pixels: Tensor, features: Sequence[int], pattern: Tensor) -> Tensor:
+    """(2**m, n, E) embeddings of pictures (n, 3, H, W) on which the same features are active."""
+    active = [i for i, is_active in enumerate(pattern.tolist()) if is_active]
+    subsets = [[active[k] for k in range(len(active)) if number >> k & 1] for number in range(2 ** len(active))]
     variants = [suppress(setting.dictionary, setting.site, [features[i] for i in some]) for some in subsets]
-    values = to_cpu(CachedForward(trials.encoder, "proj", pixels, variants).values(variants))
+    values = to_cpu(CachedForward(runner.encoder, "proj", pixels, variants).values(variants))
     place = {sum(1 << i for i in some): k for k, some in enumerate(subsets)}
-    mask = sum(1 << i for i in speaking)
+    mask = sum(1 << i for i in active)
     return values[[place[number & mask] for number in range(2 ** len(features))]]
 
 
 def subset_results(
-    setting: Setting, trials: Trials, ordinary: dict[str, Trials], features: Sequence[dict], examples: Sequence[int]
+    setting: Setting,
+    runner: Runner,
+    ordinary: dict[str, Runner],
+    features: Sequence[dict],
+    examples: Sequence[int],
 ) -> SubsetResults:
-    """What a setting's features do in every combination, as `SuppressionPanel` stores it.
+    """Predictions with every subset of a setting's features, as `SuppressionPanel` stores them.
 
-    features: `id`, `name` and what else the panel shows of each of the setting's features, 8 at most. ordinary: tasks
-    that ask about the same pictures. examples: which of the trials' pictures are shown.
+    features: `id`, `name` and what else the panel shows of each feature, at most 8. ordinary: tasks on the same
+    pictures. examples: positions of the runner's pictures that are shown.
     """
-    task, some = trials.task, list(ordinary.values())
-    predictions = trials.zero_shot.predict(every_subset(setting, trials))
+    task, some = runner.task, list(ordinary.values())
+    predictions = runner.zero_shot.predict(every_subset(setting, runner))
     usual = every_subset(setting, some[0])
     right = torch.stack([one.zero_shot.predict(usual) == one.truth for one in some]).double().mean((0, 2))
     return SubsetResults(

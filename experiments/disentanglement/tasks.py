@@ -1,7 +1,7 @@
 """The three tasks of arXiv 2504.08729, on the Menagerie and on photographs, as `Task`s; groups and texts are ours.
 
-`people_task`, `birds_task` and `written_word_task` take a spec of `load_images`; `ordinary_tasks` asks what zero-shot
-knows of pictures without any trap, and `reading_task` whether words are still read.
+`people_task`, `birds_task` and `written_word_task` take a spec of `load_images`; `ordinary_tasks` measures zero-shot
+accuracy on pictures without a spurious attribute, and `reading_task` whether words are still read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from menagerie.world.scenes import WATER_PLACES
 
 
 def people_task(spec: str, on_error: str = "raise") -> Task:
-    """Blond or not, where hair goes with gender presentation: `menagerie:people`, or `celeba:test`.
+    """Blond or not, where hair correlates with gender presentation: `menagerie:people`, or `celeba:test`.
 
     Every picture counts as a scene of its own. In CelebA, whose list of identities is not read, a person may then be
     in several parts.
@@ -45,9 +45,9 @@ def people_task(spec: str, on_error: str = "raise") -> Task:
         groups=tuple(f"{hair}, {who}" for hair in classes for who in ("woman", "man")),
         group=2 * blond + man,
         spurious=man,
-        lure=np.where(man, 0, 1),  # of men one expects no blond hair
+        suggested=np.where(man, 0, 1),  # of men one expects no blond hair
         spurious_texts=("a photo of a woman", "a photo of a man"),
-        careful_prompts=tuple(
+        attribute_prompts=tuple(
             tuple(_hair_texts(hair, (who,)) for hair in some for who in ("woman", "man")) for some in hairs.values()
         ),
     )
@@ -58,7 +58,7 @@ def _hair_texts(hair: str, who: Sequence[str] = ("person", "woman", "man")) -> t
 
 
 def birds_task(spec: str, on_error: str = "raise") -> Task:
-    """Water bird or land bird, where birds go with their place: `menagerie:waterbirds`, or `waterbirds:test`.
+    """Water bird or land bird, where it correlates with the background: `menagerie:waterbirds`, or `waterbirds:test`.
 
     In the Menagerie a class is the nearest of its eight species, each beside the other class' look-alike. Every
     picture is a scene of its own: no bird is shown twice.
@@ -88,9 +88,9 @@ def birds_task(spec: str, on_error: str = "raise") -> Task:
         groups=tuple(f"{bird} bird on {place}" for bird in ("land", "water") for place in ("land", "water")),
         group=2 * water_bird + on_water,
         spurious=on_water,
-        lure=on_water.astype(np.int64),
+        suggested=on_water.astype(np.int64),
         spurious_texts=tuple(f"a photo of {place}" for some in places for place in some),
-        careful_prompts=tuple(tuple(_placed(name, some) for name in bird for some in places) for bird in names),
+        attribute_prompts=tuple(tuple(_placed(name, some) for name in bird for some in places) for bird in names),
     )
 
 
@@ -103,9 +103,9 @@ def _named(name: str) -> tuple[str, ...]:
 
 
 def written_word_task(spec: str, on_error: str = "raise", plain: str | None = None) -> Task:
-    """What is shown, where another word is written on it: `menagerie:stickers`, `rta100`, `disentangling`, `paint`.
+    """The object shown, where another word is written on it: `menagerie:stickers`, `rta100`, `disentangling`, `paint`.
 
-    plain: a spec of pictures without a word, beside them; for `menagerie:stickers` it is `menagerie:stickers-off`.
+    plain: a spec of pictures without a word, added to them; for `menagerie:stickers` it is `menagerie:stickers-off`.
     Pictures of no known class are left out. RTA-100 and PAINT have words on all pictures, and so a single group. A
     scene is a drawing, with its sticker and without; of photographs all of one kind of object are one scene, for these
     sets show the same thing with several words and do not say which.
@@ -132,9 +132,9 @@ def written_word_task(spec: str, on_error: str = "raise", plain: str | None = No
         groups=("wrong word",) if has_word.all() else ("no word", "wrong word"),
         group=has_word & ~has_word.all(),
         spurious=has_word,
-        lure=np.array([names.index(words[i]) if words[i] else -1 for i in kept]),
+        suggested=np.array([names.index(words[i]) if words[i] else -1 for i in kept]),
         spurious_texts=tuple(f"the word {word}" for word in written),
-        careful_prompts=tuple((_labelled(name, written),) for name in names),
+        attribute_prompts=tuple((_labelled(name, written),) for name in names),
         scene=np.unique([scene[i] for i in kept], return_inverse=True)[1],
     )
 
@@ -161,7 +161,7 @@ def _labelled(name: str, words: Sequence[str], most: int = 20) -> tuple[str, ...
 
 
 def ordinary_tasks(spec: str, on_error: str = "raise") -> dict[str, Task]:
-    """What zero-shot is asked of ordinary pictures: species and habitat of single creatures, or a set's own classes."""
+    """Zero-shot tasks on ordinary pictures: species and habitat of single creatures, or a set's own classes."""
     images = load_images(spec, on_error)
     if spec.startswith("menagerie"):
         images = images.subset(np.flatnonzero(images.facts["kind"] == "creature"))
@@ -181,7 +181,7 @@ def ordinary_tasks(spec: str, on_error: str = "raise") -> dict[str, Task]:
 
 
 def reading_task(spec: str = "menagerie:signs", on_error: str = "raise") -> Task:
-    """Which word is written on a sign: what a cure for stickers must not take away."""
+    """Which word is written on a sign: an ability that suppression for stickers should keep."""
     images = load_images(spec, on_error)
     prompts = tuple(((f"the word {word}", f"a sign that says {word}"),) for word in STICKER_WORDS)
     return Task("reading", images, STICKER_WORDS, prompts, _numbers(images.facts["sticker_word"], STICKER_WORDS))
@@ -207,7 +207,7 @@ def _where(images: ImageSet, column: str) -> ImageSet:
 
 
 class Joined(Sequence):
-    """The chosen pictures of several sets, one set after the other, none of which is read before it is asked for."""
+    """The chosen pictures of several sets, one set after the other, read when they are indexed."""
 
     def __init__(self, sets: Sequence[Sequence[Image.Image]], chosen: np.ndarray):
         self.sets, self.chosen = list(sets), chosen

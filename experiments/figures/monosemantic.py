@@ -12,7 +12,7 @@ from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from experiments.dictionary_in_detail import BINS, FIFTHS, Detail
+from experiments.dictionary_in_detail import BINS, QUINTILES, DictionaryDetail
 from experiments.figures.panels import DASHED, DOTTED, with_bars
 from experiments.plots import BLUE, GREY, PALETTE, SEQUENTIAL, unless_empty
 from experiments.scored_dictionaries import Key, Scored
@@ -42,7 +42,7 @@ def best_mean_worst(scored: Scored, grid: pd.DataFrame, sites: Sequence[str], ki
 
 
 def thinned(score: Tensor, points: int = 300) -> tuple[np.ndarray, Tensor]:
-    """Ranks and sorted scores of the live features, as many as a curve needs."""
+    """Ranks (as shares) and sorted scores of the live features, thinned to `points`."""
     ranked = score[~score.isnan()].sort(descending=True).values
     places = np.unique(np.linspace(0, len(ranked) - 1, min(points, len(ranked))).astype(int))
     return (places + 0.5) / max(len(ranked), 1), ranked[places]
@@ -87,7 +87,7 @@ def mean_over_k(scored: Scored, by_k: Mapping[int, Key], site: str) -> go.Figure
     return figure.update_yaxes(title=f"mean MS, E = {' or '.join(judges)}", rangemode="tozero")
 
 
-def score_over_frequency(detail: Detail, base_rate: float, judge: str) -> go.Figure:
+def score_over_frequency(detail: DictionaryDetail, base_rate: float, judge: str) -> go.Figure:
     """A point a live feature."""
     order = torch.randperm(len(detail.alive), generator=torch.Generator().manual_seed(0))[:DRAWN]
     chosen = detail.alive[order]
@@ -100,7 +100,7 @@ def score_over_frequency(detail: Detail, base_rate: float, judge: str) -> go.Fig
     return figure.update_yaxes(title=f"MS, E = {judge}")
 
 
-def two_judges(detail: Detail, otherwise: str) -> go.Figure:
+def two_judges(detail: DictionaryDetail, otherwise: str) -> go.Figure:
     """The score by the first judge and by the second, a point a feature with 16 pictures."""
     across, up = (list(detail.scores)[i] for i in (0, 1 if len(detail.scores) > 1 else 0))
     names = [f"feature {f}: {detail.best['fact'][f]}" for f in detail.full.tolist()]
@@ -111,20 +111,27 @@ def two_judges(detail: Detail, otherwise: str) -> go.Figure:
     return unless_empty(figure, otherwise)
 
 
-def truths_by_fifth(detail: Detail, otherwise: str) -> go.Figure:
-    """Boxes of each truth by fifth of the features' ranking."""
-    figure = make_subplots(2, 2, subplot_titles=list(detail.truths), horizontal_spacing=0.1, vertical_spacing=0.14)
-    for i, (truth, colour) in enumerate(zip(detail.truths.values(), PALETTE, strict=False)):
+def fact_scores_by_quintile(detail: DictionaryDetail, otherwise: str) -> go.Figure:
+    """Boxes of each of `fact_scores` by quintile of the features' score."""
+    figure = make_subplots(2, 2, subplot_titles=list(detail.fact_scores), horizontal_spacing=0.1, vertical_spacing=0.14)
+    for i, (values, colour) in enumerate(zip(detail.fact_scores.values(), PALETTE, strict=False)):
         style = {"marker": {"color": colour, "size": 3}, "line_width": 1.5, "showlegend": False}
-        figure.add_box(x=detail.fifth, y=truth[detail.full], **style, row=i // 2 + 1, col=i % 2 + 1)
-    figure.update_xaxes(categoryorder="array", categoryarray=list(FIFTHS))
-    figure.update_xaxes(title="fifth of the features, by score", row=2).update_layout(height=560)
+        figure.add_box(x=detail.quintile, y=values[detail.full], **style, row=i // 2 + 1, col=i % 2 + 1)
+    figure.update_xaxes(categoryorder="array", categoryarray=list(QUINTILES))
+    figure.update_xaxes(title="quintile of the features, by score", row=2).update_layout(height=560)
     return unless_empty(figure, otherwise)
 
 
-def agreement_over_difference(agreement: Mapping[str, pd.DataFrame], people: Sequence[float]) -> go.Figure:
-    """How often facts agree with each judge by the difference of the scores, beside the paper's users."""
+def agreement_over_difference(
+    agreement: Mapping[str, pd.DataFrame], people: Sequence[float], otherwise: str
+) -> go.Figure:
+    """How often facts agree with each judge by the difference of the scores, beside the paper's users.
+
+    otherwise: said in the place of a figure without a pair.
+    """
     figure = go.Figure()
+    if not any(frame["pairs"].sum() for frame in agreement.values()):
+        return unless_empty(figure, otherwise)
     for (judge, frame), colour in zip(agreement.items(), PALETTE, strict=False):
         text = [f"{pairs:,.0f} pairs" for pairs in frame["pairs"]]
         frame = frame.where(frame["pairs"] >= 10)  # fewer pairs say nothing

@@ -1,4 +1,4 @@
-"""What figures of several chapters share: panels side by side, and lines whose points have intervals."""
+"""Shared parts of figures: panels side by side, error bars, rows of pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def side_by_side(titles: Sequence[str], spacing: float = 0.05) -> go.Figure:
 
 
 def values_of(intervals: Iterable[Interval]) -> list[float]:
-    """The figures without their bounds."""
+    """The values of intervals."""
     return [interval.value for interval in intervals]
 
 
@@ -34,6 +34,6 @@ def with_bars(intervals: Sequence[Interval], axis: str = "y", **style) -> dict:
 def picture_rows(
     images: Sequence, rows: Mapping[str, Sequence[int]], otherwise: str, columns: int = 8, cell: int = 64
 ) -> go.Figure:
-    """Rows of as many pictures as there are columns, by title and positions; without rows, the sentence `otherwise`."""
-    pictures = [images[int(i)] for row in rows.values() for i in row]
+    """Rows of `columns` pictures by title and positions, -1 for none; `otherwise`: the sentence for no picture."""
+    pictures = [images[int(i)] if i >= 0 else None for row in rows.values() for i in row]
     return unless_empty(picture_grid(pictures, columns=columns, row_titles=list(rows), cell=cell), otherwise)

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from experiments.figures.panels import with_bars
 from experiments.plots import BLUE, GREY, ORANGE, PALETTE, PURPLE, unless_empty
 from experiments.probe_comparison import MARKS
-from experiments.sparse_neurons import SAE_NAME
+from experiments.sparse_neurons import NULLS, SAE_NAME
 from lib.metrics.intervals import Interval
 
 ZERO = {"dash": "dot", "color": GREY}
@@ -50,7 +50,7 @@ def auc_elsewhere(full: pd.DataFrame | None, otherwise: str) -> go.Figure:
 
 
 def auroc_by_site(means: Mapping[str, Sequence[float]], sites: Sequence[str], otherwise: str) -> go.Figure:
-    """Mean AUROC over the kinds of strangers, a line a score."""
+    """Mean AUROC over kinds of out-of-distribution pictures, by site, a line a score."""
     figure = go.Figure()
     for (score, values), colour in zip(means.items(), PALETTE, strict=False):
         figure.add_scatter(x=list(sites), y=list(values), name=score, line_color=colour)
@@ -59,15 +59,17 @@ def auroc_by_site(means: Mapping[str, Sequence[float]], sites: Sequence[str], ot
     return unless_empty(figure, otherwise)
 
 
-def worth_of_units(worths: Mapping[str, tuple], judge: str, otherwise: str) -> go.Figure:
-    """Boxes of the units' scores and of their F1 with the best fact; worths: by name, as `worth` gives them."""
+def scores_of_units(scored: Mapping[str, tuple], judge: str, otherwise: str) -> go.Figure:
+    """Boxes of the units' scores and of their F1 with the best fact; scored: by name, as `unit_scores` gives them."""
     titles = [f"MS, E = {judge}", "F1 with the best fact"]
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.12)
     short = {"TopK, not fine-tuned": "TopK, not<br>fine-tuned", SAE_NAME: "SAE of<br>the MLP"}
-    order = [name for name in ("dense", "TopK, not fine-tuned", "TopK", SAE_NAME) if name in worths]
-    for name, colour in zip(order, (GREY, PURPLE, BLUE, ORANGE), strict=False):
+    short |= {null: f"null of<br>{short.get(name, name)}" for name, null in NULLS.items()}
+    colours = {"dense": GREY, "TopK, not fine-tuned": PURPLE, "TopK": BLUE, NULLS["TopK"]: GREY, SAE_NAME: ORANGE}
+    colours |= {NULLS[SAE_NAME]: GREY}
+    for name, colour in ((name, colour) for name, colour in colours.items() if name in scored):
         for column in (1, 2):
-            values = worths[name][column]
+            values = scored[name][column]
             style = {"marker": {"color": colour, "size": 3}, "line_width": 1.5, "showlegend": False}
             figure.add_box(y=values[~values.isnan()].numpy(), name=short.get(name, name), **style, row=1, col=column)
     figure.update_xaxes(tickangle=0).update_layout(height=380)

@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from experiments.competing_pushes import KINDS, Competition
 from experiments.figures.panels import BELOW, DOTTED, side_by_side
 from experiments.plots import BLUE, GREEN, GREY, ORANGE, SEQUENTIAL, unless_empty
+from experiments.push_comparison import KINDS, PushComparison
 
 COLOURS = dict(zip(KINDS, (BLUE, ORANGE, GREY, GREEN), strict=True))
 
@@ -29,11 +29,11 @@ def over_strength(sweep: pd.DataFrame, strengths: Sequence[float], length: float
         mark = {"mode": "lines", "line": DOTTED, "showlegend": column == 1}
         top = float(sweep[name].max())
         figure.add_scatter(x=2 * [length], y=[0, top], name="length of the stream", **mark, row=1, col=column)
-    figure.update_xaxes(type="log", title="s", tickvals=list(strengths)).update_yaxes(rangemode="tozero")
+    figure.update_xaxes(type="log", title="α", tickvals=list(strengths)).update_yaxes(rangemode="tozero")
     return figure.update_yaxes(tickformat=".0%", row=1, col=1).update_layout(legend=BELOW)
 
 
-def rarefaction(found: Competition, strength: float) -> go.Figure:
+def rarefaction(found: PushComparison, strength: float) -> go.Figure:
     """Expected coverage over the number of pushes that are drawn."""
     figure = make_subplots()
     for what, colour in COLOURS.items():
@@ -55,12 +55,12 @@ def by_layer(layers: pd.DataFrame) -> go.Figure:
     return figure.update_layout(legend=BELOW)
 
 
-def precision(found: Competition, strength: float, otherwise: str) -> go.Figure:
+def precision(found: PushComparison, strength: float, otherwise: str) -> go.Figure:
     """Boxes of the steerable pushes' precision."""
     figure = make_subplots()
     for what, colour in COLOURS.items():
         m = found.measured(found.last, what, strength)
-        steered = m.steerable(found.rules.threshold)
+        steered = m.steerable(found.settings.threshold)
         name = f"{what} ({int(steered.sum())})"
         figure.add_box(y=m.precision[steered], name=name, marker_color=colour, boxpoints=False)
     figure.update_yaxes(title="precision", range=[0, 1]).update_layout(showlegend=False)
@@ -79,7 +79,7 @@ def detectors(own: Tensor, another: Tensor, otherwise: str) -> go.Figure:
 
 
 def patches(found: Mapping, counts: Sequence[int], grid: tuple[int, int], word: str) -> go.Figure:
-    """How a word rises with the number of patches, and by each patch; found: of `Competition.patchwise`."""
+    """How a word rises with the number of patches, and by each patch; found: of `PushComparison.patchwise`."""
     titles = ["number of patches", "one patch at a time"]
     figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.14, column_widths=[0.56, 0.44])
     figure.add_scatter(x=list(counts), y=found["some"], name="patches", line_color=BLUE, row=1, col=1)

@@ -35,7 +35,7 @@ def answer_grid(
 
 
 def share_named(obeyed: pd.DataFrame) -> go.Figure:
-    """Share of the pictures that are called by a concept; obeyed: concepts by strengths."""
+    """Share of the pictures whose answer names the concept; obeyed: concepts by strengths."""
     figure = go.Figure(go.Heatmap(z=obeyed.T, x=obeyed.index, y=obeyed.columns, zmin=0, zmax=1, colorscale="Blues"))
     figure.update_traces(xgap=1, ygap=1, colorbar={"tickformat": ".0%", "title": "named"})
     figure.update_traces(hovertemplate="%{x} at %{y} × the maximum: %{z:.0%}<extra></extra>")

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from experiments.disentanglement.choice import FAMILIES, METHODS, Choice
 from experiments.disentanglement.examination import Examination
 from experiments.disentanglement.feature_choice import RULES
 from experiments.disentanglement.protocol import Part
 from experiments.figures.panels import BELOW, THIN_BARS, side_by_side, with_bars
-from experiments.plots import BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, picture_grid
+from experiments.plots import AMBER, BLUE, GREEN, GREY, ORANGE, PALETTE, PURPLE, SKY, picture_grid
 
-COLOURS = dict(zip(METHODS, [GREY, BLUE, ORANGE, GREEN, PURPLE, PALETTE[4], PALETTE[5]], strict=True))
+_OF_METHODS = [GREY, BLUE, ORANGE, "#C9C9C9", "#1F3A93", "#20B2AA", "#D81B60", GREEN, PURPLE, AMBER, "#A0522D", SKY]
+COLOURS = dict(zip(METHODS, [*_OF_METHODS, "#7FB800"], strict=True))
 
 
 def task_pictures(parts: Mapping[str, Part], shown: Mapping[str, list[int]]) -> go.Figure:
@@ -41,17 +43,16 @@ def number_of_features(choices: Mapping[str, Choice]) -> go.Figure:
 
 
 def accuracy_of_groups(exams: Mapping[str, Examination]) -> go.Figure:
-    """Accuracy of every group on test pictures with every method."""
-    figure = side_by_side(list(exams), 0.03)
-    for column, exam in enumerate(exams.values(), start=1):
-        groups = [group.replace(" ", "<br>") for group in exam.trials.task.groups]
+    """Accuracy of every group on test pictures with every method, one row a task."""
+    figure = make_subplots(len(exams), 1, subplot_titles=list(exams), vertical_spacing=0.2 / len(exams))
+    for row, exam in enumerate(exams.values(), start=1):
         for method in METHODS:
             bars = with_bars(exam.scored[method].per_group, **THIN_BARS)
-            style = {"name": method, "legendgroup": method, "showlegend": column == 1}
-            figure.add_bar(x=groups, **bars, marker_color=COLOURS[method], **style, row=1, col=column)
+            style = {"name": method, "legendgroup": method, "showlegend": row == 1}
+            figure.add_bar(x=exam.runner.task.groups, **bars, marker_color=COLOURS[method], **style, row=row, col=1)
     figure.update_xaxes(tickangle=0, tickfont_size=11).update_yaxes(tickformat=".0%", range=[0, 1.02])
-    figure.update_yaxes(title="accuracy on test pictures", col=1)
-    return figure.update_layout(barmode="group", height=430, legend=BELOW | {"y": -0.3})
+    figure.update_yaxes(title="accuracy on test pictures", row=1 + len(exams) // 2, col=1)
+    return figure.update_layout(barmode="group", height=170 + 200 * len(exams), legend=BELOW | {"y": -0.08})
 
 
 def accuracy_by_layer(exams: Mapping[str, Examination]) -> go.Figure:
@@ -59,13 +60,13 @@ def accuracy_by_layer(exams: Mapping[str, Examination]) -> go.Figure:
     figure = side_by_side(list(exams), 0.03)
     for column, exam in enumerate(exams.values(), start=1):
         for family in FAMILIES:
-            sites = exam.choice.places(family)
+            sites = exam.choice.sites_of(family)
             settings = [exam.choice.by_layer[family, site] for site in sites]
             points = with_bars([exam.accuracy(exam.after[one].correct).worst for one in settings], thickness=1, width=2)
             style = {"name": family, "legendgroup": family, "showlegend": column == 1, "line_color": COLOURS[family]}
             x = [site.removesuffix(".resid_post") for site in sites]
             figure.add_scatter(x=x, **points, **style, row=1, col=column)
-        for method in ("nothing", "prompts", "probe"):
+        for method in [one for one in METHODS if one not in FAMILIES]:
             line = {"dash": "dash", "color": COLOURS[method], "width": 1.5}
             figure.add_hline(exam.scored[method].worst.value, line=line, row=1, col=column)
     figure.update_xaxes(type="category", title="behind block").update_yaxes(tickformat=".0%", range=[0, 1.02])

@@ -43,9 +43,9 @@ def over_expansion(grid: pd.DataFrame, sites: Sequence[str], kinds: Sequence[str
         for kind, colour in zip(kinds, PALETTE, strict=False):
             rows = grid[(grid["site"] == site) & (grid["kind"] == kind)]
             style = {"line_color": colour, "name": kind, "legendgroup": kind, "mode": "lines+markers"}
-            for row, figures in enumerate(("explained variance", "dead"), 1):
+            for row, measure in enumerate(("explained variance", "dead"), 1):
                 style["showlegend"] = column == row == 1
-                figure.add_scatter(x=rows["expansion"], y=rows[figures], **style, row=row, col=column)
+                figure.add_scatter(x=rows["expansion"], y=rows[measure], **style, row=row, col=column)
     figure.update_xaxes(type="log", tickvals=sorted(set(grid["expansion"]))).update_xaxes(title="expansion", row=2)
     figure.update_yaxes(title="explained variance", row=1, col=1)
     figure.update_yaxes(title="dead", tickformat=".0%", rangemode="tozero", row=2, col=1)

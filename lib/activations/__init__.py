@@ -1,1 +1,1 @@
-"""Extraction: reader, writer, store, stream."""
+"""Activations: extraction from an encoder, stores on disk, streams into training."""

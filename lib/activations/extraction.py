@@ -1,8 +1,7 @@
-"""Extraction: any number of sites from one forward pass, into a sharded store or straight into training.
+"""Extraction: activations at any number of sites from one forward pass, into sharded stores or straight into training.
 
-A store is cut into shards of a fixed number of images, and no batch reaches over the end of a shard. So a shard depends
-on its own images only: an extraction that was killed goes on at the first missing shard and ends with the same bits as
-one that was not.
+A shard holds a fixed number of images, and no batch spans two shards. So a shard depends on its own images only: an
+extraction that was killed goes on at the first missing shard and ends with the same bits as one that was not.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,18 +26,17 @@ from lib.activations.reader import (
 from lib.activations.store import ActivationStore, activations_folder, endless_shuffle
 from lib.activations.writer import ShardWriter, SiteFolder
 from lib.arguments import check_count
-from lib.artifacts import alone, code_fingerprint, modules_of, opened, spec_hash
 from lib.devices import bring
-from lib.distributed import my_share, on_all_ranks, on_first_rank, rank, same_on_all_ranks, stop_if_another_failed
 from lib.encoders.encoder import Encoder
 from lib.encoders.sites import as_sites
-from lib.files import quoted
 from lib.images.image_set import ImageSet, as_image_set
+from storage import alone, code_fingerprint, distributed, modules_of, opened, spec_hash
+from storage.files import quoted
 
 __all__ = ["ActivationStore", "ActivationStream", "activations_folder", "extract"]
 
 SHARD_BYTES = 1 << 28  # at most, for one site
-SHARD_IMAGES = 1 << 10  # at most: what a kill can lose, and what processes share out
+SHARD_IMAGES = 1 << 10  # at most: the unit of work, which a kill can lose and which processes share
 BUFFER_ROWS = 1 << 16  # rows that a stream shuffles at a time
 
 
@@ -68,11 +66,10 @@ def extract(
     named in meta.json.
     workers: processes that read images; None for one a core, and none for a few images.
 
-    What is there is kept: a complete store of the same spec is opened, an unfinished one goes on at its first missing
-    or damaged shard, in shards of the size that it has; a store of another spec that lies there is kept beside it (see
-    `lib.artifacts.places`).
+    A complete store of the same spec is opened; an unfinished one goes on at its first missing or damaged shard, with
+    its own shard size; a store of another spec that lies in the folder is kept beside it (see `storage.places`).
     Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
-    finished shards stay and the next call goes on behind them.
+    finished shards are kept, and the next call continues after them.
     """
     images = as_image_set(images)
     _check_source(images, on_error)
@@ -94,15 +91,13 @@ class _Plan:
     progress: bool
 
     def folders(self, sites, out: Path, dtype: str, shard_images: int | None) -> dict[str, SiteFolder]:
-        """The folder of each site. Raises ValueError for sites that are not there, and for another dtype."""
+        """The folder of each site. Raises ValueError for unknown sites and dtypes, and for no site."""
         encoder = self.encoder
         if dtype not in ("float16", "bfloat16", "float32"):
             raise ValueError(f"a store's dtype is float16, bfloat16 or float32, not {quoted(dtype)}")
         names = list(dict.fromkeys(str(encoder.site(site)) for site in as_sites(sites)))
         if not names:
-            raise ValueError(
-                f"there is no site to extract at: name some of {encoder.spec}'s, such as {encoder.sites[-1]}"
-            )
+            raise ValueError(f"sites is empty: name at least one site of {encoder.spec}, such as {encoder.sites[-1]}")
         size = check_count("shard_images", shard_images) or _shard_images(encoder, self.tokens, self.batch_size, dtype)
         spec = {**_source_spec(encoder, self.images, self.tokens), "dtype": dtype, "on_error": self.on_error}
         geometry = {"images": len(self.images), "shard_images": size, "batch_size": self.batch_size}
@@ -110,15 +105,17 @@ class _Plan:
         return {name: SiteFolder(out / name, encoder, name, spec, geometry, about) for name in names}
 
     def stores(self, folders: dict[str, SiteFolder]) -> dict[str, ActivationStore]:
-        """The stores of the sites, opened where they are finished, else made."""
+        """The store of each site: opened where all are finished, else extracted."""
         what = [(name, folder.meta["hash"], folder.geometry) for name, folder in folders.items()]
-        same_on_all_ranks(what, "what to extract")
-        if (stores := _opened(folders)) is not None:
-            return stores
-        with alone([folder.out for folder in folders.values()] if rank() == 0 else (), "extract activations"):
-            missing = my_share(_prepare(folders))
-            on_all_ranks(lambda: self.fill(folders, missing))
-            on_first_rank(lambda: [folder.finish() for folder in folders.values()] and None)
+        distributed.same_on_all_ranks(what, "what to extract")
+        there = [(folder.out, folder.meta["hash"]) for folder in folders.values()]
+        look = lambda: [opened(out, digits, ActivationStore.open) for out, digits in there]  # noqa: E731
+        if (found := distributed.found_on_all_ranks(look)) is not None:
+            return dict(zip(folders, found, strict=True))
+        with alone([out for out, _ in there if distributed.rank() == 0], "extract activations"):
+            missing = distributed.my_share(_prepare(folders))
+            distributed.on_all_ranks(lambda: self.fill(folders, missing))
+            distributed.on_first_rank(lambda: [folder.finish() for folder in folders.values()] and None)
             return {name: ActivationStore.open(folder.out) for name, folder in folders.items()}
 
     def fill(self, folders: dict[str, SiteFolder], missing: "list[_Missing]") -> None:
@@ -131,32 +128,22 @@ class _Plan:
             for start in range(one.images.start, one.images.stop, self.batch_size)
         ]
         reader = closing(read_batches(self.encoder, self.images, [batch for _, batch in plan], self.workers))
-        total, hidden = sum(len(batch) for _, batch in plan), not self.progress or rank() > 0  # of this rank
+        hidden, total = (
+            not self.progress or distributed.rank() > 0,
+            sum(len(batch) for _, batch in plan),
+        )  # of this rank
         bar = tqdm(total=total, unit="img", desc="extract", disable=hidden, mininterval=1.0)
         with explaining_lost_workers(), reader as batches, ShardWriter(folders, self.encoder.device) as writer, bar:
             for (one, indices), batch in zip(plan, batches, strict=True):
-                stop_if_another_failed()
+                distributed.stop_if_another_failed()
                 skipped = unreadable_images(batch, self.images, self.on_error)
                 rows = rows_of(self.encoder, batch, one.sites, self.tokens)
                 writer.put(one.shard, rows, batch.images, skipped, ends=indices.stop == one.images.stop)
                 bar.update(len(indices))
 
 
-def _opened(folders: dict[str, SiteFolder]) -> dict[str, ActivationStore] | None:
-    """The stores where all of them are finished, which takes no lock and nothing that may be written to; else None."""
-
-    stores = {}
-
-    def look() -> bool:
-        for name, folder in folders.items():
-            stores[name] = opened(folder.out, folder.meta["hash"], ActivationStore.open)
-        return None not in stores.values()
-
-    return stores if all(on_all_ranks(look)) else None
-
-
 def _about(encoder: Encoder) -> dict[str, str]:
-    """What meta.json says of the encoder beside its fingerprint."""
+    """Entries of meta.json about the encoder, besides its fingerprint."""
     return {"encoder": encoder.spec, "precision": str(encoder.dtype), "mlp_norms": encoder.mlp_norms}
 
 
@@ -171,7 +158,7 @@ _code = cache(code_fingerprint)  # of what this process has loaded; it takes lon
 
 
 def _source_spec(encoder: Encoder, images, tokens: Tokens) -> dict:
-    """What the rows depend on: pictures, weights, choice of tokens, and the code that draws, reads and runs."""
+    """What the rows depend on: pictures, encoder, choice of tokens, and the code of all three."""
     code = ["lib.activations", "lib.encoders", "lib.images.pixels", *modules_of(type(images))]
     code += getattr(getattr(images, "source", None), "CODE", ())
     return {
@@ -202,8 +189,8 @@ class _Missing(NamedTuple):
 
 
 def _prepare(folders: dict[str, SiteFolder]) -> list[_Missing]:
-    """Make the folders ready, and say which shards are to be filled, each with the sites that lack it."""
-    places = on_first_rank(lambda: {name: folder.prepare() for name, folder in folders.items()})
+    """Prepare the folders, and return the missing shards, each with the sites that lack it."""
+    places = distributed.on_first_rank(lambda: {name: folder.prepare() for name, folder in folders.items()})
     for name, folder in folders.items():
         folder.place = places[name]
     lacking: dict[tuple[int, range], list[str]] = {}  # the sites of unfinished stores may be cut differently
@@ -212,15 +199,15 @@ def _prepare(folders: dict[str, SiteFolder]) -> list[_Missing]:
             if not folder.has(shard):
                 lacking.setdefault((shard, images), []).append(name)
     found = [_Missing(shard, images, tuple(sites)) for (shard, images), sites in lacking.items()]
-    return on_first_rank(lambda: sorted(found, key=lambda missing: missing.images.start))
+    return distributed.on_first_rank(lambda: sorted(found, key=lambda missing: missing.images.start))
 
 
 class ActivationStream:
-    """Activations of one site straight from the encoder, endlessly and shuffled, with no copy on disk.
+    """Endless shuffled activations of one site, computed by the encoder while they are used; nothing is stored.
 
-    Trains like an `ActivationStore` (`.d`, `.site`, `.tokens`, `.meta`, `len` in rows of an epoch, `.batches`, `.rms`,
-    `.mean`). Images come in a new random order each epoch; their rows mix in a buffer of `buffer_rows`, the memory it
-    takes. Arguments as in `extract`.
+    Takes the place of an `ActivationStore` in training (`.d`, `.site`, `.tokens`, `.meta`, `len` in rows of an epoch,
+    `.batches`, `.rms`, `.mean`). Images come in a new random order each epoch; their rows are shuffled in a buffer of
+    `buffer_rows`. Other arguments as in `extract`.
     """
 
     def __init__(
@@ -255,10 +242,11 @@ class ActivationStream:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(rows of an epoch, d)."""
         return len(self), self.d
 
     def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
-        """Shuffled (batch_size, d) float32 batches for ever, on the encoder's device.
+        """Endless shuffled batches (batch_size, d) float32 on the encoder's device.
 
         `start` enters the same sequence at that step; the steps before it are computed again, and dropped.
         """
@@ -266,7 +254,7 @@ class ActivationStream:
         yield from islice(self._shuffled_batches(batch_size, seed), start, None)
 
     def _shuffled_batches(self, batch_size: int, seed: int) -> Iterator[Tensor]:
-        """Fill the buffer, hand out a random half of it, fill it up again."""
+        """Fill the buffer, yield a random half of it, refill it, and so on."""
         capacity = max(batch_size, min(self.buffer_rows, len(self)))
         handed_out = max(1, capacity // 2 // batch_size) * batch_size
         source = self._image_rows(seed)
@@ -284,13 +272,13 @@ class ActivationStream:
             rows = rows[handed_out:]
 
     def _image_rows(self, seed: int) -> Iterator[Tensor]:
-        """Rows of one batch of images after the other, epoch after epoch. Raises ValueError where none is readable."""
+        """Rows of one batch of images at a time, epoch after epoch. Raises ValueError where no image is readable."""
         n, unread = self._image_batch, 0
         order = (endless_shuffle(i * n, n, len(self.images), seed).tolist() for i in count())
         for batch in read_batches(self.encoder, self.images, order, self._workers):
             skipped = unreadable_images(batch, self.images, self._on_error)
             unread = 0 if len(batch.images) else unread + len(skipped)
-            if unread >= 2 * len(self.images):  # in a row, so in one of both epochs not a single one was read
+            if unread >= 2 * len(self.images):  # two epochs' worth in a row, so at least one whole epoch
                 raise ValueError(
                     f"none of the {len(self.images)} images could be read, for example {skipped[0]['name']}: "
                     f"{skipped[0]['reason']}"
@@ -307,7 +295,7 @@ class ActivationStream:
         return next(self.batches(min(n, len(self)), seed))
 
     def rms(self, n: int = 4096, seed: int = 0) -> float:
-        """Root of the mean square over rows and dimensions, on a sample of n rows."""
+        """Root mean square over rows and dimensions, on a sample of n rows."""
         return float(self.sample(n, seed).square().mean().sqrt())
 
     def mean(self, n: int = 4096, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""From images to rows: worker processes read the pictures, one forward pass gives the values, tokens are chosen."""
+"""From images to rows of activations: decoding in worker processes, one forward pass, selection of tokens."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 from lib.arguments import check_count, check_seed
 from lib.devices import bring
 from lib.encoders.encoder import Encoder
-from lib.files import one_sentence
 from lib.images.pixels import Wire
+from storage.files import one_sentence
 
-WAIT = 600  # seconds for a batch of pictures, after which something is wrong
-SHARED_MEMORY = "/dev/shm"  # of Linux; 64 MB in a container of Docker unless it is told otherwise
+WAIT = 600  # seconds after which a worker that has sent no batch counts as lost
+SHARED_MEMORY = "/dev/shm"  # on Linux; 64 MB by default in a Docker container
 
 
 class Tokens:
@@ -44,14 +44,17 @@ class Tokens:
             raise ValueError(f"{encoder.spec} has no {name} token: take spatial, all, mean or random:K")
 
     def __call__(self, values: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, d) or pooled (B, d), images (B,) -> rows (B * k, d) and their tokens (B, k), -1: not one token."""
-        nowhere = torch.full((len(images), 1), -1)
+        """Rows (B * t, d), t per image, and their token indices (B, t), -1 where a row is pooled from several tokens.
+
+        values: (B, T, d), or pooled (B, d). images: (B,) indices.
+        """
+        pooled = torch.full((len(images), 1), -1)
         if values.ndim == 2:
-            return values, nowhere
+            return values, pooled
         if self._fixed is not None:
-            kept = values[:, self._fixed[0] : self._fixed[-1] + 1]  # they are neighbours; a GPU is not waited for
+            kept = values[:, self._fixed[0] : self._fixed[-1] + 1]  # consecutive; slicing does not synchronise a GPU
             if self.name == "mean":
-                return kept.mean(dim=1), nowhere
+                return kept.mean(dim=1), pooled
             if self.name != "all":
                 kept = kept.clone()  # a view would keep all tokens in memory
             return kept.flatten(0, 1), self._fixed.expand(len(images), -1)
@@ -64,7 +67,7 @@ class Tokens:
 
 
 class Batch(NamedTuple):
-    """What a worker process hands over: pixels (B, 3, H, W) of the images (B,), and which could not be read and why."""
+    """A batch from a worker process: pixels (B, 3, H, W), image indices (B,), and unreadable images with the reason."""
 
     pixels: Tensor | np.ndarray | None
     images: Tensor
@@ -72,7 +75,7 @@ class Batch(NamedTuple):
 
 
 class _Prepared(Dataset):
-    """Images opened (or drawn) and preprocessed, in the worker process."""
+    """Data set of (index, pixels), or (index, error message), computed in the worker process."""
 
     def __init__(self, images, pack):
         self.images, self.pack = images, pack
@@ -94,14 +97,14 @@ def _collate(items: list[tuple[int, Tensor | str]]) -> Batch:
     return Batch(pixels, torch.tensor([i for i, _ in good], dtype=torch.long), bad)
 
 
-def _through_a_pipe(items: list[tuple[int, Tensor | str]]) -> Batch:
-    """As `_collate`; torch sends tensors through shared memory, but arrays of numpy through the pipe."""
+def _collate_as_numpy(items: list[tuple[int, Tensor | str]]) -> Batch:
+    """As `_collate`, with numpy pixels: torch sends tensors through shared memory, but numpy arrays through a pipe."""
     batch = _collate(items)
     return batch if batch.pixels is None else batch._replace(pixels=batch.pixels.numpy())
 
 
 def batches_of(n: int, batch_size: int) -> list[range]:
-    """The numbers of n images in batches of this size. Raises ValueError for a size that is none."""
+    """Indices 0 .. n - 1 in consecutive batches. Raises ValueError for a batch size that is not a positive integer."""
     check_count("batch_size", batch_size)
     return [range(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
@@ -109,8 +112,8 @@ def batches_of(n: int, batch_size: int) -> list[range]:
 def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], workers: int | None) -> Iterator[Batch]:
     """The batches of images in their order, read and preprocessed by worker processes (0: by this one).
 
-    Pixels come as the encoder's preprocessing gives them, on its device if that is a GPU. Raises RuntimeError in one
-    sentence where a worker was killed or gives nothing for `WAIT` seconds.
+    Pixels are as the encoder's preprocessing gives them, on its device if that is a GPU. Raises LostWorkerError where a
+    worker was killed or has sent nothing for `WAIT` seconds.
     """
     check_count("workers", workers, "processes", least=0)
     if workers is None:  # starting processes takes longer than a handful of images
@@ -121,7 +124,7 @@ def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], wor
         prepared,
         batch_sampler=chain(first, batches),
         num_workers=workers,
-        collate_fn=_collate if workers == 0 or _fit_shared_memory(prepared, first, workers) else _through_a_pipe,
+        collate_fn=_collate if workers == 0 or _fit_shared_memory(prepared, first, workers) else _collate_as_numpy,
         pin_memory=on_gpu,
         timeout=WAIT if workers else 0,
     )
@@ -130,18 +133,18 @@ def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], wor
         try:
             for batch in _uploaded(arrivals, encoder.device) if on_gpu else map(_as_tensor, arrivals):
                 yield batch if batch.pixels is None else batch._replace(pixels=wire.unpack(batch.pixels))
-        finally:  # else torch tells of a dead worker again, at whatever is done next
+        finally:  # otherwise torch reports a dead worker again in a later, unrelated call
             if workers:
                 arrivals._shutdown_workers()
 
 
 def _fit_shared_memory(prepared: _Prepared, first: list[Sequence[int]], workers: int) -> bool:
-    """Whether the batches on the way take at most half of what is free of it, if it has a limit."""
+    """Whether the prefetched batches take at most half of the free shared memory, where it is limited."""
     if not first or not os.path.isdir(SHARED_MEMORY):
         return True
     _, pixels = prepared[first[0][0]]
     if not isinstance(pixels, Tensor):
-        return False  # an unreadable picture tells no size
+        return False  # the size of an unreadable picture is unknown
     needed = (2 * workers + 2) * len(first[0]) * pixels.numel() * pixels.element_size()
     free = os.statvfs(SHARED_MEMORY)
     return needed <= free.f_bavail * free.f_frsize // 2
@@ -149,26 +152,26 @@ def _fit_shared_memory(prepared: _Prepared, first: list[Sequence[int]], workers:
 
 @contextmanager
 def explaining_lost_workers() -> Iterator[None]:
-    """Say in one sentence what is likely where a process that reads pictures was lost; torch raises it anywhere."""
+    """Turn torch's errors about dead worker processes, which it raises anywhere, into a LostWorkerError."""
     try:
         yield
-    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter where it dies while it hands a batch over
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the last two where it dies while it sends a batch
         said = str(error)
         if isinstance(error, LostWorkerError) or (isinstance(error, RuntimeError) and "DataLoader" not in said):
             raise
         if "Bus error" in said:
             reason = "was killed: shared memory is full. Enlarge /dev/shm (docker run --shm-size=1g) or pass workers=0"
         elif "killed by" in said or "exited unexpectedly" in said or not isinstance(error, RuntimeError):
-            reason = "was killed, most likely for want of memory, or of shared memory. Pass fewer workers"
+            reason = "was killed, most likely because memory or shared memory ran out. Pass fewer workers"
         elif "timed out" in said:
-            reason = f"has given nothing for {WAIT} s. Pass workers=0 to read in this process and see where it stops"
+            reason = f"has sent nothing for {WAIT} s. Pass workers=0 to read in this process and see where it stops"
         else:
             raise
         raise LostWorkerError(f"a process that reads pictures {reason} ({one_sentence(error)})") from error
 
 
 class LostWorkerError(RuntimeError):
-    """A process that reads pictures was killed or gives nothing any more."""
+    """A process that reads pictures was killed, or has stopped sending batches."""
 
 
 def _as_tensor(batch: Batch) -> Batch:
@@ -176,12 +179,12 @@ def _as_tensor(batch: Batch) -> Batch:
 
 
 def _uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches with their pixels on the GPU, copied while it computes on the batch before."""
+    """Batches with their pixels on the GPU; each is copied while the GPU computes on the batch before."""
     copies = torch.cuda.Stream(device)
     for batch in map(_as_tensor, batches):
         if batch.pixels is not None:
             with torch.cuda.stream(copies):
-                pixels = bring(batch.pixels.pin_memory(), device)  # pinned, so that nothing waits
+                pixels = bring(batch.pixels.pin_memory(), device)  # pinned, so that the copy is asynchronous
             computing = torch.cuda.current_stream(device)
             computing.wait_stream(copies)
             pixels.record_stream(computing)
@@ -189,13 +192,10 @@ def _uploaded(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield batch
 
 
-def _name(images, i: int) -> str:
-    return str(images.name(i)) if hasattr(images, "name") else f"image {i}"
-
-
 def unreadable_images(batch: Batch, images, on_error: str) -> list[dict]:
     """The unreadable images of a batch with their names. Raises ValueError for the first unless errors are skipped."""
-    named = [{**bad, "name": _name(images, bad["index"])} for bad in batch.unreadable]
+    name = images.name if hasattr(images, "name") else "image {}".format
+    named = [{**bad, "name": str(name(bad["index"]))} for bad in batch.unreadable]
     if named and on_error == "raise":
         first = named[0]
         raise ValueError(
@@ -207,7 +207,7 @@ def unreadable_images(batch: Batch, images, on_error: str) -> list[dict]:
 
 @torch.no_grad()
 def rows_of(encoder: Encoder, batch: Batch, sites: Sequence[str], tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
-    """{site: (rows (B * k, d) on the encoder's device, tokens (B, k))} of one batch."""
+    """{site: (rows (B * t, d) on the encoder's device, tokens (B, t))} of one batch; see `Tokens`."""
     if batch.pixels is None:
         empty = torch.empty(0, 1, dtype=torch.long)
         return {site: (torch.empty(0, encoder.width(site)), empty) for site in sites}

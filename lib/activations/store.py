@@ -1,4 +1,4 @@
-"""Activations on disk, read back: slices, gathers, batches shuffled over the whole store without ever loading it."""
+"""Activation stores: rows on disk, read by index, slice or mask, or in shuffled batches without loading the store."""
 
 import hashlib
 import math
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lib.arguments import check_count
-from lib.artifacts import check_files, folder_name, sound_meta, spec_hash
 from lib.devices import to_cpu
-from lib.files import quoted, read_safetensors
+from storage import check_files, folder_name, sound_meta, spec_hash
+from storage.files import quoted, read_safetensors
 
 if TYPE_CHECKING:
     from lib.encoders.encoder import Encoder
@@ -26,12 +26,12 @@ SAMPLE_ROWS = 1 << 15  # rows behind .rms() and .mean()
 
 
 def activations_folder(profile_dir: str | Path, images_spec: str, tokens: str) -> Path:
-    """Where the notebooks of a profile keep activations, so that one finds what another extracted."""
+    """Folder in which the notebooks of a profile share the activations of one image set and choice of tokens."""
     return Path(profile_dir, "activations", folder_name(images_spec), tokens.replace(":", "-"))
 
 
 def shuffled(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Where a pseudo-random permutation of 0..n-1 sends the positions: (p,) -> (p,) int64.
+    """Images of positions (p,) under a pseudo-random permutation of 0 .. n - 1: (p,) int64.
 
     An eight-round Feistel network over the next power of four, walked along its cycle until it falls below n (Black and
     Rogaway 2002, section 3): any part of the permutation costs no memory and no set-up, so a store of billions of rows
@@ -54,7 +54,7 @@ def shuffled(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def endless_shuffle(first: int, count: int, n: int, seed: int) -> np.ndarray:
-    """Elements first .. first + count of one permutation of 0..n-1 after the other, a new one each epoch: int64."""
+    """Elements first .. first + count - 1 of an endless sequence of permutations of 0 .. n - 1: (count,) int64."""
     end, drawn = first + count, []
     for epoch in range(first // n, (end - 1) // n + 1):
         here = np.arange(max(first, epoch * n), min(end, (epoch + 1) * n)) - epoch * n
@@ -73,7 +73,7 @@ class ActivationStore:
     """Activations of one site: rows (images x tokens) of width d, on disk or, by `from_tensor`, in memory.
 
     `len`, `.shape` (rows, d), `.d`, `.site`, `.tokens`, `.meta` (spec, hash, rows, skipped images ...); `.image_index`
-    and `.token_index` (rows,) int32 say where a row comes from (token -1: not one token, as for `mean` and `proj`).
+    and `.token_index` (rows,) int32 say where a row comes from (token -1: pooled, as for `mean` and `proj`).
     Rows come out as float32: by int, slice, mask, or index tensor.
     """
 
@@ -132,6 +132,7 @@ class ActivationStore:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(rows, d)."""
         return len(self), self.d
 
     def __repr__(self) -> str:
@@ -139,22 +140,24 @@ class ActivationStore:
 
     @cached_property
     def image_index(self) -> Tensor:
+        """(rows,) int32 index of each row's image in the image set."""
         return torch.cat([part["image_index"] for part in self._parts])
 
     @cached_property
     def token_index(self) -> Tensor:
+        """(rows,) int32 position of each row's token among the T tokens, -1 for a pooled row."""
         return torch.cat([part["token_index"] for part in self._parts])
 
     def __getitem__(self, rows: int | slice | list | Tensor | np.ndarray) -> Tensor:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             return self._gather(torch.arange(start, stop, step)).float()
-        rows = self._numbers(rows)
+        rows = self._row_indices(rows)
         found = self._gather(rows.reshape(-1)).float()
         return found if rows.ndim else found[0]
 
-    def _numbers(self, chosen: object) -> Tensor:
-        """Numbers of rows (n,), or of one (), int64: such numbers, or a mask. Raises IndexError for anything else."""
+    def _row_indices(self, chosen: object) -> Tensor:
+        """Row indices (n,) or () int64, from integers or a boolean mask. Raises IndexError for anything else."""
         try:
             rows = to_cpu(chosen)
         except (TypeError, ValueError, RuntimeError):
@@ -177,7 +180,7 @@ class ActivationStore:
         return self._read(rows)
 
     def _read(self, rows: Tensor) -> Tensor:
-        """(n,) int64 from 0 on -> (n, d) in the dtype on disk, by shards and in the order of the file within each."""
+        """(n,) int64, none negative -> (n, d) in the dtype on disk; each shard is read in file order."""
         in_order, order = rows.sort()
         bounds = np.searchsorted(in_order.numpy(), [0, *self._ends])
         gathered = torch.empty(len(rows), self.d, dtype=self._parts[0]["activations"].dtype)
@@ -189,7 +192,7 @@ class ActivationStore:
         return gathered.index_select(0, back)
 
     def of_tokens(self, tokens: str, encoder: "Encoder") -> "ActivationStore":
-        """The rows of some kind of token ("cls", "spatial") of a store of all tokens: a view, nothing is copied.
+        """View of the rows of one kind of token ("cls", "spatial") in a store of all tokens; nothing is copied.
 
         Its rows, their order and its hash are those of a store that `extract` would have made of these tokens. "all" is
         the store itself. Raises ValueError for a store that lacks some tokens, and for a kind that the encoder lacks.
@@ -201,9 +204,9 @@ class ActivationStore:
         return _TokenView(self, tokens, encoder.positions(tokens), encoder.n_tokens)
 
     def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
-        """Shuffled (batch_size, d) float32 batches for ever; `start` enters the same sequence at that step.
+        """Endless shuffled batches (batch_size, d) float32; `start` enters the same sequence at that step.
 
-        One permutation of all rows after the other, a new one each epoch; a batch may span two of them. Rows are
+        Rows come in a new permutation each epoch, and a batch may span two epochs. Rows are
         gathered `BLOCK_ROWS` at a time by a thread that runs ahead, so memory does not depend on the store's size.
         """
         yield from (x.float() for x in self.stored_batches(batch_size, seed, start))
@@ -211,7 +214,7 @@ class ActivationStore:
     def stored_batches(
         self, batch_size: int, seed: int = 0, start: int = 0, pinned: bool = False
     ) -> Generator[Tensor, None, None]:
-        """The same in the dtype on disk, in pinned memory where wanted: half the bytes on the way to a GPU."""
+        """As `batches`, but in the dtype on disk: half the bytes to copy to a GPU. pinned: in pinned memory."""
         check_count("batch_size", batch_size, "rows")
         per_block = max(1, min(BLOCK_ROWS, len(self)) // batch_size)
 
@@ -235,7 +238,7 @@ class ActivationStore:
         return self._gather(torch.from_numpy(shuffled(np.arange(n), len(self), seed))).float()
 
     def rms(self, n: int = SAMPLE_ROWS, seed: int = 0) -> float:
-        """Root of the mean square over rows and dimensions, on a sample of n rows."""
+        """Root mean square over rows and dimensions, on a sample of n rows."""
         return float(self.sample(n, seed).square().mean().sqrt())
 
     def mean(self, n: int = SAMPLE_ROWS, seed: int = 0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Shards on disk: a site's folder of them, and the thread that fills it while the encoder goes on."""
+"""Writing activation shards: the folder of one site, and a thread that writes while the encoder computes."""
 
 import json
 import math
@@ -11,27 +11,27 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.artifacts import (
+from lib.devices import to_cpu
+from lib.encoders.encoder import Encoder
+from storage import (
     carried_digest,
     check_file,
     claim,
+    head_of,
     is_complete,
     publish,
     read_meta,
     replacing,
     save_tensors,
-    spec_hash,
     write_meta,
 )
-from lib.devices import to_cpu
-from lib.encoders.encoder import Encoder
-from lib.files import safetensors_header
+from storage.files import safetensors_header
 
 
 class SiteFolder:
     """The folder `out` of one site: which shards are there, writing one, and the final meta.json.
 
-    Until it is finished the store is in `place`, which is another folder where one of another spec lies in `out`.
+    Until it is finished the store is in `place`: `out` itself, or a folder beside it if `out` holds another spec.
     """
 
     def __init__(self, out: Path, encoder: Encoder, site: str, spec: dict, geometry: dict, about: dict):
@@ -40,18 +40,17 @@ class SiteFolder:
         self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
         spec = {**spec, "site": site}
         tokens = "pooled" if site == "proj" else spec["tokens"]
-        head = {"spec": spec, "hash": spec_hash(spec), "made_by": "extract", "complete": False}
-        head |= {"site": site, "tokens": tokens, "d": self.d}
+        head = {**head_of(spec, "extract"), "complete": False, "site": site, "tokens": tokens, "d": self.d}
         self.meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
         self.complete, self.present = False, set()
 
     def prepare(self) -> Path:
-        """Claim the place, and return it: sound shards of this spec stay there, and say how the others are cut."""
+        """Claim and return `place`. Intact shards of this spec are kept, and set the shard size of the others."""
         self.place = claim(self.out, self.meta)
         self.complete = is_complete(self.place, self.meta["hash"])
         if not self.complete:
             there = (read_meta(self.place) or {}).get("geometry", self.geometry)
-            if there["images"] != self.geometry["images"]:  # then the fingerprint of the pictures is none
+            if there["images"] != self.geometry["images"]:  # equal fingerprints, so they do not identify the pictures
                 _clear(self.place)
             elif any(self.place.glob("shard-*.safetensors")):
                 self.geometry = {**self.geometry, "shard_images": there["shard_images"]}
@@ -65,19 +64,19 @@ class SiteFolder:
         return len(self.images_of_shards())
 
     def images_of_shards(self) -> list[range]:
-        """Which images each shard holds."""
+        """Range of image indices of each shard."""
         n, size = self.geometry["images"], self.geometry["shard_images"]
         return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
     def _is_sound(self, i: int) -> bool:
-        """Whether shard i is there as it was written; a damaged one is removed, and named in a warning."""
+        """Whether shard i is on disk and intact; a damaged one is removed, and named in a warning."""
         if not self.shard(i).exists():
             return False
         try:
             check_file(self.shard(i))
-            if safetensors_header(self.shard(i))[1].get("shard") == self._name(i):
+            if safetensors_header(self.shard(i))[1].get("shard") == self._identity(i):
                 return True
-            damage = f"{self.shard(i)} is not what its name says"
+            damage = f"{self.shard(i)} holds another shard, or one of another store"
         except (OSError, ValueError) as error:
             damage = str(error)
         warnings.warn(f"{damage}; it is extracted again.", stacklevel=2)
@@ -87,8 +86,8 @@ class SiteFolder:
     def shard(self, i: int) -> Path:
         return self.place / f"shard-{i:05d}.safetensors"
 
-    def _name(self, i: int) -> str:
-        """What shard i says of itself, so that it is taken for no other, of no other store."""
+    def _identity(self, i: int) -> str:
+        """Store and number of shard i, kept in its header so that exchanged shards are noticed."""
         return f"{self.meta['hash']} {i}"
 
     def has(self, i: int) -> bool:
@@ -96,15 +95,15 @@ class SiteFolder:
 
     def write(self, i: int, tensors: dict[str, Tensor], skipped: list[dict]) -> None:
         with replacing(self.shard(i)) as temporary:
-            save_tensors(tensors, temporary, {"shard": self._name(i), "skipped": json.dumps(skipped)})
+            save_tensors(tensors, temporary, {"shard": self._identity(i), "skipped": json.dumps(skipped)})
 
     def finish(self) -> None:
-        """Write meta.json over the shards (rows, digests, the images not among them), and let the store take `out`."""
+        """Write the final meta.json (rows, digests, skipped images), and move the store to `out`."""
         if not self.complete:
-            self._complete()
+            self._write_final_meta()
         publish(self.place, self.out)
 
-    def _complete(self) -> None:
+    def _write_final_meta(self) -> None:
         shards, skipped, digests = [], [], {}
         for i in range(self.n_shards):
             name = self.shard(i).name
@@ -128,20 +127,19 @@ def _clear(place: Path) -> None:
 
 
 class _Sent(NamedTuple):
-    """Rows (n, d) of one batch as they go to disk, their least and largest value (2,), and when a GPU has sent both."""
+    """One batch on its way to disk: rows (n, d), their minimum and maximum (2,); a GPU has sent both at `arrival`."""
 
     rows: Tensor
     limits: Tensor
-    tokens: Tensor  # (B, k)
+    tokens: Tensor  # (B, t)
     arrival: torch.cuda.Event | None
 
 
 class ShardWriter:
-    """Takes rows off the encoder's hands: casts them on its device, and checks and writes them in a thread of its own.
+    """Casts rows on the encoder's device, then checks and writes them in a background thread.
 
-    On a GPU the rows are copied beside the computation. At most a few batches wait and one shard a site is being
-    collected, so memory does not grow with the images. An error in the thread is raised by the next `put`, or on
-    leaving the context.
+    Copies from a GPU overlap with its computation. At most a few batches and one shard per site are in memory, however
+    many images there are. An error in the thread is raised by the next `put`, or on leaving the context.
     """
 
     def __init__(self, folders: dict[str, SiteFolder], device: torch.device):
@@ -155,7 +153,7 @@ class ShardWriter:
         return self
 
     def put(self, shard: int, rows: dict, images: Tensor, skipped: list[dict], ends: bool) -> None:
-        """Take {site: (rows (B * k, d), tokens (B, k))} of images (B,); `ends`: they are the shard's last."""
+        """Queue {site: (rows (B * t, d), tokens (B, t))} of images (B,); `ends`: this is the shard's last batch."""
         self._raise()
         sent = {site: self._send(site, x, tokens) for site, (x, tokens) in rows.items()}
         self._queue.put((shard, sent, images, skipped, ends))
@@ -171,7 +169,7 @@ class ShardWriter:
             raise self._error
 
     def _send(self, site: str, x: Tensor, tokens: Tensor) -> _Sent:
-        """Cast in the caller's thread, whose cores are the encoder's; a second thread's would be too many."""
+        """Cast rows and start their copy to the CPU, in the caller's thread: another would compete for its cores."""
         folder = self._folders[site]
         if x.shape[1] != folder.d:
             raise ValueError(f"{site} should be {folder.d} wide, the encoder gave {x.shape[1]}")
@@ -191,7 +189,7 @@ class ShardWriter:
         all_skipped: list[dict] = []
         while (item := self._queue.get()) is not None:
             if self._error is not None:
-                continue  # drain, so that nobody waits for ever
+                continue  # drain the queue, so that `put` never blocks
             shard, rows, images, skipped, ends = item
             try:
                 all_skipped += skipped
@@ -206,7 +204,7 @@ class ShardWriter:
                 self._error = error
 
     def _checked(self, site: str, sent: _Sent, images: Tensor) -> dict[str, Tensor]:
-        """One batch as it goes to disk. Raises ValueError for values that are not finite."""
+        """One batch as the tensors of a shard. Raises ValueError for values that are not finite."""
         if sent.arrival is not None:
             sent.arrival.synchronize()
         per_image = sent.tokens.shape[1]

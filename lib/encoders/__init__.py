@@ -1,1 +1,1 @@
-"""Models in: open_clip, Hugging Face, any `nn.Module`."""
+"""Encoders: models of open_clip and Hugging Face, and any `nn.Module`, with named sites."""

@@ -1,4 +1,4 @@
-"""What the functions of an encoder depend on, so that its fingerprint tells them apart."""
+"""Descriptions of a user's functions (transform, embed), for the fingerprint of an encoder made of them."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lib.devices import to_cpu
 
 
-def what_it_makes(transform: Callable[[Image.Image], Tensor]) -> str:
-    """Digest of what a transform makes of one picture. Raises ValueError for a random one."""
+def output_digest(transform: Callable[[Image.Image], Tensor]) -> str:
+    """Digest of a transform's output for a test picture. Raises ValueError for a random transform."""
     first, second = (transform(_test_picture()) for _ in range(2))
     if not torch.equal(first, second):
         raise ValueError("transform= is random: give the preprocessing of evaluation, which is always the same")
@@ -22,21 +22,20 @@ def what_it_makes(transform: Callable[[Image.Image], Tensor]) -> str:
 
 
 def described(function: object) -> str:
-    """Code, constants, defaults, and what a function closes over or reads of its module, in words that last.
+    """Text that describes a function, equal in every process: code, constants, defaults, closure and globals it reads.
 
-    Of modules the structure is described; their weights are those of `modules_in`. Of what the module has imported the
-    names alone count.
+    An `nn.Module` is described by its structure, without its weights (see `modules_in`); an import only by its name.
     """
     return " ".join(str(part) for part in _parts(function, set()))
 
 
 def modules_in(function: object) -> list[nn.Module]:
-    """The modules that a function holds: itself, what it is bound to, closes over, reads or was given before."""
+    """The `nn.Module`s that a function uses: itself, bound, in its closure, globals or partial arguments."""
     return [part for part in _parts(function, set()) if isinstance(part, nn.Module)]
 
 
 def _parts(thing: object, seen: set[int]) -> Iterator[str | nn.Module]:
-    """What a thing is made of, from the outside in; each once."""
+    """The constituents of an object, depth first and each once: modules, and text for everything else."""
     if isinstance(thing, nn.Module):
         yield thing
     elif isinstance(thing, Tensor | np.ndarray):
@@ -51,6 +50,7 @@ def _parts(thing: object, seen: set[int]) -> Iterator[str | nn.Module]:
 
 
 def _held(thing: object) -> Iterator[object]:
+    """The objects directly inside another one."""
     match thing:
         case list() | tuple():
             yield from thing
@@ -61,7 +61,7 @@ def _held(thing: object) -> Iterator[object]:
         case FunctionType():
             yield from (thing.__code__, thing.__defaults__, thing.__kwdefaults__)
             yield from (cell.cell_contents for cell in thing.__closure__ or ())
-            yield from _read_by_name(thing)
+            yield from _globals_read_by(thing)
         case MethodType():
             yield from (thing.__func__, thing.__self__)
         case partial():
@@ -72,8 +72,8 @@ def _held(thing: object) -> Iterator[object]:
             yield from (getattr(thing, str(name), None) for name in slots)
 
 
-def _read_by_name(function: FunctionType) -> Iterator[object]:
-    """Values of the function's module that its code, or the code in it, names; imported modules and classes aside."""
+def _globals_read_by(function: FunctionType) -> Iterator[object]:
+    """Names and values of the globals that a function's code reads, except imported modules, functions and classes."""
     codes, names = [function.__code__], set()
     while codes:
         code = codes.pop()

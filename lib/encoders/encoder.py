@@ -1,15 +1,14 @@
-"""Encoders: one face for open_clip, Hugging Face, the book's own CLIP and any module of yours.
+"""Encoders: one interface to models of open_clip and Hugging Face, the book's own CLIP and any `nn.Module`.
 
-Every model runs its *own* forward pass; values are read with forward hooks, and the pass is broken off as soon as the
-last wanted site was reached. So a site's value is the original model's by construction, whatever the family. A family
-needs one small `Tower` (lib/encoders/tower.py) that says where its blocks are and how it embeds.
+Every model runs its *own* forward pass, read with forward hooks, up to the last site that is needed: values are the
+original model's by construction. A family needs one small `Tower` (lib/encoders/tower.py): its blocks, how it embeds.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -18,49 +17,55 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from lib.devices import bring, choose_device, choose_dtype
-from lib.encoders.described import what_it_makes
+from lib.encoders.described import output_digest
 from lib.encoders.loading import Tower, load_tower
 from lib.encoders.own_module import Layout, ModuleTower
 from lib.encoders.site_places import AllRead, Place, reading
 from lib.encoders.sites import Site, as_sites
 from lib.encoders.tower import KINDS
 from lib.encoders.weights import WeightsHash
-from lib.files import quoted
 from lib.images.given import Picture, as_picture, is_one_picture
-
-if TYPE_CHECKING:
-    from lib.steering.interventions import Intervention
+from storage.files import quoted
 
 _EMBEDDED_AT_ONCE = 64  # pictures
 
 
+class Intervention(Protocol):
+    """What `Encoder.steered` takes: an edit of values (B, T, d) or (B, E); check_fit raises ValueError for a misfit."""
+
+    site: str
+
+    def check_fit(self, encoder: "Encoder") -> None: ...
+    def edit(self, x: Tensor, encoder: "Encoder") -> Tensor: ...
+
+
 @dataclass(frozen=True, eq=False)
 class _Steering:
-    """One `with encoder.steered(...)`; equal to nothing but itself."""
+    """One `with encoder.steered(...)`, compared by identity."""
 
     encoder: "Encoder"
-    interventions: "tuple[Intervention, ...]"
+    interventions: tuple[Intervention, ...]
 
 
-class _InForce(threading.local):
-    """What steers the passes of a thread, in the order in which it was entered."""
+class _Active(threading.local):
+    """The active `steered` contexts of a thread, in the order in which they were entered."""
 
     def __init__(self) -> None:
         self.steerings: list[_Steering] = []
 
 
-_in_force = _InForce()
+_active = _Active()
 
 
 class Encoder(nn.Module):
-    """An image (and, for CLIP, text) encoder whose inside can be read at any `Site`. Made by `load_encoder`.
+    """An image (and, for CLIP, text) encoder whose activations can be read at any `Site`. Made by `load_encoder`.
 
     Attributes: `spec` as given; `device`; `dtype` the precision of the forward pass (weights stay float32, autocast
     does the rest); `n_layers`, `d_model`, `d_embed`; `n_tokens` T with the prefix; `grid` (h, w) of patches; `has_cls`;
     `sites` all site names in order; `token_kinds` (T,) of "cls" | "register" | "spatial"; `transform` the picklable
     preprocessing for worker processes; `logit_scale`; `is_part` of another model, as LLaVA's image tower is.
 
-    Threads may share it: each sees the interventions that it has itself put in force, and no other's.
+    Threads may share it: each sees only the interventions that it has activated itself.
     """
 
     def __init__(self, tower: Tower, spec: str, device: torch.device, dtype: torch.dtype, is_part: bool = False):
@@ -85,32 +90,31 @@ class Encoder(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of the weights, the preprocessing and the precision: other numbers, other fingerprint.
+        """16 hex digits of the weights, the preprocessing and the precision, which determine all values.
 
         It follows weights that are changed or loaded into `model` later. Raises ValueError while this thread steers the
-        encoder: what it then says must not be stored as its own.
+        encoder, because steered values must not be stored as its own.
         """
         if self.steering:
             raise ValueError("a steered encoder is not stored: leave `with encoder.steered(...)` before extracting")
         return self._weights_hash(self._about(self.dtype))
 
     def unsteered_fingerprint(self, precision: str = "") -> str:
-        """The same whatever is in force, and cheap to ask for again and again; `weight.data` may not be changed.
+        """The fingerprint, also while steered; cheap when repeated, but blind to writes through `weight.data`.
 
-        precision: the one of a pass in this precision, such as "torch.bfloat16"; "" is the encoder's own.
+        precision: that of the forward pass, such as "torch.bfloat16"; "" is the encoder's own.
         """
         return self._weights_hash(self._about(precision or self.dtype), thorough=False)
 
     def _about(self, precision: str | torch.dtype) -> str:
         transform = sorted(self.tower.transform_spec.items(), key=str)
         if self.transform is not self.tower.transform:  # set by hand
-            transform.append(("transform", what_it_makes(self.transform)))
+            transform.append(("transform", output_digest(self.transform)))
         return f"{transform} {precision}"
 
     @property
     def mlp_norms(self) -> str:
-        """Norms of the matrices behind the layers' hidden neurons: weights are known by them in another precision, and
-        in another model, where they go by other names."""
+        """Frobenius norms of each MLP's last matrix: they identify weights in any precision and under any names."""
         key = self.unsteered_fingerprint()
         if key not in self._mlp_norms:
             matrices = [self.place(site).module for site in self.sites if site.endswith(".mlp_act")]
@@ -120,7 +124,7 @@ class Encoder(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """What cosine similarities are multiplied with before the softmax; 1 for a model that has no such number."""
+        """Factor of the cosine similarities before the softmax; 1 for a model without one."""
         return self.tower.logit_scale
 
     @property
@@ -142,7 +146,7 @@ class Encoder(nn.Module):
         return f"the sites {', '.join(self.sites)}"
 
     def place(self, site: str | Site) -> Place:
-        """Where an inner site's values are in the model."""
+        """The place of a site in the model. Raises ValueError for a site that the encoder lacks."""
         site = self.site(site)
         return self.tower.place(site.layer, site.kind)
 
@@ -156,20 +160,20 @@ class Encoder(nn.Module):
         return torch.tensor([i for i, k in enumerate(self.token_kinds) if kind in (k, "all")], dtype=torch.long)
 
     def preprocess(self, image: Picture) -> Tensor:
-        """One picture (PIL, a path, or an array (H, W, 3) of uint8) as the model wants it: (3, H, W) float32, CPU."""
+        """One picture (PIL, a path, or an array (H, W, 3) of uint8) as the model takes it: (3, H, W) float32, CPU."""
         return self.transform(as_picture(image))
 
     @property
     def _pixel_shape(self) -> torch.Size:
-        """(3, H, W) of every preprocessed picture; asked of a transform once, also of one that was set by hand."""
+        """(3, H, W) of every preprocessed picture; computed once for each `transform` that is set."""
         if self._shape_by[0] is not self.transform:
             self._shape_by = self.transform, self.preprocess(Image.new("RGB", (64, 64))).shape
         return self._shape_by[1]
 
     def pixels(self, images: Picture | Iterable[Picture] | Tensor) -> Tensor:
-        """Pictures, or one -> (B, 3, H, W) on the encoder's device; pixels already preprocessed are brought there.
+        """One or more pictures -> (B, 3, H, W) on the encoder's device; a tensor of floats is already preprocessed.
 
-        Raises ValueError for what are no pictures, and for none.
+        Raises ValueError for other tensors, for objects that are not pictures, and for an empty list.
         """
         if isinstance(images, Tensor):
             if images.shape[1:] != self._pixel_shape or not images.is_floating_point():
@@ -188,8 +192,8 @@ class Encoder(nn.Module):
         """Values at any number of sites from one forward pass, which ends at the last of them.
 
         pixels (B, 3, H, W), or pictures as `pixels` takes them -> {site: (B, T, d), "proj": (B, E) not normalised},
-        float32. No graph is built unless the pixels ask for gradients; then the values lie on it, in any precision.
-        Raises ValueError for a site this encoder does not have.
+        float32. An autograd graph is built only where the pixels require gradients; then the values are part of it, in
+        any precision. Raises ValueError for a site this encoder does not have.
         """
         wanted = dict.fromkeys(str(self.site(site)) for site in as_sites(sites))
         pixels, values = self.pixels(pixels), {}
@@ -208,7 +212,7 @@ class Encoder(nn.Module):
     def embed_images(self, images: Tensor | Picture | Iterable[Picture]) -> Tensor:
         """Pixels (B, 3, H, W), or pictures as `pixels` takes them -> (B, E) float32 of unit norm.
 
-        Of pictures a few at a time are opened and run.
+        Pictures are opened and run 64 at a time.
         """
         if isinstance(images, Iterator):
             images = list(images)
@@ -231,38 +235,38 @@ class Encoder(nn.Module):
         return F.normalize(torch.cat(parts), dim=-1) if parts else torch.empty(0, self.d_embed, device=self.device)
 
     @property
-    def steering(self) -> "tuple[Intervention, ...]":
-        """The interventions that are in force in this thread, in their order."""
+    def steering(self) -> tuple[Intervention, ...]:
+        """The interventions that are active in this thread, in order."""
         return tuple(i for steering in self._steerings() for i in steering.interventions)
 
     def _steerings(self, site: str | None = None) -> list[_Steering]:
-        mine = [steering for steering in _in_force.steerings if steering.encoder is self]
+        mine = [steering for steering in _active.steerings if steering.encoder is self]
         return mine if site is None else [s for s in mine if any(i.site == site for i in s.interventions)]
 
     @contextmanager
-    def steered(self, *interventions: "Intervention") -> Iterator[None]:
-        """While it lasts, every pass of this thread is steered by the interventions, in their order; contexts add up.
+    def steered(self, *interventions: Intervention) -> Iterator[None]:
+        """Context in which the interventions edit every forward pass of this thread, in order; contexts add up.
 
         At `proj` they edit what `run` and `embed_images` give, before it is normalised; elsewhere they edit the
-        original model's pass, whoever calls it. Contexts may be left in any order: each takes away what it added, also
-        by an exception. No weight is touched, and passes of other threads stay as they are: enter it in the thread that
-        runs the model. Raises ValueError for an intervention that does not fit this encoder.
+        original model's pass, whoever calls it. Contexts may exit in any order, also by an exception; each removes what
+        it added. Weights and other threads are not affected: enter it in the thread that runs the model. Raises
+        ValueError for an intervention that does not fit this encoder.
         """
         for intervention in interventions:
             intervention.check_fit(self)
-        steering, in_force = _Steering(self, interventions), _in_force.steerings
+        steering, steerings = _Steering(self, interventions), _active.steerings
         inner = dict.fromkeys(i.site for i in interventions if i.site != "proj")
-        in_force.append(steering)
+        steerings.append(steering)
         handles = [self._edit_at(site, steering) for site in inner]
         try:
             yield
         finally:
-            in_force.remove(steering)  # of the thread that entered, whichever leaves
+            steerings.remove(steering)  # of the thread that entered, whichever leaves
             for handle in handles:
                 handle.remove()
 
     def _edit_at(self, site: str, steering: _Steering) -> RemovableHandle:
-        """Hook the interventions in force at an inner site into the model; the first context there acts for all."""
+        """Hook the active interventions at a site into the model; the first context there applies those of all."""
 
         def edit(value: Tensor) -> Tensor | None:
             steerings = self._steerings(site)
@@ -272,14 +276,14 @@ class Encoder(nn.Module):
         return self.place(site).watch(edit, first=True)
 
     def edited(self, site: str, value: Tensor) -> Tensor:
-        """Values at a site after all interventions in force there."""
+        """Values at a site after all interventions that are active there, of the same shape."""
         for intervention in self.steering:
             if intervention.site == site:
                 value = intervention.edit(value, self)
         return value
 
     def precision(self):
-        """Autocast, unless the weights have another precision than float32 themselves."""
+        """Autocast to `dtype`; nothing where that is float32, or the weights are not float32 themselves."""
         weight = next(self.model.parameters(), None)
         lower = self.dtype != torch.float32 and weight is not None and weight.dtype == torch.float32
         return torch.autocast(self.device.type, self.dtype) if lower else nullcontext()
@@ -290,11 +294,11 @@ def load_encoder(
 ) -> Encoder:
     """Load an encoder by its spec.
 
-    spec, where the text says what E (the site `proj`) is:
+    spec, with what the site `proj` holds in brackets:
     - `tiny`, the book's own CLIP, and `tiny-eye`, its image-only encoder (layer-normed CLS);
     - `open_clip:ARCH/PRETRAINED`, any vision transformer of open_clip, with one of its tags, the path of a checkpoint,
-      or `none` for random weights; `open_clip:FOLDER` with `open_clip_config.json` and a checkpoint (E: the joint
-      embedding). `weights` is a checkpoint in the place of PRETRAINED;
+      or `none` for random weights; `open_clip:FOLDER` with `open_clip_config.json` and a checkpoint (the joint
+      embedding). `weights` is a checkpoint in place of PRETRAINED;
     - `hf:NAME` or `hf:FOLDER`, safetensors in the hub's layout: CLIP and MetaCLIP 2 (their projection), SigLIP and
       SigLIP 2 of a fixed resolution (attention pool), AIMv2 (attention pool; LiT variant: its projection), DINOv2 and
       DINOv3, MAE, MLCD, ViT and DeiT, also classifiers (layer-normed CLS), BEiT and I-JEPA (mean of the patches; a BEiT
@@ -322,11 +326,11 @@ def from_module(
     """An encoder of any model: `from_module(model, {"4.resid_post": "blocks.4"}, transform, embed)`.
 
     sites: names of sites, and of the modules whose outputs are their values: tokens (B, T, d), or maps (B, d, h, w),
-    whose positions are then tokens; all have one grid of tokens. transform: PIL -> (3, H, W), always the same; worker
-    processes need it picklable. embed: pixels (B, 3, H, W) -> (B, E), the site `proj`; None: the model's own output.
-    layout: which tokens are no patches, where their number does not tell. spec: a name; None is the class's.
+    whose positions are then tokens; all have one grid of tokens. transform: PIL -> (3, H, W), deterministic, and
+    picklable for worker processes. embed: pixels (B, 3, H, W) -> (B, E), the site `proj`; None: the model's own output.
+    layout: kinds of the tokens, where their number does not show them. spec: a name; "" is that of the model's class.
 
-    The model is used as it is: it is moved to the device, set to evaluation, and its weights ask for no gradients.
+    The model itself is used, not a copy: it is moved to the device, set to evaluation mode and without gradients.
     Raises ValueError for modules that the model lacks, that run more than once in a pass or give other shapes.
     """
     if not isinstance(model, nn.Module):

@@ -1,21 +1,21 @@
-"""A model's folder, looked through before anything in it is loaded: settings, headers of weights, a tokenizer.
+"""Checks of a model's folder before anything in it is loaded: settings, headers of weights, tokenizer.
 
-What is damaged is named in one sentence; nothing runs; numbers that no model has cost no memory.
+Errors name the damaged file in one sentence; no code runs; sizes that no model has are refused before memory is used.
 """
 
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 
-from lib.files import check_shards, naming, ordinary_file, quoted, read_json, refuse_code, safetensors_header
+from storage.files import check_shards, naming, ordinary_file, quoted, read_json, refuse_code, safetensors_header
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-"""Any of them is a vocabulary; without one transformers makes an empty one, and all texts are alike."""
+"""Each of them holds a vocabulary; without one transformers makes an empty one, so that all texts are equal."""
 
-_MOST = {"image_size": 1 << 14, "patch_size": 1 << 14, "num_hidden_layers": 1 << 10, "layers": 1 << 10}
-_MOST_OF_ANY = 1 << 24  # of all other whole numbers: a vocabulary has 262,144 words
+_LARGEST = {"image_size": 1 << 14, "patch_size": 1 << 14, "num_hidden_layers": 1 << 10, "layers": 1 << 10}
+_LARGEST_OTHER = 1 << 24  # of all other integers: a vocabulary has up to 262,144 words
 
 
 def check_settings(folder: Path) -> None:
@@ -25,12 +25,13 @@ def check_settings(folder: Path) -> None:
             settings = read_json(path)
             refuse_code(settings, path)
             for name, value in _numbers(settings):
-                if abs(value) > _MOST.get(name, _MOST_OF_ANY) and not name.endswith(("_id", "max_length", "_pixels")):
+                largest = _LARGEST.get(name, _LARGEST_OTHER)
+                if abs(value) > largest and not name.endswith(("_id", "max_length", "_pixels")):
                     raise ValueError(f"{path} says {name} = {quoted(value)}, which no model has: is it damaged?")
 
 
 def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, int | float]]:
-    """(name, number) of all numbers in settings, those in lists by the list's name."""
+    """(name, number) of all numbers in nested settings; those in a list have the list's name."""
     if isinstance(settings, int | float) and not isinstance(settings, bool):
         yield name, settings
     elif isinstance(settings, list):
@@ -42,13 +43,13 @@ def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, int | floa
 
 
 def check_weights(folder: Path, config: Path) -> None:
-    """Raises ValueError for damaged weights in a folder, and for far fewer than the widths in `config` need."""
+    """Raises ValueError for damaged weights in a folder, and for fewer than the widths in `config` need at least."""
     index = folder / "model.safetensors.index.json"
     files = check_shards(index) if index.is_file() else sorted(folder.glob("*.safetensors"))
     for file in (ordinary_file(folder / name) for name in ("model.safetensors",) if (folder / name).exists()):
-        files = [file]  # what transformers takes first
+        files = [file]  # transformers prefers it
     there = sum(prod(tensor.shape) for file in files for tensor in safetensors_header(file)[0].values())
-    needed = max((_least(part) for part in _parts(read_json(config))), default=0)
+    needed = max((_min_weights(part) for part in _nested(read_json(config))), default=0)
     if needed > there:
         raise ValueError(
             f"{config} describes a model of at least {needed:,} weights, and {', '.join(f.name for f in files[:3])} "
@@ -56,16 +57,16 @@ def check_weights(folder: Path, config: Path) -> None:
         )
 
 
-def _parts(settings: Mapping) -> Iterator[Mapping]:
-    """The settings and those in them, such as vision_config."""
+def _nested(settings: Mapping) -> Iterator[Mapping]:
+    """The settings, and the settings inside them, such as vision_config."""
     yield settings
     for value in settings.values():
         if isinstance(value, dict):
-            yield from _parts(value)
+            yield from _nested(value)
 
 
-def _least(part: Mapping) -> int:
-    """A lower bound of the weights of a transformer: in each layer two square matrices, in any kind of attention."""
+def _min_weights(part: Mapping) -> int:
+    """Lower bound of a transformer's number of weights: any attention has two square matrices in each layer."""
     width, layers = (
         next((part[name] for name in names if isinstance(part.get(name), int)), 0)
         for names in (("hidden_size", "width"), ("num_hidden_layers", "layers"))

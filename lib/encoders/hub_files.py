@@ -11,69 +11,43 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch import nn
 
-from lib.encoders import hugging_face as families
 from lib.encoders.folders import check_settings, check_weights
-from lib.encoders.hugging_face import HuggingFaceTower
-from lib.files import read_json
+from lib.encoders.hugging_face import FAMILIES, HuggingFaceTower, tower_of
+from storage.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-_TOWERS: dict[str, tuple[type[HuggingFaceTower], tuple[str, ...]]] = {
-    "clip": (families.VisionTextTower, ("CLIPModel",)),
-    "clip_vision_model": (families.ClipVisionTower, ("CLIPVisionModel", "CLIPVisionModelWithProjection")),
-    "metaclip_2": (families.VisionTextTower, ("MetaClip2Model",)),
-    "metaclip_2_vision_model": (
-        families.ClipVisionTower,
-        ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
-    ),
-    "mlcd": (HuggingFaceTower, ("MLCDVisionModel",)),
-    "mlcd_vision_model": (HuggingFaceTower, ("MLCDVisionModel",)),
-    "siglip": (families.SiglipTower, ("SiglipModel",)),
-    "siglip_vision_model": (families.TowerWithoutCls, ("SiglipVisionModel",)),
-    "aimv2": (families.Aimv2Tower, ("Aimv2Model",)),
-    "aimv2_vision_model": (families.Aimv2VisionTower, ("Aimv2VisionModel",)),
-    "dinov2": (families.Dinov2Tower, ("Dinov2Model",)),
-    "dinov2_with_registers": (families.Dinov2WithRegistersTower, ("Dinov2WithRegistersModel",)),
-    "dinov3_vit": (families.Dinov3Tower, ("DINOv3ViTModel",)),
-    "beit": (families.BeitTower, ("BeitModel",)),
-    "ijepa": (families.IJepaTower, ("IJepaModel",)),
-    "vit_mae": (families.MaeTower, ("ViTMAEModel",)),
-    "vit": (families.VitTower, ("ViTModel",)),
-    "deit": (families.DeitTower, ("DeiTModel",)),
-}
-"""By `model_type` of config.json; the classes are transformers', the first where config.json names none."""
 
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja", "bpe.txt.gz")
 _CONVERTER = "SFconvertbot"
 
 _NEVER_READ = ("mask_token",)
-"""Weights that only training uses, and that a checkpoint may therefore lack."""
+"""Weights that are used only in training, so that a checkpoint may lack them."""
 
 
 def hugging_face_tower(name: str) -> HuggingFaceTower:
-    """The model `NAME` on the hub or in a folder; see `lib.load_encoder` for the errors."""
+    """The tower of the model `NAME` on the hub or in a folder; see `lib.load_encoder` for the errors."""
     import transformers
 
     folder, source, config = settings_of(name, "model", "model.safetensors and preprocessor_config.json")
-    if config.model_type not in _TOWERS:
+    if config.model_type not in FAMILIES:
         _refuse(config.model_type)
-    tower, classes = _TOWERS[config.model_type]
-    for setting, value in tower.settings.items():
+    family = FAMILIES[config.model_type]
+    for setting, value in family.settings.items():
         setattr(config, setting, value)
-    model_class = next((name for name in config.architectures or [] if name in classes), classes[0])
+    model_class = next((name for name in config.architectures or [] if name in family.classes), family.classes[0])
     check_files(folder, model_class, source)
     check_weights(folder, folder / "config.json")
-    options = {"dtype": torch.float32, **tower.options}
+    options = {"dtype": torch.float32, **family.options}
     model = load_model(str(folder), getattr(transformers, model_class), config, options)
     processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    return tower(model, processor, str(folder))
+    return tower_of(model, processor, str(folder), config.model_type)
 
 
 def settings_of(name: str, what: str, needs: str) -> tuple[Path, str, "PretrainedConfig"]:
-    """A model's folder, downloaded where it must be, its name as errors say it, and its checked settings.
+    """A model's folder (downloaded if needed), its name for error messages, and its checked config.
 
-    Raises FileNotFoundError for a folder without settings: there is no `what`, which needs also `needs`.
+    Raises FileNotFoundError for a folder without config.json; `what` and `needs` are words of the message.
     """
     import transformers
 
@@ -86,16 +60,16 @@ def settings_of(name: str, what: str, needs: str) -> tuple[Path, str, "Pretraine
 
 
 def local_folder(name: str) -> tuple[Path | None, str]:
-    """The folder that a name means, if it is no name on the hub; and the name as errors say it."""
+    """The local folder that a name refers to, None for a name on the hub; and the name for error messages."""
     folder = Path(name).expanduser()
     is_folder = name.startswith((".", "/", "~")) or folder.is_dir()
     return (folder, str(folder)) if is_folder else (None, name)
 
 
 def download(name: str, weights: str = "model.safetensors") -> Path:
-    """The folder in which the hub's cache keeps a model: its settings, safetensors and tokenizer, and no code.
+    """The folder of a model in the hub's cache, with its settings, safetensors and tokenizer, and without code.
 
-    What is in the cache is found offline too.
+    Cached files are found offline too.
     """
     from huggingface_hub import snapshot_download
 
@@ -112,8 +86,7 @@ def download(name: str, weights: str = "model.safetensors") -> Path:
 
 
 def _converted(name: str) -> str | None:
-    """The pull request by which the hub's own converter offers safetensors of a model that has none, in the cache or on
-    the hub: OpenAI's larger CLIPs have nothing else that may be read."""
+    """The pull request, cached or on the hub, in which its converter offers safetensors for a model without them."""
     from huggingface_hub import constants, get_repo_discussions
     from huggingface_hub.file_download import repo_folder_name
 
@@ -133,7 +106,7 @@ def _refuse(model_type: str) -> NoReturn:
             "take one of a fixed resolution, such as google/siglip2-base-patch16-224"
         )
     raise ValueError(
-        f"it is a {model_type!r} model; of Hugging Face this book reads the vision transformers {', '.join(_TOWERS)}"
+        f"it is a {model_type!r} model; of Hugging Face this book reads the vision transformers {', '.join(FAMILIES)}"
     )
 
 
@@ -143,7 +116,7 @@ def check_files(folder: Path, model_class: str, source: str) -> None:
         raise FileNotFoundError(_no_weights(source, model_class))
     if not any((folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
         raise FileNotFoundError(
-            f"no preprocessor_config.json in {source}: it says how the model wants its pictures; "
+            f"no preprocessor_config.json in {source}: it describes the model's preprocessing; "
             "copy it from where the model comes from"
         )
 
@@ -157,7 +130,7 @@ def _no_weights(source: str, model_class: str) -> str:
 
 
 def load_model(source: str, model_class: type, config, options: dict) -> nn.Module:
-    """`model_class.from_pretrained` of a folder, of safetensors alone and of every weight; options: more arguments."""
+    """`model_class.from_pretrained(source, **options)` from safetensors only. Raises ValueError for missing weights."""
     with _quietly():
         model, report = model_class.from_pretrained(
             source,
@@ -177,8 +150,8 @@ def load_model(source: str, model_class: type, config, options: dict) -> nn.Modu
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """No bar for weights that are read in a moment: in a notebook it would be kept as an output; and no report of
-    weights that are left out, or of how they are spread: what matters of it is an error here."""
+    """Context without transformers' progress bar, which a notebook would store, and without its report on loading:
+    missing weights are an error here."""
     from transformers.utils import logging
 
     level, was_enabled = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,14 +1,14 @@
-"""Vision transformers of Hugging Face's transformers: one small `Tower` for each family.
+"""Vision transformers of Hugging Face's transformers: a table with one row per family, and the tower built from it.
 
-What a model's E (the site `proj`) is: CLIP and AIMv2's LiT variant project into the space they share with texts; SigLIP
+What the site `proj` holds: CLIP and AIMv2's LiT variant project into the space they share with texts; SigLIP
 and AIMv2 pool their tokens by attention, or by their mean in a checkpoint without that head; I-JEPA and a BEiT that
 pools by mean give the mean of their patches; DINO, ViT, DeiT, MAE, MLCD and other BEiTs give the normed CLS token.
 The pooler of a ViT is not read: classifiers lack it, and it would be random numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -29,37 +29,50 @@ class HuggingFaceTransform:
         return self.processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
     def geometry(self, image: Image.Image) -> Tensor:
-        """The first part of it: (3, H, W), bytes unless the processor computes with other numbers."""
+        """Resize and crop only: (3, H, W), uint8 unless the processor computes in another dtype."""
         options = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
         return self.processor(images=image.convert("RGB"), **options)["pixel_values"][0]
 
     def values(self, pixels: Tensor) -> Tensor:
-        """The second part: bytes (3, h, w) -> the model's numbers, of the same shape."""
+        """Rescale and normalise only: uint8 (3, h, w) -> floats of the same shape."""
         options = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
         return self.processor(images=pixels, **options)["pixel_values"][0]
 
 
-class HuggingFaceTower(Tower):
-    """A vision transformer, or the image part of a vision-text model; a subclass says how its family is built.
+@dataclass(frozen=True)
+class Family:
+    """How a family of models is built. Fields that are not given are as in CLIP.
 
-    Class attributes: `options` of `from_pretrained`; `settings` that replace those of config.json; `block_path` from
-    the image part to its blocks; `any_size` if the model takes pictures of other sizes than config.json says.
+    classes: names in transformers, the first where config.json names none. block_path: from the image part to its
+    blocks. branches: see `Tower`. n_prefix: tokens before the patches, the first of them CLS, registers not counted.
+    any_size: whether it takes pictures of other sizes than config.json says, by interpolating position embeddings.
+    options: of `from_pretrained`. settings: replace those in config.json. prepare: changes the loaded model.
     """
 
-    options: Mapping = MappingProxyType({})
-    settings: Mapping = MappingProxyType({})
-    block_path = "encoder.layers"
-    branches = ("self_attn", "mlp")
-    any_size = False
-    has_cls, n_prefix = True, 1
+    classes: tuple[str, ...]
+    block_path: str = "encoder.layers"
+    branches: tuple[str, str] = ("self_attn", "mlp")
+    n_prefix: int = 1
+    any_size: bool = False
+    embed: "Callable[[HuggingFaceTower, Tensor], Tensor]" = lambda tower, pixels: tower.pooled(pixels)
+    options: Mapping = field(default_factory=dict)
+    settings: Mapping = field(default_factory=dict)
+    prepare: Callable[[nn.Module], None] = lambda model: None
 
-    def __init__(self, model: nn.Module, processor, source: str):
-        self.model, self.source = model, source
+
+class HuggingFaceTower(Tower):
+    """A vision transformer, or the image part of a vision-text model."""
+
+    def __init__(self, model: nn.Module, processor, source: str, family: Family):
+        family.prepare(model)
+        self.model, self.source, self.family, self.branches = model, source, family, family.branches
         self.vision = getattr(model, "vision_model", model)
-        self.blocks = self.vision.get_submodule(self.block_path)
+        self.blocks = self.vision.get_submodule(family.block_path)
         self.d_model = self.vision.config.hidden_size
         projects = hasattr(model, "visual_projection")
         self.d_embed = model.visual_projection.out_features if projects else self.d_model
+        self.has_cls = family.n_prefix > 0
+        self.n_prefix = family.n_prefix + getattr(model.config, "num_register_tokens", 0)
         self.transform = HuggingFaceTransform(processor)
         self.transform_spec = processor.to_dict()
         self.grid = self._grid()
@@ -73,24 +86,24 @@ class HuggingFaceTower(Tower):
                 "let size and crop_size in preprocessor_config.json fix height and width"
             )
         expected = _pair(self.vision.config.image_size)
-        if size != expected and not self.any_size:
+        if size != expected and not self.family.any_size:
             raise ValueError(f"its image processor makes pictures of {size} pixels, and the model needs {expected}")
         patch = _pair(self.vision.config.patch_size)
         return size[0] // patch[0], size[1] // patch[1]
 
     def embed_images(self, pixels: Tensor) -> Tensor:
+        return self.family.embed(self, pixels)
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """The model's projection or pooled token, where the checkpoint has them; else the mean of its tokens."""
         output = self.model(pixel_values=pixels)
+        if hasattr(self.model, "visual_projection"):
+            return output.image_embeds
         return output.last_hidden_state.mean(1) if output.pooler_output is None else output.pooler_output
-
-
-def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 class VisionTextTower(HuggingFaceTower):
     """A model with a text part; its images and texts share one embedding."""
-
-    padding: bool | str = True
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         return self.model.get_image_features(pixel_values=pixels).pooler_output
@@ -107,125 +120,48 @@ class VisionTextTower(HuggingFaceTower):
         )
 
     def tokens(self, texts: list[str]) -> Mapping[str, Tensor]:
-        """Texts as the text part takes them."""
-        longest = self.model.config.text_config.max_position_embeddings
-        return self.tokenizer(texts, padding=self.padding, truncation=True, max_length=longest, return_tensors="pt")
+        """Inputs of the text part. SigLIP's are as in training: lower case, padded, with attention to the padding."""
+        siglip, longest = "Siglip" in type(self.model).__name__, self.model.config.text_config.max_position_embeddings
+        texts, padding = ([text.lower() for text in texts], "max_length") if siglip else (texts, True)
+        tokens = self.tokenizer(texts, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+        return {"input_ids": tokens["input_ids"]} if siglip else tokens
 
     def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
         tokens = {name: bring(tensor, device) for name, tensor in self.tokens(texts).items()}
         return self.model.get_text_features(**tokens).pooler_output
 
 
-class ClipVisionTower(HuggingFaceTower):
-    """The image part of a CLIP, with its projection where the checkpoint has it, else with the layer-normed CLS."""
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        output = self.model(pixel_values=pixels)
-        return output.image_embeds if hasattr(self.model, "visual_projection") else output.pooler_output
+def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-class TowerWithoutCls(HuggingFaceTower):
-    """The image part of a SigLIP, and others whose tokens are patches alone."""
-
-    has_cls, n_prefix = False, 0
-
-
-class SiglipTower(VisionTextTower):
-    """SigLIP, and SigLIP 2 of a fixed resolution: no CLS, the tokens are pooled by attention."""
-
-    has_cls, n_prefix = False, 0
-    padding = "max_length"
-
-    def tokens(self, texts: list[str]) -> Mapping[str, Tensor]:
-        """As in training: lower case, padded to the full length, and the padding is attended to."""
-        return {"input_ids": super().tokens([text.lower() for text in texts])["input_ids"]}
+def _cls_or_mean(tower: HuggingFaceTower, pixels: Tensor) -> Tensor:
+    """CLS (B, d); the mean of the patches for a model without CLS, and for a BEiT with use_mean_pooling."""
+    tokens = tower.model(pixel_values=pixels).last_hidden_state
+    mean = not tower.has_cls or getattr(tower.model.config, "use_mean_pooling", False)
+    return tokens[:, tower.n_prefix :].mean(1) if mean else tokens[:, 0]
 
 
-class Aimv2Tower(VisionTextTower):
-    """AIMv2's LiT variant, with a text part: no CLS, the tokens are pooled by attention and projected."""
-
-    branches = ("attention", "ffn")
-    has_cls, n_prefix = False, 0
-
-    def __init__(self, model: nn.Module, processor, source: str):
-        super().__init__(model, processor, source)
-        # its fused attention drops the causal mask where no text is padded: embeddings would depend on the batch
-        model.text_model.set_attn_implementation("eager")
+def _cls_unshuffled(tower: HuggingFaceTower, pixels: Tensor) -> Tensor:
+    """CLS (B, d) of a masked autoencoder: rising noise keeps the patches in order, since it sorts them by noise."""
+    noise = torch.arange(tower.grid[0] * tower.grid[1], device=pixels.device).float().expand(len(pixels), -1)
+    return tower.model(pixel_values=pixels, noise=noise).last_hidden_state[:, 0]
 
 
-class Aimv2VisionTower(TowerWithoutCls):
-    """AIMv2."""
-
-    branches = ("attention", "ffn")
-
-
-class Dinov2Tower(HuggingFaceTower):
-    """DINOv2; a layer scale ends both branches of a block."""
-
-    block_path = "encoder.layer"
-    branches = ("layer_scale1", "layer_scale2")
-    any_size = True  # positions are interpolated: checkpoints say 518, their processors 224
+def _use_eager_attention(model: nn.Module) -> None:
+    """Avoid fused attention: without padding it drops the causal mask, so embeddings would depend on the batch."""
+    model.text_model.set_attn_implementation("eager")
 
 
-class Dinov2WithRegistersTower(Dinov2Tower):
-    """DINOv2 with register tokens between CLS and the patches."""
-
-    def __init__(self, model: nn.Module, processor, source: str):
-        super().__init__(model, processor, source)
-        self.n_prefix = 1 + model.config.num_register_tokens
-
-
-class VitTower(HuggingFaceTower):
-    """The plain ViT, and classifiers built on it."""
-
-    options = MappingProxyType({"add_pooling_layer": False})
-    block_path = "layers"
-    branches = ("attention", "mlp")
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        return self.model(pixel_values=pixels).last_hidden_state[:, 0]
-
-
-class DeitTower(VitTower):
-    """Distilled DeiT: a distillation token follows CLS. The undistilled one is a plain ViT."""
-
-    n_prefix = 2
-
-
-class Dinov3Tower(Dinov2WithRegistersTower):
-    """DINOv3's vision transformers: CLS, registers, rotary positions; a layer scale ends both branches of a block."""
-
-    block_path = "model.layer"
-
-
-class MaeTower(VitTower):
-    """The encoder of a masked autoencoder, which sees all patches, in their order."""
-
-    options = MappingProxyType({})
-    settings = MappingProxyType({"mask_ratio": 0.0})
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        order = torch.arange(self.grid[0] * self.grid[1], device=pixels.device)  # by which patches are sorted
-        noise = order.float().expand(len(pixels), -1)
-        return self.model(pixel_values=pixels, noise=noise).last_hidden_state[:, 0]
-
-
-class BeitTower(VitTower):
-    """BEiT. Its layer scales are factors in a block's code; here they end the branches as modules, to be read there."""
-
-    def __init__(self, model: nn.Module, processor, source: str):
-        super().__init__(model, processor, source)
-        for block in self.blocks:
-            for branch, factor in zip(self.branches, ("lambda_1", "lambda_2"), strict=True):
-                scale = getattr(block, factor)
-                if isinstance(scale, nn.Parameter):
-                    delattr(block, factor)
-                    setattr(block, factor, 1.0)
-                    setattr(block, branch, _Scaled(getattr(block, branch), scale))
-
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        tokens = self.model(pixel_values=pixels).last_hidden_state
-        return tokens[:, 1:].mean(1) if self.model.config.use_mean_pooling else tokens[:, 0]
+def _layer_scales_as_modules(model: nn.Module) -> None:
+    """Move BEiT's layer scales from the block's code into modules at the end of its branches, for hooks to read."""
+    for block in model.get_submodule("layers"):
+        for branch, factor in (("attention", "lambda_1"), ("mlp", "lambda_2")):
+            scale = getattr(block, factor)
+            if isinstance(scale, nn.Parameter):
+                delattr(block, factor)
+                setattr(block, factor, 1.0)
+                setattr(block, branch, _Scaled(getattr(block, branch), scale))
 
 
 class _Scaled(nn.Module):
@@ -240,10 +176,35 @@ class _Scaled(nn.Module):
         return (self.scale * output[0], *output[1:]) if isinstance(output, tuple) else self.scale * output
 
 
-class IJepaTower(VitTower):
-    """I-JEPA: no CLS."""
+_VIT = {"block_path": "layers", "branches": ("attention", "mlp"), "embed": _cls_or_mean}
+_NO_POOLER = {"options": {"add_pooling_layer": False}}
+_DINO = {"branches": ("layer_scale1", "layer_scale2"), "any_size": True}  # checkpoints say 518, their processors 224
+_AIM = {"branches": ("attention", "ffn"), "n_prefix": 0}
 
-    has_cls, n_prefix = False, 0
+FAMILIES: dict[str, Family] = {
+    "clip": Family(("CLIPModel",)),
+    "clip_vision_model": Family(("CLIPVisionModel", "CLIPVisionModelWithProjection")),
+    "metaclip_2": Family(("MetaClip2Model",)),
+    "metaclip_2_vision_model": Family(("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection")),
+    "mlcd": Family(("MLCDVisionModel",)),
+    "mlcd_vision_model": Family(("MLCDVisionModel",)),
+    "siglip": Family(("SiglipModel",), n_prefix=0),
+    "siglip_vision_model": Family(("SiglipVisionModel",), n_prefix=0),
+    "aimv2": Family(("Aimv2Model",), **_AIM, prepare=_use_eager_attention),
+    "aimv2_vision_model": Family(("Aimv2VisionModel",), **_AIM),
+    "dinov2": Family(("Dinov2Model",), "encoder.layer", **_DINO),
+    "dinov2_with_registers": Family(("Dinov2WithRegistersModel",), "encoder.layer", **_DINO),
+    "dinov3_vit": Family(("DINOv3ViTModel",), "model.layer", **_DINO),
+    "beit": Family(("BeitModel",), **_VIT, **_NO_POOLER, prepare=_layer_scales_as_modules),
+    "ijepa": Family(("IJepaModel",), n_prefix=0, **_VIT, **_NO_POOLER),
+    "vit_mae": Family(("ViTMAEModel",), **{**_VIT, "embed": _cls_unshuffled}, settings={"mask_ratio": 0.0}),
+    "vit": Family(("ViTModel",), **_VIT, **_NO_POOLER),
+    "deit": Family(("DeiTModel",), n_prefix=2, **_VIT, **_NO_POOLER),  # distilled: a token of its own follows CLS
+}
+"""By `model_type` of config.json. An undistilled DeiT is a plain ViT."""
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        return self.model(pixel_values=pixels).last_hidden_state.mean(1)
+
+def tower_of(model: nn.Module, processor, source: str, model_type: str) -> HuggingFaceTower:
+    """The tower of a loaded model; one with a text part embeds texts, too."""
+    kind = VisionTextTower if hasattr(model, "get_text_features") else HuggingFaceTower
+    return kind(model, processor, source, FAMILIES[model_type])

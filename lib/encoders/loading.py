@@ -1,12 +1,12 @@
-"""Families of models behind one face, and how each is loaded: all that lib knows of open_clip and transformers."""
+"""Loading the tower that an encoder's spec names, from open_clip or Hugging Face."""
 
 from lib.encoders.tower import Tower, checked, with_clear_errors
-from lib.files import quoted
 from lib.registry import registered
+from storage.files import quoted
 
 
 def load_tower(spec: str, weights: str | None = None) -> Tower:
-    """The model that a spec names; see `lib.load_encoder` for specs and errors."""
+    """The tower of the model that a spec names; see `lib.load_encoder` for specs and errors."""
     family, name = parts_of(spec, "encoder", ("open_clip", "hf"))
     if weights is not None and family != "open_clip":
         raise ValueError(f"weights= is for open_clip specs; give the folder of a model instead of {spec}")
@@ -14,7 +14,7 @@ def load_tower(spec: str, weights: str | None = None) -> Tower:
 
 
 def parts_of(spec: str, what: str, families: tuple[str, ...]) -> tuple[str, str]:
-    """Family and name that a spec, or the spec behind a registered name, is made of. Raises ValueError for others."""
+    """(family, name) of a spec, or of the spec for which a registered name stands. Raises ValueError for others."""
     names = registered(f"{what.lower()}s")
     full = names[spec].load()() if isinstance(spec, str) and spec in names else str(spec)
     family, _, name = full.partition(":")

@@ -14,12 +14,12 @@ from lib.devices import bring
 from lib.encoders.folders import check_settings, check_tokenizer, check_weights
 from lib.encoders.hub_files import download, local_folder
 from lib.encoders.tower import Tower, with_clear_errors
-from lib.files import naming, ordinary_file, quoted, read_json, safetensors_header
+from storage.files import check_archive, naming, ordinary_file, quoted, read_json, safetensors_header
 
 _CLIP_WORDS = 49408
 _PREPROCESSING = ("size", "mean", "std", "interpolation", "resize_mode")
 _TOKENIZER_SETTINGS = ("clean", "context_length", "strip_sep_token")
-"""Arguments of a tokenizer that a configuration may set: those that open_clip's own do; others could run code."""
+"""Arguments of a tokenizer that a configuration may set: those of open_clip's own configs; others could run code."""
 
 
 class OpenClipTower(Tower):
@@ -40,7 +40,7 @@ class OpenClipTower(Tower):
 
     @torch.no_grad()
     def _embedding_width(self) -> int:
-        """E, by a pass that also shows that the blocks carry the tokens that they are said to."""
+        """E, from one pass, which also checks the number of tokens that the blocks carry."""
         n_tokens = []
         handle = self.blocks[0].register_forward_pre_hook(lambda block, inputs: n_tokens.append(inputs[0].shape[1]))
         width = self.embed_images(torch.zeros(1, 3, *self.model.visual.image_size)).shape[-1]
@@ -57,7 +57,7 @@ class OpenClipTower(Tower):
 
     @cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        """Made when the first text comes: some must be fetched from the hub, and images need none."""
+        """Made for the first text: some tokenizers are downloaded from the hub, and images need none."""
         return with_clear_errors("the tokenizer", self._make_tokenizer)
 
     def embed_texts(self, texts: list[str], device: torch.device) -> Tensor:
@@ -75,7 +75,7 @@ class OwnTower(OpenClipTower):
         self.grid, self.n_prefix, self.has_cls = tuple(visual.grid_size), 1, True
 
     def first_token(self, layer: int, stream: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """As everywhere, and in open_clip's usual blocks without the other tokens' queries: (B, T, d) -> (B, 1, d)."""
+        """As in `Tower`; open_clip's standard blocks skip the queries of other tokens: (B, T, d) -> (B, 1, d)."""
         block = self.blocks[layer]
         if not hasattr(block, "attention"):  # CustomResidualAttentionBlock
             return super().first_token(layer, stream, attn_mask=attn_mask)
@@ -119,7 +119,7 @@ def tower_of(model: nn.Module, make_tokenizer: Callable[[], Callable[[list[str]]
 
 
 def open_clip_tower(name: str, weights: str | None) -> Tower:
-    """`ARCH/PRETRAINED`, `FOLDER` or `hf-hub:OWNER/NAME`."""
+    """The tower of `ARCH/PRETRAINED`, `FOLDER` or `hf-hub:OWNER/NAME`; see `lib.load_encoder` for the errors."""
     import open_clip
 
     folder, _ = local_folder(name)
@@ -130,12 +130,12 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
     architecture, _, pretrained = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ValueError(f"open_clip has no architecture {architecture!r}; open_clip.list_models() names them all")
-    tag = open_clip.get_pretrained_cfg(architecture, pretrained)  # what its weights were trained with, also for others
+    tag = open_clip.get_pretrained_cfg(architecture, pretrained)  # its training settings, which `weights` share
     pretrained = weights or pretrained
     if not (tag and weights is None) and pretrained != "none" and not Path(pretrained).expanduser().exists():
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "no tag"
         raise ValueError(f"{pretrained!r} is neither a checkpoint file nor a tag of {architecture} ({tags})")
-    with torch.random.fork_rng(devices=[]), _without_word_of_random_weights():  # which are the same ones each time
+    with torch.random.fork_rng(devices=[]), _no_random_weights_warning():  # random weights are the same in each run
         torch.manual_seed(0)
         model = open_clip.create_model(
             architecture,
@@ -151,8 +151,8 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
 
 
 @contextmanager
-def _without_word_of_random_weights() -> Iterator[None]:
-    """Without open_clip's warning that weights are random: they are loaded in the next step, or were asked for so."""
+def _no_random_weights_warning() -> Iterator[None]:
+    """Silence open_clip's warning that weights are random: they are loaded in the next step, or were requested."""
 
     def wanted(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith("No pretrained weights loaded")
@@ -172,18 +172,19 @@ def _hub_tower(name: str, weights: str | None) -> Tower:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint file. Raises ValueError that names it for a damaged one, or one of another model."""
+    """Load a checkpoint file into the model. Raises ValueError for a damaged file, or one of another model."""
     import open_clip
 
     path = ordinary_file(path.expanduser())
     if path.suffix == ".safetensors":
         safetensors_header(path)
     with naming(path, "loaded"):
+        check_archive(path)
         open_clip.load_checkpoint(model, str(path))
 
 
 def folder_tower(folder: Path, weights: str | None) -> Tower:
-    """A folder with `open_clip_config.json`, a checkpoint and, for a vocabulary of its own, `bpe.txt.gz`."""
+    """The tower of a folder with `open_clip_config.json`, a checkpoint and, for its own vocabulary, `bpe.txt.gz`."""
     import open_clip
 
     if not (folder / "open_clip_config.json").exists():
@@ -195,14 +196,14 @@ def folder_tower(folder: Path, weights: str | None) -> Tower:
     text = _text_settings(config)
     if weights is None:
         check_weights(folder, config)
-    with naming(config, "made a model of"), torch.random.fork_rng([]), _without_word_of_random_weights():
+    with naming(config, "made a model of"), torch.random.fork_rng([]), _no_random_weights_warning():
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
     load_weights(model, Path(weights) if weights else _checkpoint(folder))
     return tower_of(model, lambda: _folder_tokenizer(folder, text))
 
 
 def _text_settings(config: Path) -> dict:
-    """text_cfg of a configuration. Raises ValueError where it is damaged, or sets what no tokenizer is to be told."""
+    """text_cfg of a configuration. Raises ValueError for a damaged one, and for unknown arguments of the tokenizer."""
     model = read_json(config).get("model_cfg")
     text = model.get("text_cfg") if isinstance(model, dict) else None
     if not isinstance(text, dict) or not isinstance(model.get("vision_cfg"), dict):
@@ -214,7 +215,7 @@ def _text_settings(config: Path) -> dict:
 
 
 def _checkpoint(folder: Path) -> Path:
-    """The weights of a folder: those of the usual names first, as in open_clip."""
+    """The file of weights in a folder: one of open_clip's standard names first."""
     usual = (folder / name for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"))
     return next((path for path in usual if path.exists()), min(folder.glob("*.safetensors")))
 

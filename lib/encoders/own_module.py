@@ -1,4 +1,4 @@
-"""Any `nn.Module` as a tower: its sites are modules by name, found out by one pass over a blank picture."""
+"""Any `nn.Module` as a tower: its sites are submodules by name; one pass over a blank picture finds their shapes."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,21 +9,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib.devices import bring
-from lib.encoders.described import described, modules_in, what_it_makes
+from lib.encoders.described import described, modules_in, output_digest
 from lib.encoders.site_places import Place
 from lib.encoders.tower import KINDS, Tower
-from lib.files import quoted
+from storage.files import quoted
 
 TOKENS = ("cls", "register")  # kinds before the patches
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model's tokens lie: `prefix` their kinds before the patches, "cls" first, then "register"; `grid` (h, w).
+    """Order of a model's tokens: `prefix`, the kinds before the patches ("cls" first, then "register"); `grid` (h, w).
 
-    None: found out from their number, which is a square, or one more than a square where the first is CLS. Positions of
-    maps are tokens of the kind "spatial". channels_last: maps are (B, h, w, d) in place of (B, d, h, w); None: where
-    that makes them squares, and the other does not.
+    None: inferred from their number, which is a square, or one more than a square where the first is CLS. Positions of
+    maps are tokens of the kind "spatial". channels_last: maps are (B, h, w, d) instead of (B, d, h, w); None: where
+    only that makes them square.
     """
 
     prefix: Sequence[str] | None = None
@@ -31,7 +31,7 @@ class Layout:
     channels_last: bool | None = None
 
     def of(self, shapes: Iterable[tuple[int, ...]]) -> "Layout":
-        """This layout, with the order of maps of these shapes found out."""
+        """This layout, with `channels_last` inferred from the shapes of maps."""
         if self.channels_last is not None:
             return self
         squares = [shape[1] == shape[2] != shape[3] for shape in shapes if len(shape) == 4]
@@ -39,7 +39,7 @@ class Layout:
 
 
 class ModuleTower(Tower):
-    """A model of the user's own; `places` by (layer, kind). It is run whole: nothing is known of its blocks."""
+    """Tower of a user's module. sites: (layer, kind) -> name of a submodule. It has no known blocks and runs whole."""
 
     blocks = ()
 
@@ -88,11 +88,11 @@ class ModuleTower(Tower):
         return self._embed(bring(pixels, pixels, self._weight(pixels).dtype))
 
     def _weight(self, otherwise: Tensor) -> Tensor:
-        """One of the model's weights, whose type pixels must have; `otherwise` where it has none."""
+        """One of the model's weights, whose dtype and device pixels need; `otherwise` for a model without weights."""
         return next(self.model.parameters(), otherwise)
 
     def _blank_picture(self) -> Tensor:
-        """(1, 3, H, W), where the model is."""
+        """A blank preprocessed picture (1, 3, H, W), on the model's device and in its dtype."""
         if not callable(self.transform):
             raise ValueError(f"transform= turns a PIL picture into a tensor (3, H, W), and {self.transform!r} does not")
         blank = self.transform(Image.new("RGB", (96, 64), (90, 120, 150)))
@@ -101,11 +101,11 @@ class ModuleTower(Tower):
         return bring(blank[None], self._weight(blank))
 
     def _find_tokens(self, shapes: Mapping[tuple[int, str], tuple[int, ...]], layout: Layout) -> None:
-        """Set `grid`, `n_prefix` and `has_cls`: one arrangement for all sites."""
+        """Set `grid`, `n_prefix` and `has_cls`. Raises ValueError where sites differ in their grid."""
         found = {site: _tokens(shape, layout) for site, shape in shapes.items()}
         if len(set(found.values())) > 1:
-            told = ", ".join(f"{layer}.{kind} {grid}" for (layer, kind), (_, grid) in found.items())
-            raise ValueError(f"the sites have different grids of tokens ({told}): make an encoder for each grid")
+            listed = ", ".join(f"{layer}.{kind} {grid}" for (layer, kind), (_, grid) in found.items())
+            raise ValueError(f"the sites have different grids of tokens ({listed}): make an encoder for each grid")
         prefix, self.grid = next(iter(found.values()))
         self.n_prefix, self.has_cls = len(prefix), prefix[:1] == ("cls",)
 
@@ -116,10 +116,10 @@ class ModuleTower(Tower):
 
     @torch.no_grad()
     def _described(self, sites: Mapping[tuple[int, str], str]) -> dict:
-        """What the numbers depend on beside the weights; the transform by what it makes of a picture."""
+        """What the values depend on besides the weights; the transform counts by its output for a test picture."""
         named = sorted((f"{layer}.{kind}", name) for (layer, kind), name in sites.items())
-        made, embed = what_it_makes(self.transform), described(self._embed)
-        return {"transform": made, "sites": str(named), "model": str(self.model), "embed": embed}
+        transform, embed = output_digest(self.transform), described(self._embed)
+        return {"transform": transform, "sites": str(named), "model": str(self.model), "embed": embed}
 
 
 def _submodule(model: nn.Module, name: object) -> nn.Module:
@@ -132,7 +132,7 @@ def _submodule(model: nn.Module, name: object) -> nn.Module:
 
 @torch.no_grad()
 def _one_pass(embed: Callable, pixels: Tensor, modules: Mapping) -> tuple[dict, object]:
-    """What the modules give in one pass, {site: list of outputs}, and the embedding."""
+    """The modules' outputs in one pass, {site: list of outputs}, and the embedding."""
     given: dict = {site: [] for site in modules}
     handles = [
         module.register_forward_hook(lambda module, inputs, output, site=site: given[site].append(output))
@@ -156,7 +156,7 @@ def _shape(name: str, outputs: list) -> tuple[int, ...]:
 
 
 def _tokens(shape: tuple[int, ...], layout: Layout) -> tuple[tuple[str, ...], tuple[int, int]]:
-    """Kinds of the tokens before the patches, and the grid (h, w) of these, of values of this shape."""
+    """Kinds of the tokens before the patches, and the grid (h, w) of the patches, for values of this shape."""
     if len(shape) == 4:
         return (), tuple(shape[1:3] if layout.channels_last else shape[2:])
     n = shape[1]

@@ -1,7 +1,7 @@
-"""Where in a model the values of a site are, and hooks there that only the thread which set them can see.
+"""Places of sites in a model, read and edited by hooks that act only in the thread that registered them.
 
-Several threads may run one model at once, as when a panel answers while a notebook goes on. So nothing of the model is
-replaced, and a hook leaves the passes of other threads alone.
+Several threads may run one model at once, as when a widget answers while a notebook runs. So nothing in the model is
+replaced, and a hook leaves the forward passes of other threads alone.
 """
 
 import threading
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 Visit = Callable[[Tensor], Tensor | None]
-"""Gets values (B, T, d); what it returns, if anything, takes their place."""
+"""Function of values (B, T, d); a tensor that it returns replaces them."""
 
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """The hook, which does nothing in the passes of other threads than the one that asks."""
+    """The hook, limited to the forward passes of the calling thread."""
     thread = threading.get_ident()
     return lambda *args, **options: hook(*args, **options) if threading.get_ident() == thread else None
 
@@ -29,7 +29,7 @@ class AllRead(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """What a module gives, or reads (`is_input`), where that is a tensor or a tuple that begins with one.
+    """The output of a module, or its input (`is_input`): a tensor, or a tuple that begins with one.
 
     layout: "tokens" (B, T, d); "maps" (B, d, h, w) whose positions are the tokens, row by row; "maps, channels last"
     (B, h, w, d). changes: the model may change the tensor in place afterwards, as `ReLU(inplace=True)` does.
@@ -41,14 +41,14 @@ class Place:
     changes: bool = False
 
     def watch(self, visit: Visit, first: bool = False) -> RemovableHandle:
-        """Show `visit` the values of each pass of this thread, until the handle is removed; first: before all hooks."""
+        """Call `visit` in each pass of this thread until the handle is removed; first: before all other hooks."""
 
         def visited(given: Tensor | tuple) -> Tensor | tuple | None:
             value = given[0] if isinstance(given, tuple) else given
             changed = visit(self._tokens(value))
             if changed is None:
                 return None
-            changed = self._as_given(changed, value)
+            changed = self._in_layout_of(value, changed)
             return (changed, *given[1:]) if isinstance(given, tuple) else changed
 
         if self.is_input:
@@ -58,8 +58,8 @@ class Place:
         return self.module.register_forward_hook(hook, prepend=first)
 
     @contextmanager
-    def giving(self, values: Tensor) -> Iterator[None]:
-        """While it lasts, the model goes on from these values here, whatever it computes."""
+    def replaced_by(self, values: Tensor) -> Iterator[None]:
+        """Context in which the model continues from `values` (B, T, d) here, whatever it has computed."""
         handle = self.watch(lambda value: values)
         try:
             yield
@@ -71,7 +71,7 @@ class Place:
             return value
         return value.flatten(2).transpose(1, 2) if self.layout == "maps" else value.flatten(1, 2)
 
-    def _as_given(self, values: Tensor, value: Tensor) -> Tensor:
+    def _in_layout_of(self, value: Tensor, values: Tensor) -> Tensor:
         if self.layout == "tokens":
             return values
         if self.layout == "maps":
@@ -81,9 +81,9 @@ class Place:
 
 @contextmanager
 def reading(places: Mapping[str, Place], values: dict[str, Tensor], done: AllRead | None) -> Iterator[None]:
-    """Fill `values` (float32) from the places; when all are there, leave the forward pass by `done`, if there is one.
+    """Context that fills `values` with {name: (B, T, d) float32} in a pass; when all are read, `done` ends the pass.
 
-    Where a graph is built, the pass goes on from what was read, so that gradients reach it.
+    With autograd, the pass continues from the values that were read, so that gradients reach them.
     """
 
     def reader(name: str, place: Place):

@@ -1,11 +1,11 @@
-"""Names of the places in an encoder whose values are read and steered."""
+"""`Site`: the name of a place in an encoder where activations are read and steered."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lib.encoders.tower import KINDS
-from lib.files import quoted
+from storage.files import quoted
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,8 @@ class Site:
     """A place in an encoder, by TransformerLens' names, such as `4.resid_post`, or `proj`.
 
     `resid_post` is the residual stream after block `layer` (0-based); `mlp_out` and `attn_out` are what the block's MLP
-    and attention add to it (layer scale included); `mlp_act` are the hidden neurons of the MLP, as its last matrix
-    reads them; `proj` is the joint embedding before normalisation (layer None).
+    and attention add to it (layer scale included); `mlp_in` is what the MLP reads, normed; `mlp_act` are the hidden
+    neurons of the MLP, as its last matrix reads them; `proj` is the joint embedding before normalisation (layer None).
     """
 
     kind: str
@@ -39,6 +39,6 @@ class Site:
 
 
 def as_sites(sites: object) -> list:
-    """One site, or several, as a list; what is neither stands in it for `Site.parse` to refuse."""
+    """One site, or several, as a list; any other object is its only element, for `Site.parse` to refuse."""
     several = isinstance(sites, Iterable) and not isinstance(sites, str | bytes)
     return list(sites) if several else [sites]

@@ -1,4 +1,4 @@
-"""The face of a model that the rest of lib sees, and one way to say that it could not be loaded."""
+"""`Tower`, the interface to a model that the rest of lib uses, and clear errors where a model cannot be loaded."""
 
 import copy
 import threading
@@ -12,19 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lib.downloads import plain_errors
 from lib.encoders.site_places import Place
-from lib.files import one_sentence
+from storage.downloads import plain_errors
+from storage.files import one_sentence
 
 Loaded = TypeVar("Loaded")
-_REFUSING = threading.RLock()
+_LOADING = threading.RLock()
 
-KINDS = ("attn_out", "mlp_act", "mlp_out", "resid_post")
-"""Kinds of sites in a layer, in the order of the pass."""
+KINDS = ("attn_out", "mlp_in", "mlp_act", "mlp_out", "resid_post")
+"""Kinds of sites in a layer, in the order of the forward pass."""
 
 
 class Tower(ABC):
-    """One model of a family: where its blocks are, what tokens they carry, how it embeds images and texts.
+    """A model with what lib has to know of it: where its blocks are, which tokens they carry, how it embeds.
 
     Attributes: `model` the original module; `blocks` its transformer blocks; `branches` the names of a block's modules
     whose outputs attention and MLP add to the residual stream, layer scale included; `d_model`, `d_embed`; `grid`
@@ -46,7 +46,7 @@ class Tower(ABC):
 
     @property
     def inner_sites(self) -> list[tuple[int, str]]:
-        """(layer, kind) of all sites but `proj`, in the order of the pass."""
+        """(layer, kind) of all sites but `proj`, in the order of the forward pass."""
         return [(layer, kind) for layer in range(len(self.blocks)) for kind in KINDS]
 
     def place(self, layer: int, kind: str) -> Place:
@@ -54,6 +54,8 @@ class Tower(ABC):
         if kind == "mlp_act":
             return Place(self._mlp_output(layer), is_input=True)
         block, (attention, mlp) = self.blocks[layer], self.branches
+        if kind == "mlp_in":
+            return Place(getattr(block, "mlp" if hasattr(block, "mlp") else mlp), is_input=True)
         return Place(block if kind == "resid_post" else getattr(block, attention if kind == "attn_out" else mlp))
 
     def width(self, layer: int, kind: str) -> int:
@@ -66,9 +68,9 @@ class Tower(ABC):
         return [linear for linear in linears if linear.out_features == self.d_model][-1]
 
     def first_token(self, layer: int, stream: Tensor, *others, **options) -> Tensor:
-        """The first token after a block, (B, T, d) -> (B, 1, d); others, options: what else the block is called with.
+        """The first token after a block, (B, T, d) -> (B, 1, d). others, options: the block's other arguments.
 
-        The block's MLP sees no other token; what it gives for the first is then added to all, of whom one is kept.
+        Its MLP runs on the first token alone; the result is added to all tokens, of which only the first is kept.
         """
         block = self.blocks[layer]
         handle = Place(block.mlp, is_input=True).watch(lambda tokens: tokens[:, :1])
@@ -79,7 +81,7 @@ class Tower(ABC):
         return (output[0] if isinstance(output, tuple) else output)[:, :1]
 
     def behind_blocks(self, stream: Callable[[], Tensor]) -> "Tower":
-        """This tower with blocks that compute nothing, the last of which gives `stream()`: what lies behind them.
+        """This tower with bypassed blocks: its passes compute only what follows the blocks, from `stream()` (B, T, d).
 
         The original model is not touched: modules that hold blocks are copied, and share all weights with it.
         """
@@ -99,18 +101,18 @@ class Tower(ABC):
 
     @property
     def beside(self) -> list[nn.Module]:
-        """Modules beside `model` that take part in `embed_images`."""
+        """Modules outside `model` that `embed_images` uses."""
         return []
 
     @property
     def logit_scale(self) -> float:
-        """What cosine similarities are multiplied with before the softmax; 1 where the model has no such number."""
+        """Factor of the cosine similarities before the softmax; 1 for a model without one."""
         scale = getattr(self.model, "logit_scale", None)
         return 1.0 if scale is None else float(scale.detach().exp())
 
 
 def _bypassed(block: nn.Module, stream: Callable[[], Tensor] | None = None) -> nn.Module:
-    """A copy of a block that gives what it is given, or `stream()`; its attributes are the block's."""
+    """A copy of a block, with its attributes, that returns its first argument, or `stream()`."""
 
     def forward(self, *args, **options) -> Tensor:
         return stream() if stream else args[0] if args else next(iter(options.values()))
@@ -119,7 +121,7 @@ def _bypassed(block: nn.Module, stream: Callable[[], Tensor] | None = None) -> n
 
 
 def _with_replaced(module: nn.Module, by: Mapping[nn.Module, nn.Module]) -> nn.Module:
-    """The module with some of those below it replaced; itself where there are none."""
+    """The module with submodules replaced as `by` says; the module itself where it holds none of them."""
     if module in by:
         return by[module]
     children = {name: child and _with_replaced(child, by) for name, child in module._modules.items()}
@@ -139,29 +141,29 @@ def _copied(module: nn.Module, kind: type[nn.Module]) -> nn.Module:
 
 
 def checked(tower: Tower) -> Tower:
-    """The tower, when it has read a blank picture. Raises ValueError where its preprocessing makes no numbers of it."""
+    """The tower, once its preprocessing has worked on a blank picture. Raises ValueError where it fails."""
     try:
         picture = tower.transform(Image.new("RGB", (24, 20)))
         sound = picture.ndim == 3 and bool(picture.isfinite().all())
     except Exception as error:
         raise ValueError(
-            f"its preprocessing reads no picture: {one_sentence(error)}; are its settings damaged?"
+            f"its preprocessing fails on a blank picture: {one_sentence(error)}; are its settings damaged?"
         ) from error
     if not sound:
-        raise ValueError("its preprocessing, as its settings say it, makes no finite numbers of a picture")
+        raise ValueError("its preprocessing turns a picture into values that are not finite; are its settings damaged?")
     return tower
 
 
 @contextmanager
 def _code_refused() -> Iterator[None]:
-    """In this block transformers refuses at once a model or tokenizer in Python code of its own.
+    """Context in which transformers refuses models and tokenizers that come with their own Python code.
 
-    Where a caller does not say trust_remote_code=False, as open_clip does not for `hf_model_name`, it asks on the
-    terminal, and a "y" would run the code; without time to wait for an answer it does not ask.
+    Where a caller does not pass trust_remote_code=False, as open_clip does not for `hf_model_name`, transformers asks
+    on the terminal, and a "y" would run the code; with a timeout of 0 it does not ask.
     """
     from transformers import dynamic_module_utils
 
-    with _REFUSING:  # one load at a time, or one would end what another needs
+    with _LOADING:  # one load at a time, because the timeout is global
         seconds, dynamic_module_utils.TIME_OUT_REMOTE_CODE = dynamic_module_utils.TIME_OUT_REMOTE_CODE, 0
         try:
             yield
@@ -170,7 +172,7 @@ def _code_refused() -> Iterator[None]:
 
 
 def with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
-    """Turn the loaders' many ways to fail into one sentence that says what could not be loaded; run no foreign code."""
+    """The result of `load()`; its failures become one sentence about `what`, and code in a checkpoint is refused."""
     with plain_errors(what):
         try:
             with _code_refused():

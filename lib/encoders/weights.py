@@ -13,19 +13,19 @@ _AT_ONCE = 1 << 22  # weights
 
 
 class WeightsHash:
-    """16 hex digits of a model's parameters and buffers, computed anew when one was changed, replaced or loaded.
+    """16 hex digits of a model's parameters and buffers, recomputed when one was changed, replaced or loaded.
 
-    others: modules beside the model whose weights count, too.
+    others: modules besides the model whose weights count, too.
     """
 
     def __init__(self, model: nn.Module, others: Sequence[nn.Module] = ()):
         self.model, self.others = model, others
         self._versions: list[tuple] = []
         self._sums: list[int] = []
-        self._digits: dict[str, str] = {}  # by what else went into them
+        self._digits: dict[str, str] = {}  # by `about`
 
     def __call__(self, about: str, thorough: bool = True) -> str:
-        """The digits; `about`: what else goes into them. thorough: see changes of `weight.data`, by reading all."""
+        """The 16 hex digits. about: text to hash too. thorough: read all weights, to see `weight.data` change."""
         weights = self._weights()
         versions = [(name, weight.data_ptr(), weight._version) for name, weight in weights]
         if versions != self._versions or thorough:
@@ -41,7 +41,7 @@ class WeightsHash:
         return self._digits[about]
 
     def _weights(self) -> list[tuple[str, Tensor]]:
-        """By name; buffers that no state_dict holds are among them."""
+        """(name, weight) of parameters and buffers, sorted by name, with buffers that no state_dict holds."""
         modules = {"": self.model, **{f"{i}.": module for i, module in enumerate(self.others)}}
         return sorted(
             (
@@ -55,7 +55,7 @@ class WeightsHash:
 
 
 def _checksum(tensor: Tensor) -> int:
-    """Sum of the bits as integers, each times its place, so that it notices exchanged weights, too."""
+    """Sum of the bits as integers, each times its position, so that exchanged weights are noticed too."""
     total, bits = 0, tensor.detach().contiguous().reshape(-1).view(_AS_INTEGERS[tensor.itemsize])
     for i, part in enumerate(bits.split(_AT_ONCE)):
         places = torch.arange(1, len(part) + 1, device=part.device)

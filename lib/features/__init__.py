@@ -1,1 +1,1 @@
-"""What features do on a set of pictures."""
+"""Feature tables: codes, top images and patch maps of an SAE's features on a set of images."""

@@ -1,4 +1,4 @@
-"""What is kept of features while pictures stream by once: active codes, the best pictures of each, patch maps."""
+"""Features of an SAE collected in one pass over the images: active codes, top images, patch maps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lib.encoders.encoder import Encoder
 from lib.metrics.columns import csr, sorted_columns
 from lib.sae.model import SAE
 
-MAX_CODES = 1 << 25  # dense codes held at once; more tokens are encoded in turn
+MAX_CODES = 1 << 25  # dense codes in memory at a time
 
 
 @metric()
 def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
     """Each feature's k most active images: indices (F, k), most active first and -1 for none, and values (F, k).
 
-    codes: (N, F) dense or CSR; only values above zero count, and the earlier of two equal images comes first.
+    codes: (N, F) dense or CSR; only values above zero count, and ties keep the order of the images.
     """
     indices = torch.full((codes.shape[1], k), -1, device=codes.device)
     values = torch.zeros(codes.shape[1], k, dtype=codes.dtype, device=codes.device)
@@ -32,7 +32,7 @@ def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
 
 
 class OnePass:
-    """What is kept while the images stream by: all active codes, and each feature's best k images with patch maps."""
+    """Collects batch by batch all active codes, and the `top` most active images of each feature with patch maps."""
 
     def __init__(self, encoder: Encoder, sae: SAE, site: str, tokens: str, n_images: int, top: int) -> None:
         self.encoder, self.sae, self.site, self.tokens = encoder, sae, site, tokens
@@ -47,7 +47,7 @@ class OnePass:
 
     @torch.no_grad()
     def add(self, pixels: Tensor, images: Tensor) -> None:
-        """Take in a batch of images (B, 3, H, W) and their ascending indices (B,)."""
+        """Add a batch of images (B, 3, H, W) and their ascending indices (B,)."""
         values = bring(self.encoder.run(pixels, [self.site])[self.site], self.sae)  # (B, T, d) or (B, E)
         rows, _ = self._tokens(values, images)
         rows = rows.view(len(images), -1, self.sae.d)
@@ -67,14 +67,14 @@ class OnePass:
         return csr(offsets, torch.cat(self._features), torch.cat(self._values), size)
 
     def _parts(self, tokens: Tensor) -> tuple[Tensor, ...]:
-        """Tokens (B, t, d) in parts of as many images as can be encoded at once."""
+        """Tokens (B, t, d) split along B, so that the codes of a part fit into `MAX_CODES`."""
         return tokens.split(max(1, MAX_CODES // (tokens.shape[1] * self.sae.n_features)))
 
     def _merge(self, codes: Tensor, images: Tensor, patches: Tensor | None) -> None:
-        """Let the batch's images into the top k of the features they activate more than the weakest there."""
+        """Merge the batch's images into the top lists of the features that they activate more than the last entry."""
         top = self.top_values.shape[1]
         moved = (codes.amax(0) > self.top_values[:, -1]).nonzero().squeeze(1)
-        merged = torch.cat([self.top_values[moved], codes[:, moved].t()], dim=1)  # (m, k + B)
+        merged = torch.cat([self.top_values[moved], codes[:, moved].t()], dim=1)  # (m, top + B)
         values, order = (part[:, :top] for part in merged.sort(dim=1, descending=True, stable=True))
         entering = order >= top
         stays = order.clamp_max(top - 1)

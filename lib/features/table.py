@@ -1,11 +1,11 @@
-"""What features do on a set of images: sparse codes, top images, patch maps, names in words."""
+"""`FeatureTable`: sparse codes, top images, patch maps and names of an SAE's features on a set of images."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from lib import artifacts
+import storage
 from lib.activations.reader import batches_of, read_batches, unreadable_images
 from lib.arguments import check_count
 from lib.devices import metric, to_cpu, to_numpy
@@ -25,25 +25,25 @@ from lib.metrics.columns import csr, transposed_csr
 from lib.sae.model import SAE
 from lib.sae.origin import check_origin
 
-TENSORS = "features.safetensors"
+TENSORS, MADE_BY = "features.safetensors", "FeatureTable"
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """The features of one SAE on N images: F features, k top images each, an (h, w) grid of patches.
+    """The F features of one SAE on N images, with `top` images each and an (h, w) grid of patches.
 
     An image's code is that of its CLS token, or the largest over its selected tokens. A feature is active where its
     code is above zero. `patch_maps` hold the SAE's codes of every patch of the top images at the same site; they are
-    (F, k, 0, 0) where the site has no patches (`proj`).
+    (F, top, 0, 0) where the site has no patches (`proj`).
     """
 
     site: str
     tokens: str
     images_spec: str
     codes: Tensor  # (N, F) sparse CSR, one row an image
-    top_images: Tensor  # (F, k) int64, most active first; -1 where fewer than k are active
-    top_values: Tensor  # (F, k)
-    patch_maps: Tensor  # (F, k, h, w) float16
+    top_images: Tensor  # (F, top) int64, most active first; -1 where fewer images are active
+    top_values: Tensor  # (F, top)
+    patch_maps: Tensor  # (F, top, h, w) float16
 
     @classmethod
     def compute(
@@ -61,7 +61,7 @@ class FeatureTable:
         progress: bool = True,
         check: bool = True,
     ) -> FeatureTable:
-        """Run all images through encoder and SAE once; memory grows with the active codes and F x k patch maps only.
+        """Run all images through encoder and SAE once; memory grows only with active codes and F x top patch maps.
 
         `out`: folder to keep the table in; a complete one of the same encoder, SAE, images and code is loaded instead,
         one of another spec is kept beside it, with its hash in the name.
@@ -81,7 +81,10 @@ class FeatureTable:
         make = partial(_table, begin, images, batch_size, workers, on_error, progress)
         if out is None:
             return make()
-        return _kept(Path(out).expanduser(), _head(_spec(encoder, sae, images, site, tokens, top)), make)
+        head = storage.head_of(_spec(encoder, sae, images, site, tokens, top), MADE_BY)
+        return storage.kept(
+            Path(out).expanduser(), head, cls.load, lambda place: make()._write(place, head), "make a feature table"
+        )
 
     @property
     def n_features(self) -> int:
@@ -160,7 +163,8 @@ class FeatureTable:
 
         image_embeddings: (N, E) of the table's images by the same encoder. The score is the cosine between the word's
         text embedding (mean over the templates) and the feature's mean image embedding, weighted by its codes; images
-        and words are each centred first, so that what all pictures, or all words, share names nothing.
+        and words are each centred first, so that what all images, or all words, have in common has no effect. Raises
+        ValueError where the embeddings are not one per image.
         """
         if isinstance(vocabulary, str):
             raise ValueError(f"vocabulary is a list of words: write [{vocabulary!r}]")
@@ -182,13 +186,14 @@ class FeatureTable:
     def save(self, folder: str | Path, spec: dict | None = None) -> None:
         """Write the table as a complete artifact, `features.safetensors` and `meta.json`."""
         folder = Path(folder).expanduser()
-        head = _head(spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec})
-        with artifacts.alone([folder], "save a feature table"):
-            place = artifacts.claim(folder, head)
+        head = storage.head_of(spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec}, MADE_BY)
+        with storage.alone([folder], "save a feature table"):
+            place = storage.claim(folder, head)
             self._write(place, head)
-            artifacts.publish(place, folder)
+            storage.publish(place, folder)
 
-    def _write(self, place: Path, head: dict) -> None:
+    def _write(self, place: Path, head: dict) -> FeatureTable:
+        """Write both files into a claimed folder, and return the table."""
         tensors = {
             "code_offsets": self.codes.crow_indices(),
             "code_features": self.codes.col_indices().int(),
@@ -198,33 +203,29 @@ class FeatureTable:
             "patch_maps": self.patch_maps,
         }
         about = {"site": self.site, "tokens": self.tokens, "images": self.images_spec, "n_features": self.n_features}
-        with artifacts.replacing(place / TENSORS) as temporary:
-            digests = {TENSORS: artifacts.save_tensors(tensors, temporary)}
-        artifacts.write_meta(place, {**head, "complete": True, **about, "digests": digests})
+        with storage.replacing(place / TENSORS) as temporary:
+            digests = {TENSORS: storage.save_tensors(tensors, temporary)}
+        storage.write_meta(place, {**head, "complete": True, **about, "digests": digests})
+        return self
 
     @classmethod
     def load(cls, folder: str | Path) -> FeatureTable:
         """Read what `save` wrote; raises FileNotFoundError where there is no complete table, ValueError for damage."""
         folder = Path(folder).expanduser()
-        meta = artifacts.sound_meta(folder) or {}
+        meta = storage.sound_meta(folder) or {}
         if not meta.get("complete") or "n_features" not in meta:
             raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
-        tensors, _ = artifacts.load_tensors(folder / TENSORS, meta.get("digests", {}).get(TENSORS))
+        tensors, _ = storage.load_tensors(folder / TENSORS, meta.get("digests", {}).get(TENSORS))
         offsets, features = tensors["code_offsets"], tensors["code_features"].long()
         codes = csr(offsets, features, tensors["code_values"], (len(offsets) - 1, meta["n_features"]))
         rest = (tensors[name] for name in ("top_images", "top_values", "patch_maps"))
         return cls(meta["site"], meta["tokens"], meta["images"], codes, *rest)
 
 
-def _head(spec: dict) -> dict:
-    """The beginning of a table's meta.json."""
-    return {"spec": spec, "hash": artifacts.spec_hash(spec), "made_by": "FeatureTable"}
-
-
 def _table(
     begin: Callable[[], OnePass], images: ImageSet, batch_size: int, workers: int | None, on_error: str, progress: bool
 ) -> FeatureTable:
-    """Let all images stream by."""
+    """The table of all images, read in one pass."""
     one_pass = begin()
     batches = batches_of(len(images), batch_size)
     reader = read_batches(one_pass.encoder, images, batches, workers)
@@ -236,27 +237,9 @@ def _table(
     return FeatureTable(one_pass.site, one_pass.tokens, images.spec, *found)
 
 
-def _kept(out: Path, head: dict, make: Callable[[], FeatureTable]) -> FeatureTable:
-    """The table of this spec in `out`, made where it is not there."""
-    table = artifacts.opened(out, head["hash"], FeatureTable.load)
-    if table is not None:
-        return table
-    with artifacts.alone([out], "make a feature table"):
-        table = artifacts.opened(out, head["hash"], FeatureTable.load)
-        if table is None:
-            place = artifacts.claim(out, head)
-            table = artifacts.opened(place, head["hash"], FeatureTable.load)
-            if table is None:
-                with artifacts.discarding(place):
-                    table = make()
-                    table._write(place, head)
-            artifacts.publish(place, out)
-        return table
-
-
 def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) -> dict:
-    """Everything a table depends on: the pictures, both models' weights, and the code in between."""
-    weights = hashlib.sha256(json.dumps(asdict(sae.config)).encode())
+    """Everything a table depends on: the images, the weights of encoder and SAE, and the code."""
+    weights = hashlib.sha256(json.dumps(sae.config.to_dict()).encode())
     for name, tensor in sorted(sae.state_dict().items()):
         weights.update(name.encode() + to_numpy(tensor.contiguous()).tobytes())
     sae_code = [f"lib.sae.{module}" for module in ("model", "config", "selection")]
@@ -269,5 +252,5 @@ def _spec(encoder: Encoder, sae: SAE, images, site: str, tokens: str, top: int) 
         "site": site,
         "tokens": tokens,
         "top": top,
-        "code": artifacts.code_fingerprint(*code),
+        "code": storage.code_fingerprint(*code),
     }

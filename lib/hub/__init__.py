@@ -1,12 +1,17 @@
-"""Dictionaries to and from elsewhere: the Hugging Face hub and the files of other libraries.
+"""Loading and sharing SAEs: files of this project and of other libraries, and the Hugging Face hub.
 
-`formats` says which library wrote a checkpoint and reads it; one module beside it for each library. `safe_files` opens
-files without running anything that is in them, `assembly` brings every library's conventions to those of `lib.SAE`,
-`remote` talks to the hub, `card` writes what a pushed dictionary says about itself.
+`formats` loads any SAE; the readers of other libraries are registered by packages (`peers`, see `lib.registry`).
+`remote` downloads from the hub and pushes to it, `card` writes the model card.
 """
 
 from lib.hub.formats import load_sae
 from lib.hub.remote import package_sae, push_sae
-from lib.hub.saelens import export_saelens
 
-__all__ = ["load_sae", "push_sae", "package_sae", "export_saelens"]
+__all__ = ["load_sae", "push_sae", "package_sae"]
+
+
+def __getattr__(name: str):
+    """Raise AttributeError; for `export_saelens`, which has moved to `peers`, it says so."""
+    from lib import missing
+
+    raise missing(__name__, name)

@@ -1,19 +1,17 @@
-"""Which library wrote a dictionary, and the one entry that loads any of them."""
+"""`load_sae`: SAEs of this project, and of other libraries whose formats an installed package registers."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from lib.devices import choose_device
-from lib.files import naming, quoted
-from lib.hub import dictionary_learning, overcomplete, prisma, saelens, saev, sparsify, visaebench
-from lib.hub.assembly import inexpressible
 from lib.hub.remote import PREFIX, download
-from lib.hub.safe_files import Checkpoint, StandIn, names
+from lib.registry import registered
 from lib.sae.model import SAE
+from storage.files import naming, ordinary_file, read_json
 
+OWN = "own"
 WEIGHTS = (
     "model.safetensors",
     "sae_weights.safetensors",
@@ -23,71 +21,68 @@ WEIGHTS = (
     "sae.pt",
     "model.pt",
 )
-"""Files of weights that a folder is searched for, in this order; others have to be named."""
+"""Names of weights looked for in a folder, in this order; other files have to be named."""
 
-_BY_NAME = {"sae_weights.safetensors": "saelens", "sae.safetensors": "sparsify"}
-_WIDTHS = dict.fromkeys(("d_in", "activation_dim", "input_dim"), "d")
-_WIDTHS |= dict.fromkeys(("d_sae", "dict_size", "num_latents", "hidden_dim"), "n_features")
-"""What libraries call the widths in their settings; 0 or nothing there leaves it to the weights."""
-_UNSAID = ("kind", "k", "threshold")
+_FALLBACK = ("kind", "k", "threshold")
 
 
-def _own(checkpoint: Checkpoint, unsaid: dict) -> SAE:
-    return SAE.load(checkpoint.path.parent, "cpu")
+def load_sae(
+    spec: str | os.PathLike, format: str | None = None, device: str | torch.device = "auto", **fallback
+) -> SAE:
+    """The SAE of a local folder or file, or of `hf:owner/name[/folder or file][@revision]`, ready for inference.
 
-
-FORMATS: dict[str, Callable[[Checkpoint, dict], SAE]] = {
-    "own": _own,
-    "dictionary_learning": dictionary_learning.load,
-    "saelens": saelens.load,
-    "sparsify": sparsify.load,
-    "overcomplete": overcomplete.load,
-    "saev": saev.load,
-    "prisma": prisma.load,
-    "visaebench": visaebench.load,
-}
-"""By name, what reads a library's files."""
-
-
-def load_sae(spec: str | os.PathLike, format: str | None = None, device: str | torch.device = "auto", **unsaid) -> SAE:
-    """The dictionary of a local folder or file, or of `hf:owner/name[/folder or file][@revision]`, ready for inference.
-
-    format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev, prisma or
-    visaebench; None: by the files. unsaid: `kind`, `k`, `threshold`, where a file does not tell. Codes and
-    reconstructions are those of the library (tested to 1e-5); what `SAE` cannot compute raises ValueError, which names
-    the file. Nothing in a file is ever run.
+    format: own, dictionary_learning (the paper's weights too), saelens, sparsify, overcomplete, saev, prisma,
+    visaebench, or another that a package registers (`lib.registry`); None: by the files. fallback: `kind`, `k`,
+    `threshold`, used where a file lacks them. Codes and reconstructions are those of the library (tested to 1e-5);
+    raises ValueError, which names the file, for what `SAE` cannot compute. No code in a file is ever run.
     Raises FileNotFoundError where nothing is found, ConnectionError where the hub cannot be reached.
     """
-    if format is not None and format not in FORMATS:
-        raise ValueError(f"Unknown format {format!r}; choose one of {', '.join(FORMATS)}.")
-    if unknown := set(unsaid) - set(_UNSAID):
-        raise ValueError(f"load_sae takes {', '.join(_UNSAID)}; it knows no {', '.join(sorted(unknown))}.")
+    known = [OWN, *registered("formats")]
+    if format is not None and format not in known:
+        raise ValueError(f"Unknown format {format!r}; choose one of {', '.join(known)}.{_without_peers()}")
+    if unknown := set(fallback) - set(_FALLBACK):
+        raise ValueError(f"load_sae has no argument {', '.join(sorted(unknown))}; it takes {', '.join(_FALLBACK)}.")
     text = os.fspath(spec)
     place = download(text, WEIGHTS) if text.startswith(PREFIX) else Path(text).expanduser()
-    checkpoint = Checkpoint(_weights(place, text))
-    with naming(checkpoint.path):
-        sae = FORMATS[format or detect(checkpoint)](checkpoint, unsaid)
-        if unknown := checkpoint.unused():
-            raise inexpressible(checkpoint.path, f"it also holds {names(unknown)}, which no part of an SAE here reads")
-        _check_widths(checkpoint, sae)
-        sae.check_finite(str(checkpoint.path))
+    path = ordinary_file(_weights(place, text))
+    with naming(path):
+        own = format == OWN or (format is None and _is_own(path))
+        sae = SAE.load(path.parent, "cpu") if own else _of_another_library(path, format, fallback)
+        sae.check_finite(str(path))
     return sae.to(choose_device(device))
 
 
-def _check_widths(checkpoint: Checkpoint, sae: SAE) -> None:
-    """Raises ValueError where the settings are those of other weights."""
-    settings = checkpoint.config or {}
-    trainer = settings.get("trainer")
-    for name, said in {**settings, **(trainer if isinstance(trainer, dict) else {})}.items():
-        if name in _WIDTHS and said and said != getattr(sae, _WIDTHS[name]):
-            raise ValueError(
-                f"the settings beside {checkpoint.path} say {name} = {quoted(said)}, and its weights have "
-                f"{getattr(sae, _WIDTHS[name])}: they belong to different dictionaries"
-            )
+def _is_own(path: Path) -> bool:
+    config = path.with_name("config.json")
+    return path.name == WEIGHTS[0] and config.is_file() and {"d", "kind"} <= set(read_json(config))
+
+
+def _of_another_library(path: Path, format: str | None, fallback: dict) -> SAE:
+    """The SAE in a file, by the one registered format that recognises it, or by the format of this name."""
+    readers = {name: point.load() for name, point in registered("formats").items() if format in (None, name)}
+    opened = {kind: kind(path) for kind in dict.fromkeys(reader.Checkpoint for reader in readers.values())}
+    found = [name for name, reader in readers.items() if format or reader.recognises(opened[reader.Checkpoint])]
+    if len(found) != 1:
+        held = f"it holds {next(iter(opened.values()))}. " if opened else ""
+        which = f"of several layouts ({', '.join(found)})" if found else "of no layout known here"
+        raise ValueError(
+            f"{path} is {which}: {held}If you know the library, name it: format= one of "
+            f"{', '.join([OWN, *readers])}.{_without_peers()}"
+        )
+    reader = readers[found[0]]
+    sae = reader.load(opened[reader.Checkpoint], fallback)
+    opened[reader.Checkpoint].check(sae)
+    return sae
+
+
+def _without_peers() -> str:
+    if registered("formats"):
+        return ""
+    return " No format of another library is registered here: install monosemantic-vision with its package `peers`."
 
 
 def _weights(place: Path, spec: str) -> Path:
-    """The file of weights: the one named, or a folder's."""
+    """The file of weights: `place` itself, or one in that folder. Raises FileNotFoundError or ValueError."""
     if place.is_file():
         return place
     if not place.is_dir():
@@ -102,37 +97,3 @@ def _weights(place: Path, spec: str) -> Path:
     if len(found) > 1 and found[0].name not in WEIGHTS:
         raise ValueError(f"{spec} holds {', '.join(path.name for path in found[:20])}; name one of these files.")
     return found[0]
-
-
-def detect(checkpoint: Checkpoint) -> str:
-    """Name of the format, from the file's name, the settings beside it and the tensors in it."""
-    path, config = checkpoint.path, checkpoint.config or {}
-    if visaebench.NAMES & set(config) and "trainer" not in config and path.name not in _BY_NAME:
-        return "visaebench"
-    if path.suffix == ".safetensors":
-        if path.name in _BY_NAME:
-            return _BY_NAME[path.name]
-        if {"d", "kind"} <= set(config):
-            return "own"
-    elif checkpoint.header is not None:
-        return "saev"
-    elif isinstance(checkpoint.content, StandIn):
-        return "overcomplete"
-    elif isinstance(checkpoint.content, dict):
-        inside = set(checkpoint.content)
-        if {"cfg", "state_dict"} <= inside or "activation_fn_str" in config:
-            return "prisma"
-        if any(str(name).startswith("dictionary.") for name in inside):
-            return "overcomplete"
-        if "encoder.weight" in inside or {"W_enc", "threshold"} <= inside:
-            return "dictionary_learning"
-    raise ValueError(
-        f"{path} is of no layout known here: it holds {_shown(checkpoint)}, with "
-        f"{names(sorted(config)) if config else 'no settings'} beside it. If you know the library, name it: format= "
-        f"one of {', '.join(FORMATS)}."
-    )
-
-
-def _shown(checkpoint: Checkpoint) -> str:
-    content = checkpoint.content
-    return names(content) if isinstance(content, dict) else f"a {type(content).__name__}"

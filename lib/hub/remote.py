@@ -1,4 +1,4 @@
-"""The Hugging Face hub: fetching only the files that a dictionary needs, pushing one with its card.
+"""SAEs on the Hugging Face hub: downloading only the files that one needs, pushing one with its card.
 
 The endpoint is `HF_ENDPOINT`, the token `HF_TOKEN` or that of `hf auth login`, the cache that of huggingface_hub.
 """
@@ -9,19 +9,20 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path, PurePosixPath
 
-from lib.downloads import endpoint, plain_errors
 from lib.hub.card import facts_of, model_card
-from lib.hub.safe_files import SETTINGS
 from lib.sae.model import SAE
 from lib.sae.origin import Origin
+from storage.downloads import endpoint, plain_errors
 
 PREFIX = "hf:"
+SETTINGS = ("cfg.json", "config.json", "config.yaml", "config.yml")
+"""Files of settings beside the weights, in the order in which they are looked for."""
 
 
 def download(spec: str, weights: Sequence[str]) -> Path:
     """The local folder or file of `hf:owner/name[/folder or file][@revision]`; `weights`: names looked for in a folder.
 
-    What is in the cache is found offline too. Raises FileNotFoundError, PermissionError or ConnectionError.
+    Cached files are found offline too. Raises FileNotFoundError, PermissionError or ConnectionError.
     """
     text, _, revision = spec.removeprefix(PREFIX).partition("@")
     if text.startswith((".", "/", "~")):
@@ -83,9 +84,9 @@ def push_sae(
     about: Mapping[str, object] | None = None,
     private: bool = False,
 ) -> str:
-    """Push a dictionary to the hub repository `owner/name`, made where it is missing, in one commit; returns its spec.
+    """Push an SAE to the hub repository `owner/name`, made where it is missing, in one commit; returns its spec.
 
-    sae: an SAE, or the folder that `train_sae` filled, whose log gives the card its figures. path: folder in the
+    sae: an SAE, or the folder that `train_sae` filled, whose log gives the card its measures. path: folder in the
     repository. store: the activations it was trained on, for encoder, site, tokens and images. about: further facts for
     the card (`license` goes into its head). Raises PermissionError without a token that may write, ConnectionError
     where the hub cannot be reached.

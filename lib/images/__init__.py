@@ -1,1 +1,1 @@
-"""Pictures in, from anywhere: specs, sets, the data sets of others."""
+"""Image sets: from specs, folders, pictures in memory and registered data sets."""

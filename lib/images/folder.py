@@ -1,4 +1,4 @@
-"""Your own pictures: `folder:PATH`."""
+"""The image source `folder:PATH`: picture files below a folder, with facts from a table."""
 
 import os
 from functools import cached_property
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lib.files import quoted
-from lib.images.fact_tables import read_facts
 from lib.images.image_files import ClassFolders, readable
+from storage.files import quoted
+from storage.tables import read_facts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,11 +30,7 @@ class FolderSource(ClassFolders):
 
     def __init__(self, path: str):
         root = Path(os.path.expanduser(path))
-        try:
-            is_there = root.is_dir()
-        except OSError:  # too long a name
-            is_there = False
-        if not is_there:
+        if not os.path.isdir(root):  # also of too long a name, at which Path.is_dir raises OSError
             folder = quoted(readable(path), 300)[1:-1]
             raise FileNotFoundError(f"There is no folder {folder}; give the path of a folder with pictures in it.")
         super().__init__(root, TABLES)

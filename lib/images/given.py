@@ -1,4 +1,4 @@
-"""Pictures as a user holds them: opened by PIL, paths of files, arrays, or tensors."""
+"""One picture in any form (PIL, path of a file, array, tensor) as a PIL picture."""
 
 import os
 from pathlib import Path
@@ -8,14 +8,14 @@ from PIL import Image
 from torch import Tensor
 
 from lib.devices import to_numpy
-from lib.files import quoted
 from lib.images.pictures import read_picture
+from storage.files import quoted
 
 Picture = Image.Image | str | os.PathLike | np.ndarray | Tensor
 
 
 def is_one_picture(images: object) -> bool:
-    """Whether that is one picture and no collection of them."""
+    """Whether the object is one picture, not a collection of pictures."""
     return isinstance(images, Image.Image | str | os.PathLike) or (
         isinstance(images, np.ndarray | Tensor) and images.ndim < 4
     )

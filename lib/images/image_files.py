@@ -1,4 +1,4 @@
-"""Picture files below a folder: listed once, kept compactly, fingerprinted by a little of their content."""
+"""Picture files below a folder: listed once, kept compactly, fingerprinted by parts of their content."""
 
 import hashlib
 import os
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lib.artifacts import code_fingerprint
-from lib.files import inside, naming, quoted
 from lib.images.pictures import picture_suffixes, read_picture
+from storage import code_fingerprint
+from storage.files import inside, naming, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SAMPLE = 10_000  # files of a large set of which the content goes into its fingerprint
-BLOCK = 1 << 14  # bytes of the content at each of three places
-READERS = 16  # files that are asked at a time
+SAMPLE = 10_000  # files whose content goes into the fingerprint of a large set
+BLOCK = 1 << 14  # bytes read at each of three places of a file
+READERS = 16  # threads that read files
 
 
 class FileList(Sequence[str]):
@@ -47,7 +47,7 @@ class FileList(Sequence[str]):
 
     @classmethod
     def of_paths(cls, paths: Iterable[str], table: Path) -> "FileList":
-        """Of relative paths with slashes, as a data set's table has them. ValueError for one that leaves the folder."""
+        """The list of a table's relative paths, with slashes. Raises ValueError for a path outside the folder."""
         return cls(str(path).rpartition("/")[::2] for path in paths if inside(table, path))
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class FileList(Sequence[str]):
         return f"{folder}/{name}" if folder else name
 
     def digest(self) -> bytes:
-        """Changes with any name and with their order."""
+        """SHA-256 of all names in their order."""
         ends, folder_of = self._ends.tobytes(), self.folder_of.tobytes()
         return hashlib.sha256(
             "\n".join(self.folders).encode("utf-8", "surrogateescape") + folder_of + ends + self._text
@@ -67,7 +67,7 @@ class FileList(Sequence[str]):
 
 
 def readable(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are taken for Latin-1, as older archives write names."""
+    """A file's name as text: UTF-8, else Latin-1, in which older archives write names."""
     raw = os.fsencode(name)
     try:
         return raw.decode("utf-8")
@@ -78,11 +78,11 @@ def readable(name: str) -> str:
 def pictures_below(root: Path, left_out: Counter[str] | None = None) -> Iterator[tuple[str, str]]:
     """(folder, name) of all picture files below a folder, sorted by the parts of their paths; hidden ones left out.
 
-    Links to folders are followed, except back to a folder that holds them. No file is opened or asked for its size.
-    left_out: is given the counts of all other files, by their suffix or by what they are.
+    Links to folders are followed, except back to a folder that holds them. No file is opened.
+    left_out: counter to which all other files are added, by their suffix or their type.
     """
     suffixes, left_out = picture_suffixes(), Counter() if left_out is None else left_out
-    trail = [_folder(root, "")]  # the folders that hold the present one, each with what is left of it
+    trail = [_folder(root, "")]  # from the root to the current folder, each with its entries not yet visited
     while trail:
         folder, entries, _ = trail[-1]
         if (entry := next(entries, None)) is None:
@@ -107,7 +107,7 @@ def pictures_below(root: Path, left_out: Counter[str] | None = None) -> Iterator
 class _Folder(NamedTuple):
     path: str  # below the root
     entries: Iterator[os.DirEntry]
-    identity: tuple[int, int]
+    identity: tuple[int, int]  # device and inode
 
 
 def _folder(root: Path, path: str) -> _Folder:
@@ -119,7 +119,7 @@ def _folder(root: Path, path: str) -> _Folder:
 
 
 def counted(left_out: Counter[str]) -> str:
-    """Counts in words: "3 files (2 .heic, 1 no suffix)"."""
+    """Counts as text: "3 files (2 .heic, 1 no suffix)"."""
     most = left_out.most_common(8)
     parts = [f"{count:,} {quoted(what)[1:-1]}" for what, count in most]
     if rest := left_out.total() - sum(count for _, count in most):
@@ -127,20 +127,20 @@ def counted(left_out: Counter[str]) -> str:
     return f"{left_out.total():,} file{'s' * (left_out.total() != 1)} ({', '.join(parts)})"
 
 
-def tell(root: Path, left_out: Counter[str]) -> None:
-    """Warn of files below a folder that are left out, if any are."""
+def warn_of_left_out(root: Path, left_out: Counter[str]) -> None:
+    """Warn of the files below a folder that are not read as pictures, if there are any."""
     if left_out:
         folder = readable(os.fspath(root))
         warnings.warn(f"Left out of {folder}: {counted(left_out)}, not read as pictures.", stacklevel=3)
 
 
 class FileSource:
-    """Pictures that are files below `root`; what is known about them is added by the families of data sets.
+    """Source of picture files below `root`; data sets add facts about them in subclasses.
 
     classes: (N,) positions in `class_names`, -1 for none. tables: files whose content also counts for the fingerprint.
     """
 
-    counts_times = False  # else two copies of one data set have the same fingerprint, wherever they were unpacked
+    counts_times = False  # True: file times count too, so two copies of one data set have different fingerprints
 
     def __init__(
         self,
@@ -175,10 +175,10 @@ class FileSource:
         return None
 
     def state(self) -> str:
-        """12 hex digits of all names, what `_content` sees of the files, the tables, and the code that reads pictures.
+        """12 hex digits of all names, parts of the files (`_content`), the tables, and the code that reads pictures.
 
-        Above SAMPLE files the content of SAMPLE of them, evenly spaced, stands for all: a million would take minutes on
-        a network drive. A source with `counts_times` counts the times of every file as well.
+        Above SAMPLE files only SAMPLE of them, evenly spaced, are read: a million would take minutes on a network
+        drive. With `counts_times` the times of every file count too.
         """
         if self._state is None:
             digest = hashlib.sha256(self.files.digest() + code_fingerprint("lib.images.pictures").encode())
@@ -191,26 +191,23 @@ class FileSource:
             self._state = digest.hexdigest()[:12]
         return self._state
 
-    def _digest_into(self, digest: Any, ask: Callable[[str], bytes], indices: np.ndarray) -> None:
-        """Ask files in turn, several at a time: a drive, above all one of the network, answers them side by side."""
+    def _digest_into(self, digest: Any, describe: Callable[[str], bytes], indices: np.ndarray) -> None:
+        """Update the digest with `describe(path)` of each file, in order; threads hide the latency of the drive."""
         root = os.fspath(self.root)
 
-        def ask_all(part: np.ndarray) -> bytes:
-            return b"".join(ask(os.path.join(root, self.files[int(i)])) for i in part)
+        def describe_all(part: np.ndarray) -> bytes:
+            return b"".join(describe(os.path.join(root, self.files[int(i)])) for i in part)
 
         with ThreadPoolExecutor(READERS) as readers:
-            for answer in readers.map(ask_all, np.array_split(indices, -(-len(indices) // 256))):
-                digest.update(answer)
-
-
-def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would be waited for
+            for described in readers.map(describe_all, np.array_split(indices, -(-len(indices) // 256))):
+                digest.update(described)
 
 
 def _content(path: str) -> bytes:
-    """32 bytes of a file's length and its first, middle and last BLOCK of bytes; all of it where these are all."""
+    """SHA-256 of a file's length and its first, middle and last BLOCK of bytes, or of all bytes of a short file."""
     try:
-        with open(path, "rb", buffering=0, opener=_at_once) as file:
+        at_once = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe would block
+        with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | at_once)) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.sha256(str(size).encode())
             for place in (0, (size - BLOCK) // 2, size - BLOCK) if size > 3 * BLOCK else (0,):
@@ -222,7 +219,7 @@ def _content(path: str) -> bytes:
 
 
 def _times(path: str) -> bytes:
-    """When a file was last written, and when it was last changed in any way, which no program can set back."""
+    """A file's mtime and ctime; the ctime changes with every change, and no program can set it back."""
     try:
         about = os.stat(path)
     except OSError:
@@ -233,8 +230,8 @@ def _times(path: str) -> bytes:
 class ClassFolders(FileSource):
     """Picture files in one folder per class, at any depth below it; without such folders there are no classes.
 
-    tables: names of files in the folder that say something of the pictures, of which the first that is there counts.
-    Warns of files that are left out.
+    tables: names of files in the folder with facts about the pictures; the first that exists is used. Warns of files
+    that are left out. Raises ValueError where there are no pictures.
     """
 
     def __init__(self, root: Path, tables: Sequence[str] = ()):
@@ -249,7 +246,7 @@ class ClassFolders(FileSource):
             raise ValueError(
                 f"There are no pictures in {folder}{beside}; files end in such as .jpg, .png, .tif or .webp."
             )
-        tell(root, left_out)
+        warn_of_left_out(root, left_out)
         tops = [folder.partition("/")[0] for folder in files.folders]
         names = sorted({top for top in tops if top})
         number = {name: k for k, name in enumerate(names)} | {"": -1}

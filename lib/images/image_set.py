@@ -1,4 +1,4 @@
-"""Images in, from anywhere: `load_images(spec)` gives an `ImageSet`, whatever the pictures come from."""
+"""`ImageSet`, a sequence of pictures with labels and facts, and `load_images(spec)`, which makes one of any source."""
 
 import hashlib
 import operator
@@ -15,21 +15,22 @@ import numpy as np
 from PIL import Image
 
 from lib.arguments import check_count, check_seed
-from lib.files import quoted
-from lib.images import sources
+from lib.images.folder import FolderSource
 from lib.images.memory import MemorySource, PathsSource
 from lib.images.source import ImageError, Source
+from lib.registry import registered
+from storage.files import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["ImageError", "ImageSet", "Source", "as_image_set", "class_words", "load_images"]
 
-_SLICE = re.compile(r"(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>[1-9]\d*))?\])?", re.DOTALL)
+_SLICE = re.compile(r"(?P<base>.*?)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)(?::(?P<step>-?\d+))?\])?", re.DOTALL)
 
 
 class ImageSet(Sequence[Image.Image]):
-    """N pictures with what is known about them; `images[i]` is a PIL image in RGB, read when asked for.
+    """N pictures with labels and facts where they are known; `images[i]` is a PIL image in RGB, read on access.
 
     spec: the canonical string that names this very set.
     """
@@ -65,7 +66,7 @@ class ImageSet(Sequence[Image.Image]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The spec and, for files, what they are at present: goes into the hash of whatever is computed from them."""
+        """The spec and, for files, a digest of their state. It is part of the hash of what is computed from them."""
         return f"{self.spec}@{state}" if (state := self.source.state()) else self.spec
 
     def name(self, i: int) -> str:
@@ -79,29 +80,37 @@ class ImageSet(Sequence[Image.Image]):
         return ImageSet(self.source, f"{self.spec}#{chosen}", positions)
 
     def sample(self, n: int, seed: int = 0) -> "ImageSet":
-        """min(n, N) pictures drawn by the seed, in random order, with as equal a share of each class as there are.
+        """min(n, N) pictures drawn by the seed, in random order, balanced over the classes while each of them lasts.
 
-        The classes are dealt from in turn, so the first m of n are `sample(m, seed)` and as balanced; pictures of no
-        class (label -1) count as one more. Without labels every picture is as likely. Raises ValueError for n < 1.
+        Classes are drawn from in turn, so the first m of n are `sample(m, seed)`, and balanced too; pictures of no
+        class (label -1) count as one more class. Without labels the draw is uniform. Raises ValueError for n < 1.
         """
         check_count("the size of a sample", n)
         order = np.random.default_rng(check_seed(seed)).permutation(len(self))  # (N,) positions
         if self.labels is not None:
             import pandas as pd
 
-            turn = pd.Series(order).groupby(self.labels[order]).cumcount().to_numpy()  # of its class come before it
+            turn = pd.Series(order).groupby(self.labels[order]).cumcount().to_numpy()  # pictures of its class before it
             order = order[turn.argsort(kind="stable")]
         return self.subset(order[:n])
 
     def readable(self) -> "ImageSet":
-        """The pictures that can be read, found by reading each once; says how many were left out, and why the first.
+        """The pictures that can be read, found by reading each once; prints how many were left out, and one reason.
 
         Raises ValueError where none can be read.
         """
         if not self.source.state():
             return self  # drawn, not read
+
+        def fault(i: int) -> str:  # "" where picture i can be read
+            try:
+                self[i]
+            except ImageError as error:
+                return str(error)
+            return ""
+
         with ThreadPoolExecutor() as pool:
-            faults = list(pool.map(self._fault, range(len(self))))
+            faults = list(pool.map(fault, range(len(self))))
         broken = [fault for fault in faults if fault]
         if not broken:
             return self
@@ -110,14 +119,6 @@ class ImageSet(Sequence[Image.Image]):
             raise ValueError(said)
         print(f"Left out: {said}")
         return self.subset(i for i, fault in enumerate(faults) if not fault)
-
-    def _fault(self, i: int) -> str:
-        """Why picture i cannot be read; "" where it can."""
-        try:
-            self[i]
-        except ImageError as error:
-            return str(error)
-        return ""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -147,8 +148,8 @@ def load_images(spec: Any, on_error: str = "raise") -> ImageSet:
 
     Each can end in a slice: "[:1000]", or "[::50]" for every 50th picture of a set sorted by class. Whatever
     `as_image_set` takes is taken too. An unknown kind, split or slice raises ValueError; missing data raise
-    FileNotFoundError: where to get them, how to lay them out.
-    on_error: what a picture that cannot be read does; "raise" stops whoever asks for it, "skip" leaves it out here.
+    FileNotFoundError, which says where to get them and how to lay them out.
+    on_error: "raise" when a picture that cannot be read is accessed, or "skip" such pictures now, by reading all once.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error is 'raise' or 'skip', not {on_error!r}")
@@ -157,24 +158,26 @@ def load_images(spec: Any, on_error: str = "raise") -> ImageSet:
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a spec names: the set without its slice, `kind:rest`, and what the slice takes of it, None for all."""
+class ImageSpec:
+    """A parsed spec of images: `base`, the spec `kind:rest` without its slice, and the slice `cut`, None for all."""
 
     base: str
     cut: slice | None
 
     @classmethod
-    def read(cls, spec: str) -> "Named":
-        """A folder may be called such as "set[1:2]": then that is no slice."""
+    def parse(cls, spec: str) -> "ImageSpec":
+        """Split a spec; brackets are no slice where a folder of that name exists. Raises ValueError for a step < 1."""
         match = _SLICE.fullmatch(spec)
         base, start = match["base"], match["start"]
         ambiguous = start is not None and base.partition(":")[0] in ("folder", "hf")
         if start is None or (ambiguous and os.path.isdir(os.path.expanduser(spec.partition(":")[2]))):
             return cls(spec, None)
+        if match["step"] and int(match["step"]) < 1:
+            raise ValueError(f"the slice of {quoted(spec)} must have a step of 1 or more")
         return cls(base, slice(*(int(match[end]) if match[end] else None for end in ("start", "stop", "step"))))
 
-    def written(self, n: int) -> tuple[str, range]:
-        """The spec as image sets write it, where the set without a slice has n pictures; and which of them it takes."""
+    def canonical(self, n: int) -> tuple[str, range]:
+        """The canonical spec for a base of n pictures, and the positions in the base that the slice selects."""
         name = self.base.encode("utf-8", "backslashreplace").decode()  # what is no UTF-8 cannot be written to a file
         whole = name if _SLICE.fullmatch(name)["start"] is None else f"{name}[:]"
         chosen = range(n)[self.cut or slice(None)]
@@ -182,38 +185,49 @@ class Named:
         return (whole if len(chosen) == n else f"{name}[{chosen.start}:{chosen.stop}{step}]"), chosen
 
 
-def _named_by(spec: str) -> ImageSet:
-    named = Named.read(spec)
-    kind, _, rest = named.base.partition(":")
-    make = sources.kind(kind) if kind in sources.kinds() else None
+def _kinds() -> list[str]:
+    """Kinds of specs, the words before the colon: `folder`, and those that other packages register."""
+    return ["folder", *registered("images")]
+
+
+def _source_class(kind: str) -> type[Source]:
+    """The class that is made with what follows the colon of a spec, if anything; `FORM` shows how to write the spec."""
+    return FolderSource if kind == "folder" else registered("images")[kind].load()
+
+
+def _from_spec(text: str) -> ImageSet:
+    """The image set of a spec; see `load_images` for the errors."""
+    spec = ImageSpec.parse(text)
+    kind, _, rest = spec.base.partition(":")
+    make = _source_class(kind) if kind in _kinds() else None
     if make is None or bool(rest) != (":" in make.FORM):
-        forms = ", ".join(sources.kind(known).FORM for known in sources.kinds())
-        raise ValueError(f"Unknown images {quoted(spec)}; write one of {forms}.")
+        forms = ", ".join(_source_class(known).FORM for known in _kinds())
+        raise ValueError(f"Unknown images {quoted(text)}; write one of {forms}.")
     source = make(rest) if rest else make()
-    written, chosen = named.written(len(source))
-    if named.cut is not None and not chosen:
+    canonical, chosen = spec.canonical(len(source))
+    if spec.cut is not None and not chosen:
         raise ValueError(
-            f"The slice of {quoted(spec)} holds no picture; {written.rpartition('[')[0]} has {len(source):,}."
+            f"The slice of {quoted(text)} selects no picture; {canonical.rpartition('[')[0]} has {len(source):,}."
         )
-    return ImageSet(source, written, None if len(chosen) == len(source) else chosen)
+    return ImageSet(source, canonical, None if len(chosen) == len(source) else chosen)
 
 
 def as_image_set(images: Any) -> ImageSet:
-    """Pictures in whatever form they are at hand, as an image set; the door of all functions that take pictures.
+    """An image set of pictures in any form; every function that takes pictures calls it.
 
     images: an `ImageSet`, or what else has its `spec` and `fingerprint`, is returned as it is. A spec of `load_images`;
     the path of a folder or of a file; a PIL picture; an array (N, H, W, 3) or a tensor (N, 3, H, W), uint8; any
     iterable of paths, PIL pictures or such pixels; a map-style data set of torch whose items are, or begin with, one of
-    them. Pictures in memory are known by their content, for which each is read once. Raises ValueError for others.
+    them. Pictures in memory are identified by their content, so each is read once. Raises ValueError for others.
     """
     if hasattr(images, "spec") and hasattr(images, "fingerprint"):
         return images
-    if isinstance(images, str) and (images.partition(":")[0] in sources.kinds() or not os.path.exists(_home(images))):
-        return _named_by(images)
+    if isinstance(images, str) and (images.partition(":")[0] in _kinds() or not os.path.exists(_expanded(images))):
+        return _from_spec(images)
     if isinstance(images, str | os.PathLike):
-        path = _home(images)
+        path = _expanded(images)
         if os.path.isdir(path):
-            return _named_by(f"folder:{path}")
+            return _from_spec(f"folder:{path}")
         images = [path]
     if isinstance(images, Image.Image):
         images = [images]
@@ -231,14 +245,14 @@ def as_image_set(images: Any) -> ImageSet:
     return ImageSet(source, source.title)
 
 
-def _home(path: str | os.PathLike) -> str:
+def _expanded(path: str | os.PathLike) -> str:
     return os.path.expanduser(os.fspath(path))
 
 
 def class_words(names: Iterable[str]) -> list[str]:
-    """Class names as they stand in a text: what is before the first comma, for folders list all names of a class.
+    """Class names for prompts: the part before the first comma, since folders may list all names of a class.
 
-    Raises ValueError where that leaves nothing, or the same for two classes: a zero-shot answer would be a guess.
+    Raises ValueError where that is empty, or equal for two classes, which zero-shot prompts could not tell apart.
     """
     names, seen = list(names), {}
     words = [name.split(",")[0].strip() for name in names]

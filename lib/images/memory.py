@@ -1,4 +1,4 @@
-"""Pictures at hand: opened ones, arrays, a map-style data set of torch, or paths of files anywhere."""
+"""Image sources in memory (PIL pictures, arrays, a map-style data set of torch), and of files by their paths."""
 
 import hashlib
 import os
@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from lib.devices import to_cpu
-from lib.files import one_sentence
 from lib.images.given import as_picture
 from lib.images.image_files import FileList, FileSource
 from lib.images.pictures import upright_rgb
 from lib.images.source import ImageError
+from storage.files import one_sentence
 
 
 class PathsSource(FileSource):
-    """Picture files by their paths, wherever they lie; nothing is known about them."""
+    """Picture files given by their paths, in any folders, without labels or facts."""
 
     counts_times = True
 
@@ -32,8 +32,8 @@ class PathsSource(FileSource):
 class MemorySource:
     """N pictures of any sequence, each what `as_picture` takes, or a tuple or dictionary that begins with it.
 
-    They are known by their content, for which each is read once. `classes` and `targets`, where a data set of
-    torchvision has them, are its classes and labels.
+    They are identified by their content, so each is read once. `classes` and `targets`, as data sets of torchvision
+    have them, are taken as class names and labels.
     """
 
     def __init__(self, pictures: Sequence[Any]):
@@ -63,7 +63,7 @@ class MemorySource:
         return len(self.pictures)
 
     def image(self, index: int) -> Image.Image:
-        """The picture, RGB. Raises ImageError, also for what is no picture."""
+        """The picture, RGB. Raises ImageError where the item cannot be read or is no picture."""
         try:
             item = self.pictures[index]
         except (OSError, ValueError) as error:  # of a data set that reads files

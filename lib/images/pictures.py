@@ -1,4 +1,4 @@
-"""One file or one block of bytes to one RGB picture, however it was stored, in bounded memory."""
+"""Decoding of a file or of bytes to an RGB picture, for all raster formats of Pillow, in bounded memory."""
 
 import io
 import struct
@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from lib.files import one_sentence, ordinary_file
 from lib.images.source import ImageError
+from storage.files import one_sentence, ordinary_file
 
 MAX_PIXELS = 1 << 26  # 8,192 x 8,192; a larger picture is refused before it is decoded, a JPEG read at 1/2, 1/4 or 1/8
-MAX_RATIO = 200  # of the longer side to the shorter: preprocessing enlarges the shorter one to some 300 pixels
+MAX_RATIO = 200  # of the longer side to the shorter, which preprocessing enlarges to some 300 pixels
 STRIP = 1 << 20  # pixels that are converted at a time where that needs several copies
 
 # Formats of Pillow that are not read: EPS runs Ghostscript and WMF what Windows has; Pillow only recognises BUFR, GRIB,
@@ -31,7 +31,7 @@ _UNREADABLE = (
 
 @cache
 def picture_suffixes() -> dict[str, str]:
-    """{suffix in lower case: Pillow's format} of the pictures that this installation opens without another program."""
+    """{suffix in lower case: Pillow's format} of the files that this installation reads without another program."""
     registered = Image.registered_extensions()
     return {suffix: name for suffix, name in registered.items() if name in Image.OPEN and name not in _REFUSED}
 
@@ -39,10 +39,10 @@ def picture_suffixes() -> dict[str, str]:
 def read_picture(file: Path | bytes, name: str) -> Image.Image:
     """The picture upright and in RGB. Raises ImageError, which calls it `name`, if it cannot be read.
 
-    Turned as its camera noted (EXIF); what is transparent becomes white; of a film the first picture; pixels of more
-    than 8 bits, and numbers, by `as_bytes`. CMYK goes to RGB without a colour profile, as in torchvision. A picture of
-    more than MAX_PIXELS is read smaller if it is a JPEG, else refused; so is one of which a side is MAX_RATIO times the
-    other.
+    It is rotated by its EXIF orientation; transparency becomes white; an animation gives its first frame; pixels of
+    more than 8 bits, and floats, go through `as_bytes`. CMYK goes to RGB without a colour profile, as in torchvision.
+    More than MAX_PIXELS are read at reduced size from a JPEG and refused in other formats; a side of MAX_RATIO times
+    the other is refused.
     """
     try:
         return _read(file)
@@ -70,7 +70,7 @@ def _read(file: Path | bytes) -> Image.Image:
 
 
 def _opened(stream: BinaryIO) -> ImageFile:
-    """The picture with its header read. JPEGs are opened as such, for of large ones Pillow warns, or refuses them."""
+    """The picture with its header read. JPEGs bypass `Image.open`, which warns of large ones, or refuses them."""
     begin = stream.read(4)
     stream.seek(0)
     if begin.startswith(_POSTSCRIPT):
@@ -86,9 +86,9 @@ def _opened(stream: BinaryIO) -> ImageFile:
 
 
 def check_size(image: Image.Image) -> None:
-    """Raise ValueError for a picture too large or too long to be worked on; have a JPEG file read smaller where it can.
+    """Raise ValueError for a picture that is too large or too elongated; set a large JPEG to decode at reduced size.
 
-    A progressive JPEG is refused like other formats: its decoder needs memory for all pixels whatever size it gives.
+    A progressive JPEG is refused like other formats: its decoder needs memory for all pixels at any size.
     """
     width, height = image.size
     if max(width, height) >= MAX_RATIO * min(width, height):
@@ -102,9 +102,9 @@ def check_size(image: Image.Image) -> None:
 
 
 def _deep_colours(stream: BinaryIO, high: ImageFile) -> Image.Image:
-    """A picture of 16 bits a channel in 8 bits, by `as_bytes`; `high` is what Pillow reads of it: the upper bytes.
+    """A picture of 16 bits a channel in 8 bits, by `as_bytes`; `high` holds the upper bytes, all that Pillow reads.
 
-    The lower bytes are what Pillow takes for the upper ones where the order of bytes is told wrongly.
+    To read the lower bytes, Pillow is given the opposite byte order.
     """
     stream.seek(0)
     with _opened(stream) as low:
@@ -117,18 +117,18 @@ def _deep_colours(stream: BinaryIO, high: ImageFile) -> Image.Image:
 
 
 def _other_byte(args: str | tuple) -> str | tuple:
-    """A decoder's arguments with the order of bytes in the raw mode, the last letter of such as "RGB;16B", turned."""
+    """A decoder's arguments with the opposite byte order, which is the last letter of a raw mode such as "RGB;16B"."""
     if isinstance(args, tuple):
         return _other_byte(args[0]), *args[1:]
     return args[:-1] + ("L" if args[-1] == "B" or (args[-1] == "N" and sys.byteorder == "big") else "B")
 
 
 def as_bytes(values: np.ndarray) -> np.ndarray:
-    """Numbers of any range, (h, w) or (h, w, c), as uint8 of the same shape.
+    """Pixel values of any range, (h, w) or (h, w, c), as uint8 of the same shape.
 
     Black is 0, or the least value where some are negative. White is the first of 255, 4,095 and 65,535 that no integer
-    exceeds, so that 16-bit files with 8 or 12 bits inside come out right; 1 for floats of at most 1; else the largest
-    value. What is not finite becomes black. Raises ValueError where nothing is finite.
+    exceeds, so that 16-bit files with 8 or 12 significant bits are right; 1 for floats of at most 1; else the largest
+    value. Values that are not finite become black. Raises ValueError where no value is finite.
     """
     integer = values.dtype.kind in "iu"
     finite = values if integer else values[np.isfinite(values)]

@@ -1,8 +1,8 @@
-"""Preprocessed pictures on their way from worker processes: as bytes, with the model's own numbers at the end.
+"""Transfer of preprocessed pictures from worker processes: as uint8, with the conversion to floats on arrival.
 
-A model's preprocessing changes a picture's geometry and then turns each byte of each channel into a number. Workers do
-the first and send bytes, a quarter of what the numbers take; where they arrive, on a GPU as well, a table of the
-model's own 3 x 256 numbers gives the rest, bit for bit. A preprocessing that is not of this kind is done by workers.
+A model's preprocessing changes a picture's geometry and then maps each byte of each channel to a float. Workers do the
+first and send bytes, a quarter of the floats' size; on arrival, on a GPU too, a lookup table of 3 x 256 floats does the
+second, bit for bit. Preprocessing of any other kind is done wholly by the workers.
 """
 
 from collections.abc import Callable
@@ -17,30 +17,32 @@ from torch import Tensor
 from lib.devices import bring
 
 _GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
-_TRIALS = ((301, 203), (64, 90), (16, 16))  # sizes of the pictures on which both ways must agree
+_TRIALS = ((301, 203), (64, 90), (16, 16))  # (w, h) of the pictures on which table and preprocessing must agree
 
 
 @dataclass(frozen=True)
 class Wire:
-    """Both ends: `pack` in the worker, `unpack` where pixels arrive. `table`: (3, 256), None where numbers are sent."""
+    """Both ends of the transfer: `pack` in the worker, `unpack` on arrival. table: (3, 256), None to send floats."""
 
     pack: Callable[[Any], Tensor]
     table: Tensor | None = None
 
     @classmethod
     def of(cls, transform: Callable[[Any], Tensor]) -> "Wire":
-        """The wire for a preprocessing. That bytes give the same numbers is tried on pictures of noise."""
-        for geometry, values, greys in _ways(transform):
+        """The transfer for a preprocessing. That the table gives the same floats is tested on pictures of noise."""
+        drawn = (np.random.default_rng(w).integers(0, 256, (h, w, 3), dtype=np.uint8) for w, h in _TRIALS)
+        noise = [Image.fromarray(pixels) for pixels in drawn]
+        for geometry, values, greys in _conversions(transform):
             try:
                 wire = cls(geometry, values(greys).reshape(3, 256))
-                if all(torch.equal(wire.unpack(wire.pack(x)[None])[0], transform(x)) for x in map(_noise, _TRIALS)):
+                if all(torch.equal(wire.unpack(wire.pack(x)[None])[0], transform(x)) for x in noise):
                     return wire
-            except Exception:  # whatever others' code does with such a picture: the numbers are sent then
+            except Exception:  # a user's transform may fail in any way on such a picture: then floats are sent
                 continue
         return cls(transform)
 
     def unpack(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) as they were sent -> float32 of the same shape, on the same device."""
+        """Pixels (B, 3, H, W) as they were sent -> float32 of the same shape, on the same device."""
         if self.table is None or pixels.dtype != torch.uint8:
             return pixels
         table = bring(self.table, pixels)
@@ -53,7 +55,7 @@ class Wire:
 
 @dataclass(frozen=True)
 class _Steps:
-    """The first steps of a `Compose`, up to the last one that gives bytes."""
+    """Some consecutive steps of a `Compose`; a call gives their result as bytes."""
 
     steps: tuple[Callable, ...]
 
@@ -66,8 +68,8 @@ class _Steps:
         return x
 
 
-def _ways(transform: Callable) -> list[tuple[Callable, Callable, Any]]:
-    """(picture -> bytes (3, H, W), bytes -> numbers, 256 greys as the latter takes them): how a transform may part."""
+def _conversions(transform: Callable) -> list[tuple[Callable, Callable, Any]]:
+    """Ways to split a transform: (picture -> bytes (3, H, W), bytes -> floats, input of 256 greys for the latter)."""
     if hasattr(transform, "geometry") and hasattr(transform, "values"):
         return [(transform.geometry, transform.values, torch.from_numpy(np.stack([_GREYS] * 3)))]
     steps, ways = tuple(getattr(transform, "transforms", ())), []
@@ -83,10 +85,5 @@ def _bytes(image: Any) -> Tensor:
     if isinstance(image, Image.Image) and image.mode == "RGB":
         image = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
     if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
-        raise ValueError("these are no bytes")
+        raise ValueError("not an RGB picture of bytes")
     return image.contiguous()
-
-
-def _noise(size: tuple[int, int]) -> Image.Image:
-    width, height = size
-    return Image.fromarray(np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8))

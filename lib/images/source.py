@@ -1,6 +1,5 @@
-"""What every source of pictures offers, whatever the pictures come from."""
+"""`Source`, the interface of all image sources, and the error for a picture that cannot be read."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -28,20 +27,13 @@ class Source(Protocol):
         """What the picture is called in messages and tables."""
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
-        """(n,) int64 classes of these pictures, -1 for none; asked for only where there are class names."""
+        """(n,) int64 classes of these pictures, -1 for none; called only where there are class names."""
 
     def facts(self, indices: np.ndarray) -> "pd.DataFrame | None":
-        """All that is known about these pictures, one row each; None where nothing is."""
+        """A table of facts about these pictures, one row each; None where nothing is known."""
 
     def paths(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
         """Their taxa from kingdom to species, () for a picture that shows none; None where no picture has any."""
 
     def state(self) -> str:
-        """Changes when the pictures do; "" where they cannot change under the same name."""
-
-
-def check_split(kind: str, split: str, choices: Sequence[str]) -> str:
-    """The split itself; ValueError where the data set has none of that name."""
-    if split not in choices:
-        raise ValueError(f"Unknown split {split!r} of {kind}; choose one of {', '.join(choices)}.")
-    return split
+        """Text that changes when the pictures do; "" where they cannot change under the same spec."""

@@ -1,4 +1,4 @@
-"""What a dictionary of features is worth: one file per metric, pure functions of tensors.
+"""Metrics of SAE features: one file per metric, pure functions of tensors.
 
 Activations come as `(N, F)`, dense or torch sparse CSR; a CSR matrix is never made dense.
 """
@@ -14,10 +14,9 @@ from lib.metrics.intervals import (
 )
 from lib.metrics.monosemanticity import monosemanticity
 from lib.metrics.reconstruction import Reconstruction, reconstruction
-from lib.metrics.sparsity import Sparsity, centre_minus_border, sparsity
+from lib.metrics.sparsity import Sparsity, sparsity
 from lib.metrics.stability import (
     Matching,
-    match_active_sets,
     match_codes,
     match_directions,
     random_directions,
@@ -32,12 +31,10 @@ __all__ = [
     "Sparsity",
     "ZeroShot",
     "bootstrap",
-    "centre_minus_border",
     "jaccard",
     "jaccard_counts",
     "jackknife_error",
     "jackknife_interval",
-    "match_active_sets",
     "match_codes",
     "match_directions",
     "mean_interval",
@@ -53,7 +50,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Say where a metric of a single chapter is now."""
+    """Raise AttributeError; for a metric that has moved to `experiments`, it says where to."""
     from lib import missing
 
     raise missing(__name__, name)

@@ -1,15 +1,14 @@
-"""Reading an activation matrix feature by feature, whether it is dense or sparse."""
+"""Reading a dense or sparse activation matrix feature by feature."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+from lib.sae.selection import order_by_feature
 
 
 def check_matrix(activations: Tensor, name: str = "activations") -> None:
@@ -24,14 +23,12 @@ def transposed_csr(codes: Tensor) -> Tensor:
     """The `(F, N)` CSR form of an `(N, F)` CSR matrix: one row per feature, images ascending."""
     n_images, n_features = codes.shape
     images = torch.arange(n_images, device=codes.device).repeat_interleave(codes.crow_indices().diff())
-    narrow = torch.int16 if n_features <= 1 << 15 else torch.int32  # short keys sort several times faster
-    feature, order = codes.col_indices().to(narrow).sort(stable=True)
-    offsets = torch.searchsorted(feature.long(), torch.arange(n_features + 1, device=codes.device))
+    order, offsets = order_by_feature(codes.col_indices(), n_features)
     return csr(offsets, images[order], codes.values()[order], (n_features, n_images))
 
 
 def csr(offsets: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
-    """A sparse CSR matrix of parts that fit by construction, which torch then need not check."""
+    """A sparse CSR matrix from parts that are valid by construction, so that torch's checks are skipped."""
     return torch.sparse_csr_tensor(offsets, columns, values, size, check_invariants=False)
 
 

@@ -1,4 +1,4 @@
-"""What a model loses when a reconstruction takes the place of an activation."""
+"""Fidelity: how much a model's predictions suffer when a reconstruction replaces an activation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib.metrics.intervals import Interval, bootstrap
 
 
 class ZeroShot(NamedTuple):
-    """Per picture, both (N,): cross-entropy in nats, and 1 where the most probable class is the true one, else 0."""
+    """Results per picture, both (N,): cross-entropy in nats, and 1 where the most probable class is true, else 0."""
 
     loss: Tensor
     correct: Tensor
@@ -37,20 +37,19 @@ def zero_shot(embeddings: Tensor, texts: Tensor, labels: Tensor, logit_scale: fl
 
 @metric(on="cpu")
 def recovered(clean: Tensor, spliced: Tensor, ablated: Tensor, n: int = 2000) -> Interval:
-    """Share of what an ablation costs that a reconstruction gives back, all (N,) per picture: losses, or hits alike.
+    """Loss recovered: the share of an ablation's cost that a reconstruction recovers, with an interval over pictures.
 
-    (mean ablated - mean spliced) / (mean ablated - mean clean), with an interval over pictures: 1 as good as the model
-    itself, 0 as bad as the ablation, above 1 better than the model. NaN where these pictures do not tell whether the
-    ablation costs or gains anything (its own interval holds 0): a share of nothing would be noise.
+    clean, spliced, ablated: (N,) losses per picture, or correctness, of the model, with the reconstruction, and with
+    the ablation. (mean ablated - mean spliced) / (mean ablated - mean clean): 1 as good as the model itself, 0 as bad
+    as the ablation. NaN where the interval of the denominator contains 0: the share would be noise.
     """
     samples = torch.stack([clean, spliced, ablated], dim=1).double()  # (N, 3)
     cost = bootstrap(lambda drawn: drawn.mean(1), samples[:, 2] - samples[:, 0], n=n)
     if cost.low is None or cost.low <= 0 <= cost.high:
         return Interval(float("nan"))
-    return bootstrap(_share_recovered, samples, n=n)
 
+    def share(drawn: Tensor) -> Tensor:  # (B, N, 3) -> (B,)
+        clean, spliced, ablated = drawn.mean(1).unbind(1)
+        return (ablated - spliced) / (ablated - clean)
 
-def _share_recovered(drawn: Tensor) -> Tensor:
-    """(B, N, 3) -> (B,)"""
-    clean, spliced, ablated = drawn.mean(1).unbind(1)
-    return (ablated - spliced) / (ablated - clean)
+    return bootstrap(share, samples, n=n)

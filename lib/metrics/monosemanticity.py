@@ -9,22 +9,22 @@ from lib.devices import metric
 from lib.metrics.columns import check_matrix, csr, transposed_csr
 from lib.sae.selection import dot_products, weighted_sums
 
-# Pairs are what is left of S1^2 after S2 is taken off. Where less than this share is left, float32 would show.
+# The denominator is S1^2 - S2. Below this share of S1^2, the subtraction costs more digits than float32 can spare.
 _WELL_CONDITIONED = 0.25
-# Terms of a sum that float32 adds up by itself; sums of more are put together in float64.
+# Terms that are summed in float32; the sums of such chunks are added in float64.
 _CHUNK = 64
 
 
 @metric(unknown=("embeddings",))
 def monosemanticity(activations: Tensor, embeddings: Tensor, block: int = 1 << 20) -> Tensor:
-    """How alike the images are that activate a feature together: mean pairwise cosine, weighted by joint activation.
+    """Monosemanticity Score: mean pairwise cosine of the images' embeddings, weighted by their joint activation.
 
     activations: `(N, F)`, dense or sparse CSR, signed or not. embeddings: `(N, E)`, any scale, one per image.
-    Returns `(F,)` float32 in [-1, 1]; NaN marks a feature without a single weighted pair, that is a dead one: equal on
-    all images, or above its minimum on exactly one. `block` bounds the working memory, in numbers.
+    Returns `(F,)` float32 in [-1, 1]; NaN for a feature without a pair of nonzero weight, whose activation is equal on
+    all images (a dead one), or above its minimum on exactly one. `block` bounds the working memory, in numbers.
 
     With a~ = (a - min) / (max - min) over the N images and unit embeddings e, the score of the paper's code
-    (`metric.py`, behind all its tables; the printed equation lacks the denominator) and its closed form:
+    (`metric.py`, used for all its tables; the printed equation lacks the denominator) and its closed form:
 
         MS = sum_{n<m} a~_n a~_m cos(e_n, e_m) / sum_{n<m} a~_n a~_m
            = (|sum a~ e|^2 - sum a~^2) / ((sum a~)^2 - sum a~^2)
@@ -52,7 +52,7 @@ def _unit(embeddings: Tensor) -> Tensor:
 
 
 def _dense(activations: Tensor, unit: Tensor, block: int) -> Tensor:
-    """Blocks of features by one product in their own precision; the few whose sums nearly cancel go the sparse way."""
+    """Blocks of features by one product in their own precision; the few ill-conditioned ones by `_sparse`."""
     scores = []
     for columns in activations.split(max(1, block // len(activations)), dim=1):
         columns = columns if columns.dtype == torch.float64 else columns.float()
@@ -71,10 +71,10 @@ def _dense(activations: Tensor, unit: Tensor, block: int) -> Tensor:
 
 
 def _sparse(activations: Tensor, unit: Tensor, block: int) -> Tensor:
-    """Images that are not stored share one value and need no memory; the few entries' sums are float64 but for V.
+    """Scores of CSR activations: images that are not stored share one value; all sums but V are in float64.
 
-    Each feature's largest activation, a~ = 1 on image m, is held apart: with the sums over the other images, V = sum
-    a~ e, twice the numerator is 2 e_m . V + |V|^2 - S2 and twice the denominator 2 S1 + S1^2 - S2. As S2 <= S1, nothing
+    Each feature's largest activation, a~ = 1 on image m, is kept apart: with S1, S2 and V = sum a~ e over the others,
+    twice the numerator is 2 e_m . V + |V|^2 - S2 and twice the denominator 2 S1 + S1^2 - S2. As S2 <= S1, nothing
     cancels: a relative error of V moves the score by no more than twice itself, so that V may be summed in float32.
     """
     n_images, n_features = activations.shape

@@ -1,4 +1,4 @@
-"""How well an SAE gives back what it was shown."""
+"""Reconstruction quality of an SAE: explained variance, mean squared error, cosine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def reconstruction(x: Tensor, x_hat: Tensor) -> dict[str, float]:
 
 
 class Reconstruction:
-    """The same figures from batches of rows: a whole store is measured in memory O(d), in float64."""
+    """The measures of `reconstruction`, accumulated over batches of rows in float64 and memory O(d)."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -30,7 +30,7 @@ class Reconstruction:
 
     @metric()
     def update(self, x: Tensor, x_hat: Tensor) -> Reconstruction:
-        """Add a batch `(B, d)` of rows and their reconstructions; returns itself."""
+        """Add a batch `(B, d)` of rows and their reconstructions; returns itself. ValueError for other shapes."""
         if x.shape != x_hat.shape or x.dim() != 2:
             raise ValueError(f"x and x_hat must both be (N, d), got {tuple(x.shape)} and {tuple(x_hat.shape)}.")
         if self._width not in (0, x.shape[1]):

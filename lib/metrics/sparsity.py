@@ -1,4 +1,4 @@
-"""How few features are active, and which never are."""
+"""Sparsity of codes: L0, dead features, density."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sparsity(codes: Tensor, kinds: Sequence[str] | None = None) -> dict:
 
 
 class Sparsity:
-    """The same figures from batches of rows: a whole store is measured in memory O(F)."""
+    """The measures of `sparsity`, accumulated over batches of rows in memory O(F)."""
 
     def __init__(self) -> None:
         self._active: dict[str | None, Tensor] = {}  # kind -> (F,) rows on which each feature is active
@@ -30,7 +30,7 @@ class Sparsity:
 
     @metric()
     def update(self, codes: Tensor, kinds: Sequence[str] | None = None) -> Sparsity:
-        """Add a batch of codes `(B, F)`, with the kind of token of each row if wanted; returns itself."""
+        """Add a batch of codes `(B, F)`, with the kind of token of each row if given; returns itself."""
         check_matrix(codes, "codes")
         if kinds is not None and len(kinds) != len(codes):
             raise ValueError(f"kinds must name one kind for each of the {len(codes)} rows, got {len(kinds)}.")
@@ -49,25 +49,11 @@ class Sparsity:
         """`{l0, dead, density}` of all rows so far, and `by_kind` where kinds were given."""
         if not self._rows:
             raise ValueError("no codes to measure: pass at least one row.")
-        figures = _figures(sum(self._active.values()), sum(self._rows.values()))
+        measures = _measures(sum(self._active.values()), sum(self._rows.values()))
         kinds = {
-            k: _figures(n, self._rows[k]) | {"rows": self._rows[k]} for k, n in self._active.items() if k is not None
+            k: _measures(n, self._rows[k]) | {"rows": self._rows[k]} for k, n in self._active.items() if k is not None
         }
-        return figures | ({"by_kind": kinds} if kinds else {})
-
-
-@metric()
-def centre_minus_border(maps: Tensor) -> Tensor:
-    """By how much a map's inner cells exceed its outer ring on average: `(P, h, w)` to `(P,)`.
-
-    The ring is the outermost row and column on each side; what is not in it is the inside, for 7 x 7 patches the 5 x 5
-    in the middle. Raises ValueError for maps that have no inside.
-    """
-    if maps.ndim != 3 or min(maps.shape[1:]) < 3:
-        raise ValueError(f"maps are (P, h, w) of 3 x 3 cells or more, not {tuple(maps.shape)}.")
-    border = torch.ones(maps.shape[1:], dtype=torch.bool, device=maps.device)
-    border[1:-1, 1:-1] = False
-    return maps[:, ~border].mean(1) - maps[:, border].mean(1)
+        return measures | ({"by_kind": kinds} if kinds else {})
 
 
 def _active_by_group(codes: Tensor, group: Tensor, n_groups: int) -> Tensor:
@@ -81,7 +67,7 @@ def _active_by_group(codes: Tensor, group: Tensor, n_groups: int) -> Tensor:
     return slot[codes.values() != 0].bincount(minlength=n_groups * n_features).view(n_groups, n_features)
 
 
-def _figures(active: Tensor, rows: int) -> dict:
+def _measures(active: Tensor, rows: int) -> dict:
     return {
         "l0": float(active.sum()) / rows,
         "dead": float((active == 0).double().mean()),

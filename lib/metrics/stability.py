@@ -1,4 +1,4 @@
-"""Do two dictionaries hold the same features? One-to-one matching of two training runs, by direction or by codes.
+"""Stability: one-to-one matching of the features of two training runs, by direction or by codes.
 
 As Paulo and Belrose (arXiv 2501.16615) and Fel et al. (arXiv 2502.12892) measure it: the pairing of the features of A
 with those of B that has the largest mean similarity (Hungarian algorithm), and that mean.
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 EXACT_UP_TO = 4096
-"""Features a side that are matched exactly: a (F, F) table and up to F³ steps; wider dictionaries go by candidates."""
+"""Most features per side for the exact matching, which takes an (F, F) table and up to F³ steps."""
 
 CANDIDATES = 32
-"""Most similar partners of each feature that the matching of wide dictionaries chooses from."""
+"""Most similar partners of each feature that the matching of wider dictionaries considers."""
 
 BLOCK = 1 << 26
-"""Similarities held at once."""
+"""Similarities in memory at a time."""
 
 Similarities = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Features (n,) of A and (m,) of B to their similarities (n, m)."""
+"""Function of features (n,) of A and (m,) of B to their similarities (n, m)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Matching:
         return float((self.similarity > level).double().mean())
 
     def partners(self, n_features: int) -> Tensor:
-        """(F_a,) the partner of every feature of A, -1 for one without (dead, or left over)."""
+        """(F_a,) the partner of every feature of A, -1 for one without (dead, or unmatched)."""
         return torch.full((n_features,), -1).index_copy_(0, self.left, self.right)
 
 
@@ -76,8 +76,8 @@ def match_directions(
     and would be matched with another run's noise. All of them by default.
 
     The matching is exact while both sides have at most `exact_up_to` live features. Beyond, a sparse assignment picks
-    among the `candidates` most similar partners of each feature, and what is left over is matched in the same way
-    until nothing is: a lower bound on the mean that an exact matching would have, and `Matching.bound` an upper one.
+    among the `candidates` most similar partners of each feature, repeated for the features that remain until none
+    does: its mean is a lower bound on that of an exact matching, and `Matching.bound` an upper one.
     Raises ValueError when shapes do not fit or a row that takes part has no direction.
     """
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1]:
@@ -96,9 +96,9 @@ def match_codes(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates
     """Match two dictionaries by Pearson correlation of their codes (N, F_a) and (N, F_b) of the same N rows.
 
     Codes are dense or CSR; a CSR matrix is never made dense, only blocks of the (F_a, F_b) correlations are. Features
-    whose code is the same on all rows (dead ones first of all) take no part. The rest is as in `match_directions`.
+    whose code is constant over the rows, such as dead ones, take no part. The rest is as in `match_directions`.
     """
-    left, right, n = *_two_columns(a, b), len(a)
+    left, right, n = *_by_feature(a, b), len(a)
     mean_a, spread_a = _moments(left)
     mean_b, spread_b = _moments(right)
 
@@ -110,26 +110,10 @@ def match_codes(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates
 
 
 @metric(on="cpu")
-def match_active_sets(a: Tensor, b: Tensor, exact_up_to: int = EXACT_UP_TO, candidates: int = CANDIDATES) -> Matching:
-    """Match by which rows activate a feature, however much: Jaccard index |A & B| / |A | B| of the sets of rows.
-
-    Codes as in `match_codes`; active means other than zero, and features that are active on no row take no part.
-    """
-    left, right = (side.astype(bool).astype(np.float32) for side in _two_columns(a, b))
-    size_a, size_b = (np.diff(side.indptr) for side in (left, right))
-
-    def index(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        both = (left[i] @ right[j].T).toarray()
-        return both / (size_a[i][:, None] + size_b[j] - both)
-
-    return _match(index, np.flatnonzero(size_a), np.flatnonzero(size_b), exact_up_to, candidates)
-
-
-@metric(on="cpu")
 def random_directions(like: Tensor, seed: int = 0) -> Tensor:
-    """A decoder (F, d) that learned nothing but where directions lie: the baseline of `match_directions`.
+    """A random decoder (F, d) that resembles `like` (F, d) in distribution: the baseline of `match_directions`.
 
-    Gaussian draws with the mean and covariance of the unit rows of `like` (F, d), scaled to unit length.
+    Gaussian draws with the mean and covariance of the unit rows of `like`, scaled to unit length.
     """
     unit = F.normalize(like.double(), dim=1)
     mean = unit.mean(0)
@@ -140,9 +124,9 @@ def random_directions(like: Tensor, seed: int = 0) -> Tensor:
 
 @metric(on="cpu")
 def shuffled_codes(codes: Tensor, seed: int = 0) -> Tensor:
-    """CSR codes (N, F) in which every feature keeps its values but not its rows: the baseline of `match_codes`.
+    """CSR codes (N, F) with each feature's values moved to other rows: the baseline of `match_codes`.
 
-    The rows are put into one random order, and each feature's codes are then moved along it by a distance of its own.
+    The rows are put into one random order, in which each feature's codes are shifted by a random distance of its own.
     """
     check_matrix(codes, "codes")
     columns = transposed_csr(codes if codes.layout == torch.sparse_csr else codes.to_sparse_csr())  # (F, N)
@@ -173,7 +157,7 @@ def _live(alive: Tensor | None, n_features: int) -> np.ndarray:
     return np.flatnonzero(alive.numpy())
 
 
-def _two_columns(a: Tensor, b: Tensor) -> list[csr_matrix]:
+def _by_feature(a: Tensor, b: Tensor) -> list[csr_matrix]:
     """Both matrices of codes (N, F) feature by feature: scipy CSR (F, N) without stored zeros."""
     from scipy.sparse import csr_matrix
 
@@ -201,18 +185,18 @@ def _moments(columns: csr_matrix) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _match(similarities: Similarities, left: np.ndarray, right: np.ndarray, exact_up_to: int, k: int) -> Matching:
-    """Match the features `left` of A with the features `right` of B; the smaller side chooses."""
+    """Match the features `left` of A with the features `right` of B; all features of the smaller side are matched."""
     if len(left) > len(right):
-        turned = _match(lambda j, i: similarities(i, j).T, right, left, exact_up_to, k)
-        order = turned.right.argsort()
-        return Matching(turned.right[order], turned.left[order], turned.similarity[order], turned.bound)
+        swapped = _match(lambda j, i: similarities(i, j).T, right, left, exact_up_to, k)
+        order = swapped.right.argsort()
+        return Matching(swapped.right[order], swapped.left[order], swapped.similarity[order], swapped.bound)
     partner, similarity = np.full(len(left), -1), np.zeros(len(left))
     bound, wide = np.nan, len(right) > exact_up_to
     while len(rows := np.flatnonzero(partner < 0)):
         free = np.setdiff1d(right, partner, assume_unique=False)
         if len(free) > exact_up_to:
             found, values, relaxed = _assign_candidates(similarities, left[rows], free, k)
-            bound = relaxed if np.isnan(bound) else bound  # the first round's, which leaves nothing out
+            bound = relaxed if np.isnan(bound) else bound  # of the first round, which considers all features
         else:
             found, values = _assign(similarities(left[rows], free))
         partner[rows], similarity[rows] = np.where(found < 0, -1, free[found]), values
@@ -222,7 +206,7 @@ def _match(similarities: Similarities, left: np.ndarray, right: np.ndarray, exac
 
 
 def _assign(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each row's column (n,) in the assignment of largest sum of a table (n, m), n <= m, and its value there."""
+    """Column of each row (n,) in the assignment with the largest sum over a table (n, m), n <= m, and the values."""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(table, maximize=True)
@@ -232,10 +216,10 @@ def _assign(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _assign_candidates(
     similarities: Similarities, left: np.ndarray, right: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The same from each row's k largest entries; -1 for rows whose candidates all went to others.
+    """`_assign` restricted to each row's k largest entries; -1 for rows whose candidates are all matched to others.
 
-    Every row may also stay alone, at the value of its k-th candidate. Nothing outside its candidates is worth more to
-    it, so the mean at the optimum, the third value, is an upper bound on that of the exact assignment.
+    A row may also remain unmatched, at the value of its k-th candidate. No entry outside its candidates is larger, so
+    the mean at the optimum, the third value, is an upper bound on that of the exact assignment.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
@@ -246,12 +230,12 @@ def _assign_candidates(
     for start in range(0, n, step):
         top = torch.from_numpy(similarities(left[start : start + step], right)).topk(k, dim=1)
         values[start : start + step], columns[start : start + step] = top.values, top.indices
-    alone = values[:, -1:]
-    cost = 1 + values.max() - np.hstack([values, alone - 1e-9])  # positive, for scipy drops what is 0
+    unmatched = values[:, -1:]
+    cost = 1 + values.max() - np.hstack([values, unmatched - 1e-9])  # positive, because scipy drops zeros
     edges = np.hstack([columns, len(right) + np.arange(n)[:, None]])
     offsets = np.arange(n + 1) * (k + 1)
     graph = csr_matrix((cost.ravel(), edges.ravel(), offsets), shape=(n, len(right) + n))
     _, chosen = min_weight_full_bipartite_matching(graph)
-    taken = (edges == chosen[:, None]).argmax(1)  # (n,) which candidate; k: stays alone
-    worth = np.hstack([values, alone])[np.arange(n), taken]
+    taken = (edges == chosen[:, None]).argmax(1)  # (n,) which candidate; k: unmatched
+    worth = np.hstack([values, unmatched])[np.arange(n), taken]
     return np.where(taken < k, chosen, -1), np.where(taken < k, worth, 0), float(worth.mean())

@@ -1,4 +1,4 @@
-"""Do two features show the same pictures? (arXiv 2504.02821, appendix G)"""
+"""Uniqueness: the overlap of two features' top images (arXiv 2504.02821, appendix G)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from lib.devices import metric
 
-_COMMON = 32  # a picture that more than one in so many features show is counted by a dense product
-_MOST_PAIRS = 1 << 26  # pairs that `jaccard` gives: about 1.3 GB
+_COMMON = 32  # an image in the top lists of more than 1 / 32 of the features is counted by a dense product
+_MOST_PAIRS = 1 << 26  # pairs that `jaccard` returns at most: about 1.3 GB
 
 
 @metric(on="cpu")
 def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tuple[Tensor, Tensor]:
     """All pairs of features whose sets of top images overlap more than `above`, by Jaccard index |A & B| / |A | B|.
 
-    top_images: `(F, k)` integers, one row of image indices per feature; -1 stands for no image, and a row counts each
+    top_images: `(F, top)` integers, one row of image indices per feature; -1 stands for no image, and a row counts each
     image once. Returns pairs `(P, 2)` int64 with i < j, in ascending order, and their index `(P,)` float32, exact.
-    The paper leaves out features with fewer than k images: pass `top_images[(top_images >= 0).all(1)]` for that.
+    The paper leaves out features with fewer than `top` images: pass `top_images[(top_images >= 0).all(1)]` for that.
     Overlaps are counted `block` at a time: no F x F memory.
 
-    Raises ValueError when `above` is negative (every pair would qualify), the shape is wrong, or more pairs qualify
-    than a computer is happy to hold (67 million: `jaccard_counts` counts any number).
+    Raises ValueError when `above` is negative (every pair would qualify), the shape is wrong, or more than 67 million
+    pairs qualify (`jaccard_counts` counts any number).
     """
     if above < 0:
         raise ValueError(f"above must be at least 0, got {above}: below it, every pair of features would qualify.")
@@ -47,15 +47,15 @@ def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tup
 
 @metric(on="cpu")
 def jaccard_counts(top_images: Tensor, block: int = 1 << 23) -> tuple[Tensor, Tensor]:
-    """How many pairs of features have which Jaccard index: the distinct values, ascending, and their counts.
+    """The distribution of the Jaccard index over all pairs of features: distinct values, ascending, and their counts.
 
     Arguments as of `jaccard`. Returns values `(V,)` float64, exact, beginning with 0, and counts `(V,)` int64 whose sum
-    is F (F - 1) / 2. Holds one number for each possible overlap, however many pairs there are.
+    is F (F - 1) / 2. Memory is one number for each possible overlap, however many pairs there are.
     """
     sets = _Sets(top_images)
     table = sets.tally(block)  # pairs by common images and by images of both together
     table[0, :] = 0
-    table[0, 0] = len(sets) * (len(sets) - 1) // 2 - table.sum()  # the rest shares nothing
+    table[0, 0] = len(sets) * (len(sets) - 1) // 2 - table.sum()  # all other pairs have no common image
     table[0, 0], rest = 1, int(table[0, 0])  # listed even where it is 0
     shared, together = table.nonzero().unbind(1)
     table[0, 0] = rest
@@ -70,7 +70,7 @@ class _Sets:
         from scipy.sparse import csr_matrix
 
         if top_images.dim() != 2 or top_images.is_floating_point():
-            raise ValueError(f"top_images must be (F, k) integers, got {tuple(top_images.shape)} {top_images.dtype}.")
+            raise ValueError(f"top_images must be (F, top) integers, got {tuple(top_images.shape)} {top_images.dtype}.")
         ordered = top_images.sort(dim=1).values
         first_seen = torch.ones_like(ordered, dtype=torch.bool)
         first_seen[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -95,7 +95,7 @@ class _Sets:
                 yield i[keep].long() + start, j[keep].long() + start, shared[keep].long()
 
     def tally(self, block: int) -> Tensor:
-        """How many pairs i < j share s images and have t of both together: entry (s, t); row 0 means nothing."""
+        """Entry (s, t): pairs i < j with s common images and t images summed over both sets; row 0 is not used."""
         largest = int(self.size.max()) if len(self) else 0
         width = 2 * largest + 1
         counts = torch.zeros((largest + 1) * width, dtype=torch.long)
@@ -111,10 +111,10 @@ class _Sets:
         return counts.view(largest + 1, width)
 
     def _parts(self, block: int) -> Iterator[tuple[int, object]]:
-        """Overlaps of rows from `start` on with features from there on: scipy COO, or dense, above the diagonal.
+        """Overlaps of features from `start` on with all features from there on: scipy COO, or dense above the diagonal.
 
-        A sparse product costs as many steps as there are pairs of features behind each image, which pictures that
-        very many features show would let explode: those, a few hundred at most, go through a dense product.
+        A sparse product takes a step for each pair of features that share an image, which is quadratic for images in
+        very many top lists: those, a few hundred at most, go through a dense product.
         """
         shown_by = self._incidence.getnnz(axis=0)  # (V,) features behind each image
         common = shown_by > max(len(self) // _COMMON, 1)

@@ -1,1 +1,1 @@
-"""The dictionaries: model, config, selection of latents, objectives, training, ensembles."""
+"""Sparse autoencoders: model, config, selection of latents, objectives, training."""

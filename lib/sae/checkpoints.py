@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lib.artifacts import load_tensors, replacing, save_tensors
 from lib.devices import bring
+from storage import load_tensors, replacing, save_tensors
 
 if TYPE_CHECKING:
     from lib.sae.training import Run
@@ -21,21 +21,21 @@ _STATE = "state.safetensors"
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write the run's tensors, and what else it knows, in place of its last checkpoint; in one step."""
+    """Write the state of the run over its last checkpoint, atomically."""
     tensors = {f"sae.{name}": tensor for name, tensor in run.sae.state_dict().items()}
     for name, parameter in run.parameters.items():
         tensors |= {f"adam.{name}.{key}": value for key, value in run.adam.state[parameter].items()}
-    tensors |= {f"own.{name}": run.parameters[name] for name in _beside_the_sae(run)}
+    tensors |= {f"own.{name}": run.parameters[name] for name in _extra_parameters(run)}
     tensors["since_fired"] = run.objective.since_fired
-    state = {"hash": run.meta["hash"], "step": run.step, "scale": run.scale, "memory": run.objective.memory}
+    state = {"hash": run.meta["hash"], "step": run.step, "scales": run.scales, "memory": run.objective.memory}
     with replacing(run.folder / CHECKPOINT / _STATE) as temporary:
         save_tensors(tensors, temporary, {"run": json.dumps({**state, "rows": run.log.rows})})
 
 
 def restore_checkpoint(run: Run) -> list[dict[str, float]]:
-    """Bring the run to where its last checkpoint was, and return the rows of its log until then.
+    """Restore the run from its last checkpoint, and return the rows of its log until then.
 
-    A damaged checkpoint is named in a warning; then, as without one, the run stays at its first step.
+    A damaged checkpoint is named in a warning; then, as without a checkpoint, the run starts at its first step.
     """
     try:
         tensors, metadata = load_tensors(run.folder / CHECKPOINT / _STATE)
@@ -46,9 +46,9 @@ def restore_checkpoint(run: Run) -> list[dict[str, float]]:
         return []
     if state.get("hash") != run.meta["hash"]:
         return []
-    run.step, run.scale = state["step"], state["scale"]
+    run.step, run.scales = state["step"], state["scales"]
     run.sae.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("sae.")})
-    for name in _beside_the_sae(run):
+    for name in _extra_parameters(run):
         run.parameters[name].copy_(tensors[f"own.{name}"])
     run.objective.compose()
     for name, parameter in run.parameters.items():
@@ -66,6 +66,6 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
 
 
-def _beside_the_sae(run: Run) -> list[str]:
-    """Names of what is trained and is no part of the SAE."""
+def _extra_parameters(run: Run) -> list[str]:
+    """Names of trained parameters that are not part of the SAE."""
     return [name for name in run.parameters if name not in run.sae.state_dict()]

@@ -1,4 +1,4 @@
-"""What an SAE was trained on, so that it is not used on another encoder or site unnoticed."""
+"""`Origin`: what an SAE was trained on, so that its use on another encoder or site is noticed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from lib.encoders.encoder import Encoder, Site
+
+
+class Target(NamedTuple):
+    """What a transcoder predicts: activations of width d at another site; skip: also by a linear map of its input."""
+
+    d: int
+    skip: bool = False
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,8 @@ class Origin:
     """Encoder, site and pictures of the activations that an SAE was trained on; None where they are not known.
 
     encoder: its spec; fingerprint: that of its weights, preprocessing and precision; precision: dtype of its forward
-    pass ("torch.bfloat16"); mlp_norms: see `Encoder`; images: fingerprint of the pictures; version: of this library.
+    pass ("torch.bfloat16"); mlp_norms: see `Encoder`; images: fingerprint of the pictures; version: of this library;
+    target: the site that a transcoder predicts.
     """
 
     encoder: str | None = None
@@ -28,15 +36,16 @@ class Origin:
     version: str | None = None
     precision: str | None = None
     mlp_norms: str | None = None
+    target: str | None = None
 
     @classmethod
     def of(cls, store: object) -> Origin:
-        """That of the activations in a store or stream, as far as its `meta` knows."""
+        """Origin of the activations in a store or stream, as far as its `meta` has it."""
         from lib import __version__
 
         meta = getattr(store, "meta", None) or {}
         spec = meta.get("spec") or {}
-        known = {name: meta.get(name) for name in ("encoder", "site", "tokens", "precision", "mlp_norms")}
+        known = {name: meta.get(name) for name in ("encoder", "site", "tokens", "precision", "mlp_norms", "target")}
         return cls(**known, fingerprint=spec.get("encoder"), images=spec.get("images"), version=__version__)
 
     @classmethod
@@ -52,20 +61,20 @@ class Origin:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def check(self, encoder: Encoder, site: str | Site) -> None:
-        """Raise ValueError where this is known to be another site, or another encoder.
+        """Raise ValueError where the SAE is known to be from another site, or another encoder.
 
-        The same weights in another precision count as the same encoder. LLaVA's image tower, which lacks the text side
-        of the CLIP it was and names its weights otherwise, is known by its `mlp_norms`.
+        The same weights in another precision count as the same encoder. LLaVA's image tower, a CLIP without its text
+        part and with other names of weights, is identified by its `mlp_norms`.
         """
-        rest = "train one on this, or pass check=False if it is meant"
+        rest = "train one on this, or pass check=False if it is intended"
         if self.site is not None and self.site != str(site):
             raise ValueError(f"This SAE was trained at {self.site}, not at {site}: {rest}.")
-        if not self._could_be(encoder):
+        if not self._may_be(encoder):
             name = "other weights or preprocessing of" * (self.encoder == encoder.spec)
             trained_on = f"{name} {self.encoder or 'another encoder'}".strip()
             raise ValueError(f"This SAE was trained on {trained_on}, not on this {encoder.spec}: {rest}.")
 
-    def _could_be(self, encoder: Encoder) -> bool:
+    def _may_be(self, encoder: Encoder) -> bool:
         if encoder.is_part:
             known, found = ((norms or "").split() for norms in (self.mlp_norms, encoder.mlp_norms))
             return all(math.isclose(float(a), float(b), rel_tol=1e-3) for a, b in zip(known, found, strict=False))
@@ -76,9 +85,9 @@ _warned: set[str] = set()
 
 
 def check_origin(dictionary: object, encoder: Encoder, site: str | Site) -> None:
-    """Check a dictionary that may know its origin; warn once in a process of an SAE that does not.
+    """Check the origin of a dictionary that has one; warn, once per process, of an SAE whose origin is unknown.
 
-    Neurons, directions and the like, which have no `origin`, pass.
+    Dictionaries without the attribute `origin`, such as neurons and directions, pass.
     """
     if not hasattr(dictionary, "origin"):
         return

@@ -1,6 +1,6 @@
 """Sparse codes of a batch: selecting them exactly, decoding them, and the gradients they carry.
 
-Only k of F latents are kept per row, so everything behind the encoder's product touches the kept codes alone:
+Only k of F latents are kept per row, so everything after the encoder's product uses only the kept codes:
 sums of decoder rows and of gradient rows are `embedding_bag`s, and no (B, F) array of codes is ever built.
 Shapes: B rows, F latents, d model width, nnz kept codes. Weights are stored by latent, (F, d), on both sides.
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
 
 MAX_ELEMENTS = {"cpu": 2**24, "mps": 2**26, "cuda": 2**28}
-"""Pre-activations held at once, by type of device; larger products run in chunks of rows. On a GPU each chunk waits for
-the one before it, and 2**28 of them take half a gigabyte in bfloat16."""
+"""Pre-activations in memory at a time, by type of device; larger products run in chunks of rows. On a GPU each chunk
+waits for the one before it, and 2**28 of them take half a gigabyte in bfloat16."""
 
 
 class Codes(NamedTuple):
@@ -44,19 +44,15 @@ class Codes(NamedTuple):
         return torch.sparse_csr_tensor(self.offsets, self.features, self.values, size, check_invariants=False)
 
 
-class FeatureOrder(NamedTuple):
-    """The codes' entries sorted by latent: latent j owns `entries[offsets[j]:offsets[j + 1]]`."""
+def order_by_feature(features: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
+    """Stable order of entries (nnz,) by latent, and offsets (F + 1,): latent j owns `order[offsets[j]:offsets[j + 1]]`.
 
-    entries: Tensor  # (nnz,) int64, positions in the codes
-    offsets: Tensor  # (F + 1,) int64
-
-
-def order_by_feature(features: Tensor, n_features: int) -> FeatureOrder:
-    """Stable order of the entries (nnz,) by latent; narrow keys because their radix sort is several times faster."""
+    Keys are narrow because their radix sort is several times faster.
+    """
     narrow = torch.int16 if n_features <= 2**15 else torch.int32
     keys, entries = features.to(narrow).sort(stable=True)
     starts = torch.arange(n_features + 1, device=features.device)
-    return FeatureOrder(entries, torch.searchsorted(keys.to(torch.int64), starts))
+    return entries, torch.searchsorted(keys.to(torch.int64), starts)
 
 
 def weighted_sums(table: Tensor, index: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
@@ -75,7 +71,7 @@ def dot_products(left: Tensor, bags: Tensor, offsets: Tensor, right: Tensor, ind
 
 
 class LatentGradients(NamedTuple):
-    """What a batch's codes pass on to the weights of each latent, and the codes' values in the latents' order."""
+    """Gradients of the weights of each latent from a batch's codes, and the codes' values ordered by latent."""
 
     encoder: Tensor  # (F, d)
     bias: Tensor  # (F,)
@@ -90,14 +86,14 @@ def by_latent(
     """Sum over each latent's codes: `to_codes` (nnz,) times their input rows of x (B, d) for the encoder's side, their
     values times rows `bags` (nnz,) of the upstream gradient for the decoder's.
     """
-    order = order_by_feature(codes.features, n_features)
-    values, to_codes = codes.values[order.entries], to_codes[order.entries]
+    order, offsets = order_by_feature(codes.features, n_features)
+    values, to_codes = codes.values[order], to_codes[order]
     return LatentGradients(
-        weighted_sums(x, codes.rows[order.entries], order.offsets, to_codes),
-        torch.segment_reduce(to_codes, "sum", offsets=order.offsets),
-        weighted_sums(upstream, bags[order.entries], order.offsets, values),
+        weighted_sums(x, codes.rows[order], offsets, to_codes),
+        torch.segment_reduce(to_codes, "sum", offsets=offsets),
+        weighted_sums(upstream, bags[order], offsets, values),
         values,
-        order.offsets,
+        offsets,
     )
 
 
@@ -116,7 +112,7 @@ def flat_indices(hits: Tensor) -> Tensor:
 
 @contextmanager
 def float32_sums(device: torch.device) -> Iterator[None]:
-    """Within it, products in bfloat16 are summed in float32; cuBLAS may else add parts of a sum in bfloat16."""
+    """Context in which bfloat16 products are summed in float32; cuBLAS may otherwise add partial sums in bfloat16."""
     if device.type != "cuda":
         yield
         return
@@ -130,16 +126,16 @@ def float32_sums(device: torch.device) -> Iterator[None]:
 
 
 def _row_norms(x: Tensor) -> Tensor:
-    """No less than the rows' norms: (n, d) -> (n,). Squares below the smallest normal number may have been lost."""
+    """Upper bound of the rows' norms: (n, d) -> (n,). Squares below the smallest normal number may have been lost."""
     return torch.linalg.vector_norm(x, dim=1) + math.sqrt(x.shape[1]) * 2.0**-63
 
 
 @dataclass
 class PreActivations:
-    """Pre-activations `x @ weight.T + bias` of which only the large ones are wanted.
+    """Pre-activations `x @ weight.T + bias` of which only the large ones are needed.
 
-    With `dtype=torch.bfloat16` the product runs in bfloat16 only to screen: whatever could lie above the level,
-    given the worst rounding error, is computed again in x's own precision, so the result stays exact (`_error`).
+    With `dtype=torch.bfloat16` the product in bfloat16 is only a screen: whatever could lie above the level, given the
+    worst rounding error, is computed again in x's own precision, so the result is exact (`_error`).
     """
 
     weight: Tensor  # (F, d)
@@ -153,12 +149,12 @@ class PreActivations:
         screening = self.dtype is not None and self.dtype != self.weight.dtype
         weight = self._buffer("weight", self.weight.shape, self.dtype).copy_(self.weight) if screening else self.weight
         norms = (_row_norms(self.weight), _row_norms(weight - self.weight)) if screening else None
-        # What the product must reach; rounding in the difference and in adding the bias is relative to these two.
+        # The least product of a candidate; rounding in the difference and in adding the bias is relative to these two.
         bound, found = level - self.bias - 2.0**-22 * (self.bias.abs() + abs(level)), []
         for i, rows in enumerate(x.split(step)):  # (n, d)
             rounded = rows.to(weight.dtype)
             error = self._error(rows, rounded, norms) if screening else None
-            if error is not None and not bool(error.isfinite().all()):  # a norm overflows, and bounds nothing
+            if error is not None and not bool(error.isfinite().all()):  # a norm overflows, so there is no bound
                 flat, exact = PreActivations(self.weight, self.bias).above(rows, level)
                 found.append((flat + i * step * n_features, exact))
                 continue
@@ -182,7 +178,7 @@ class PreActivations:
         return torch.addmm(self.bias, x, self.weight.t())
 
     def _buffer(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory that is kept between batches: fresh pages for a (B, F) product cost as much as a pass over it."""
+        """Memory that is reused between batches: allocating a (B, F) product costs as much as a pass over it."""
         kept = self._workspace.get(name)
         if kept is None or kept.shape[0] < shape[0] or kept.dtype != dtype:
             kept = self._workspace[name] = torch.empty(shape, dtype=dtype, device=self.weight.device)
@@ -208,9 +204,9 @@ class PreActivations:
         |x - x'||w| + |x'||w - w'| (Cauchy-Schwarz). Rounding moves each component by at most 2^-8 of itself, so this
         is at most 2^-7 (1 + 2^-9) |x||w|; as the norms of the differences, which float32 holds exactly, it is less than
         half as much for usual numbers. Products of two bfloat16 are exact in float32, and d of them summed there in any
-        order, rounded or cut off, miss by at most d 2^-23 |x'||w'|; the float32 product that decides in the end misses
-        by d 2^-24 |x||w|. `d 2^-21` covers both, and the factor 1 + d 2^-22 the rounding of the norms. What is lost
-        where numbers below 2^-126 become 0 is in the norms, which are enlarged for it (`_row_norms`).
+        order, rounded or truncated, err by at most d 2^-23 |x'||w'|; the final float32 product errs by d 2^-24 |x||w|.
+        `d 2^-21` covers both, and the factor 1 + d 2^-22 the rounding of the norms. `_row_norms` covers the loss where
+        numbers below 2^-126 become 0.
         norms: |w| and |w - w'|, (F,) each. Where a norm overflows it is not finite.
         """
         d = x.shape[1]

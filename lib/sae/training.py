@@ -1,4 +1,4 @@
-"""The training loop: data order, learning rate, projection, Adam, thresholds, logs, checkpoints. It knows no kind.
+"""The training loop of all kinds: data order, learning rate, projection, Adam, thresholds, logs, checkpoints.
 
 The recipe is that of arXiv 2504.02821 and its code: tied initial weights, unit-norm decoder rows whose parallel
 gradient is removed, b_dec from the geometric median, inputs of unit mean square, auxiliary loss, clipping, Adam.
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,24 +19,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib.activations.store import ActivationStore
-from lib.artifacts import alone, claim, code_fingerprint, digest_of, modules_of, opened, publish, spec_hash
 from lib.devices import bring, has_fast_bfloat16
-from lib.distributed import (
-    on_all_ranks,
-    on_first_rank,
-    rank,
-    same_on_all_ranks,
-    stop_if_another_failed,
-    world_size,
-)
 from lib.metrics.reconstruction import Reconstruction
 from lib.metrics.sparsity import Sparsity
 from lib.sae.checkpoints import remove_checkpoint, restore_checkpoint, save_checkpoint
 from lib.sae.config import as_configs
 from lib.sae.model import SAE, SAEConfig
 from lib.sae.objectives import objective_of
-from lib.sae.training_data import Activations, Setup, as_activations, batches, require_finite
+from lib.sae.training_data import Activations, Setup, as_activations, batches, require_finite, scaled, widths
 from lib.sae.training_log import METRICS, TrainingLog
+from storage import alone, claim, code_fingerprint, digest_of, distributed, head_of, modules_of, opened, publish
+
+LR_DIVISORS = {"paper": 125, "code": 625}
+"""By `lr_rule`: the learning rate is 16 / (divisor sqrt(F)) in arXiv 2504.02821 and in its code."""
 
 
 def train_sae(
@@ -49,12 +44,13 @@ def train_sae(
 ) -> SAE | list[SAE]:
     """Train one SAE, or one for each of a list of configs from a single pass over the data.
 
-    store, validation: activations (rows, d): a store or its folder, a stream, a tensor, an array, a list of batches.
+    store, validation: activations (rows, d): a store or its folder, a stream, a tensor, an array, a list of batches; or
+    `PairedActivations` of two sites, for a transcoder.
     `out` (a folder per config) makes artifacts: a complete one of the same spec is loaded, a checkpoint is resumed bit
-    for bit; one of another spec that lies there stays until this one is complete, and is then kept beside it, with its
-    hash in the name. metrics.jsonl gets a line every `log_every` steps, on the validation store too where one is given.
-    Under `accelerate launch` or `lib.distributed.launch` each process trains some of the configs, on the same batches,
-    and all of them get all SAEs; then `out` is needed.
+    for bit; an artifact of another spec in the folder stays until this one is complete, and is then kept beside it,
+    with its hash in the name. metrics.jsonl gets a line every `log_every` steps, with the validation store's measures
+    where one is given. Under `accelerate launch` or `lib.distributed.launch` each process trains some of the configs,
+    on the same batches, and returns all SAEs; then `out` is needed.
     Raises ValueError for configs that do not fit the store or each other, and for activations that are not finite.
     """
     store, validation = as_activations(store), None if validation is None else as_activations(validation)
@@ -62,14 +58,16 @@ def train_sae(
     folders = _folders(out, configs)
     _check(store, configs, validation)
     jobs = [Job(one, folder, _spec(store, one) if folder else {}) for one, folder in zip(configs, folders, strict=True)]
-    same_on_all_ranks([job.spec for job in jobs], "what to train")
-    saes = _trained(jobs, device)
+    distributed.same_on_all_ranks([job.spec for job in jobs], "what to train")
+    saes = distributed.found_on_all_ranks(lambda: [job.opened(device) for job in jobs])
+    for job in jobs if saes else ():
+        remove_checkpoint(job.folder)  # where the process was killed just after it had finished
     if saes is None:
-        with alone([job.folder for job in jobs if job.folder and rank() == 0], "train an SAE"):
-            places = on_first_rank(lambda: [job.folder and claim(job.folder, job.meta) for job in jobs])
+        with alone([job.folder for job in jobs if job.folder and distributed.rank() == 0], "train an SAE"):
+            places = distributed.on_first_rank(lambda: [job.folder and claim(job.folder, job.meta) for job in jobs])
             claimed = [replace(job, folder=place) for job, place in zip(jobs, places, strict=True)]
             saes = _train_missing(claimed, store, validation, device, progress)
-            on_first_rank(
+            distributed.on_first_rank(
                 lambda: [publish(place, job.folder) for job, place in zip(jobs, places, strict=True) if place]
             )
     return saes[0] if isinstance(config, SAEConfig) else saes
@@ -77,7 +75,7 @@ def train_sae(
 
 @dataclass(frozen=True)
 class Job:
-    """An SAE to be trained: its config, the folder to make it in (None: in memory only), and what its spec is there."""
+    """An SAE to be trained: its config, the folder to make it in (None: in memory only), and its spec in meta.json."""
 
     config: SAEConfig
     folder: Path | None
@@ -86,7 +84,7 @@ class Job:
     @property
     def meta(self) -> dict:
         """The head of its meta.json."""
-        return _meta(self.spec)
+        return head_of(self.spec, "train_sae")
 
     def opened(self, device: str) -> SAE | None:
         """The SAE where it is finished, of this spec and undamaged, else None."""
@@ -95,55 +93,36 @@ class Job:
         return opened(self.folder, self.meta["hash"], lambda folder: SAE.load(folder, device))
 
 
-def _meta(spec: dict) -> dict:
-    return {"spec": spec, "hash": spec_hash(spec), "made_by": "train_sae"}
-
-
-def _trained(jobs: list[Job], device: str) -> list[SAE] | None:
-    """The SAEs where all are finished, which takes no lock and nothing that may be written to; else None."""
-    saes: list[SAE | None] = []
-
-    def look() -> bool:
-        saes.extend(job.opened(device) for job in jobs)
-        return None not in saes
-
-    if not all(on_all_ranks(look)):
-        return None
-    for job in jobs:
-        remove_checkpoint(job.folder)  # where the process was killed just after it had finished
-    return saes
-
-
 def _train_missing(
     jobs: list[Job], store: Activations, validation: Activations | None, device: str, progress: bool
 ) -> list[SAE]:
-    """Train those that are not finished, each rank some of them, and give all."""
-    missing = on_first_rank(lambda: [i for i, job in enumerate(jobs) if job.opened("cpu") is None])
+    """Train the SAEs that are not finished, each rank some of them, and return all SAEs."""
+    missing = distributed.on_first_rank(lambda: [i for i, job in enumerate(jobs) if job.opened("cpu") is None])
     work = [job.config.n_features(store.d) * job.config.steps for job in jobs]
-    mine = _dealt(missing, work, world_size())[rank()]
+    mine = _assigned(missing, work, distributed.world_size())[distributed.rank()]
     trained: dict[int, SAE] = {}
 
     def train_mine() -> None:
         setup = Setup(store, jobs[0].config, device)
         runs = [Run(jobs[i].config, setup, jobs[i].folder, jobs[i].spec) for i in mine]
-        _train(runs, store, validation, progress and rank() == 0)
+        _train(runs, store, validation, progress and distributed.rank() == 0)
         trained.update((i, run.finish()) for i, run in zip(mine, runs, strict=True))
 
-    on_all_ranks(train_mine if mine else lambda: None)
+    distributed.on_all_ranks(train_mine if mine else lambda: None)
     return [trained.get(i) or SAE.load(job.folder, device) for i, job in enumerate(jobs)]
 
 
-def _dealt(items: list[int], work: list[int], hands: int) -> list[list[int]]:
-    """The items dealt to so many hands, the most work first and always to whom has the least."""
-    dealt: list[list[int]] = [[] for _ in range(hands)]
+def _assigned(items: list[int], work: list[int], n_workers: int) -> list[list[int]]:
+    """Greedily assign items, the most work first, to the least-loaded of n workers: a list for each worker."""
+    assigned: list[list[int]] = [[] for _ in range(n_workers)]
     for item in sorted(items, key=lambda i: -work[i]):
-        min(dealt, key=lambda hand: sum(work[i] for i in hand)).append(item)
-    return dealt
+        min(assigned, key=lambda worker: sum(work[i] for i in worker)).append(item)
+    return assigned
 
 
 def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig]) -> list[Path | None]:
-    """The folder of each config."""
-    if out is None and world_size() > 1:
+    """The folder of each config, None without `out`. Raises ValueError unless there is a different one for each."""
+    if out is None and distributed.world_size() > 1:
         raise ValueError("Several processes share what they train through folders: pass `out`, one for each config.")
     if out is None:
         return [None] * len(configs)
@@ -157,13 +136,14 @@ def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig])
 
 
 def _check(store: Activations, configs: list[SAEConfig], validation: Activations | None) -> None:
-    """Everything that can be known to be wrong before the first step."""
+    """Raise ValueError for everything that can be known to be wrong before the first step."""
     if not configs:
         raise ValueError("train_sae needs at least one SAEConfig.")
     if len(store) == 0:
         raise ValueError("The activation store is empty; extract activations first.")
-    if validation is not None and validation.d != store.d:
-        raise ValueError(f"The validation activations have width {validation.d}, those to train on {store.d}.")
+    if validation is not None and widths(validation) != widths(store):
+        here, there = (" and ".join(map(str, widths(data))) for data in (validation, store))
+        raise ValueError(f"The validation activations have width {here}, those to train on {there}.")
     for config in configs:
         objective_of(config.kind)
         if config.input_norm != "none":
@@ -177,9 +157,10 @@ def _check(store: Activations, configs: list[SAEConfig], validation: Activations
 
 
 def _spec(store: Activations, config: SAEConfig) -> dict:
-    """What makes the artifact: the config, the data and the code. Logging and checkpoints change nothing."""
-    settings = {key: value for key, value in asdict(config).items() if key not in ("log_every", "checkpoint_every")}
-    settings["group_fractions"] = list(config.group_fractions)
+    """The spec of the artifact: config, data and code. Settings of logs and checkpoints are not part of it."""
+    settings = {
+        name: value for name, value in config.to_dict().items() if name not in ("log_every", "checkpoint_every")
+    }
     modules = ("model", "config", "selection", "objectives", "training", "training_data", "checkpoints")
     classes = (*type(store).__mro__, ActivationStore, objective_of(config.kind))  # which order the batches, and learn
     code = code_fingerprint(*(f"lib.sae.{module}" for module in modules), *modules_of(*classes))
@@ -198,26 +179,24 @@ class Run:
     """One SAE in training, in the units of the normalised input."""
 
     def __init__(self, config: SAEConfig, setup: Setup, folder: Path | None, spec: dict | None) -> None:
-        self.config, self.setup, self.folder, self.meta = config, setup, folder, _meta(spec or {})
-        self.step, self.scale = 0, setup.scale
-        self.sae = SAE(config, setup.d).to(setup.device)
+        self.config, self.setup, self.folder, self.meta = config, setup, folder, head_of(spec or {}, "train_sae")
+        self.step, self.scales = 0, setup.scales
+        self.sae = SAE(config, setup.d, setup.target).to(setup.device)
         self.sae.b_dec.data.copy_(setup.b_dec)
+        if setup.target:
+            self.sae.b_enc.data.copy_(-setup.centre @ self.sae.W_enc.detach())
         self.objective = objective_of(config.kind)(self.sae, _encoder_dtype(config, setup.device))
         self.objective.start(setup.points)
         self.parameters = {name: _as_stored(tensor.data) for name, tensor in self.objective.parameters.items()}
         betas = (config.beta1, config.beta2)
         self.adam = torch.optim.Adam(self.parameters.values(), lr=0.0, betas=betas, fused=True)
-        self.lr = config.lr if config.lr is not None else self._rule_lr()
+        by_rule = 16 / (LR_DIVISORS[config.lr_rule] * math.sqrt(self.sae.n_features))
+        self.lr = by_rule if config.lr is None else config.lr
         self.threshold_start = min(config.threshold_start, config.steps // 10)
         averaged = config.steps - self.threshold_start
         self.threshold_beta = min(config.threshold_beta, 1 - 1 / max(1.0, averaged / 10))
         rows = restore_checkpoint(self) if self.folder is not None else []
         self.log = TrainingLog(self.folder, rows)
-
-    def _rule_lr(self) -> float:
-        """arXiv 2504.02821: 16 / (125 sqrt(F)) in the paper, 16 / (625 sqrt(F)) in its code."""
-        divisor = {"paper": 125, "code": 625}[self.config.lr_rule]
-        return 16 / (divisor * math.sqrt(self.sae.n_features))
 
     def lr_at(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, constant, optional linear decay to 0."""
@@ -228,8 +207,8 @@ class Run:
         return rate
 
     def advance(self, x: Tensor) -> None:
-        """One step on a batch x (B, d) of the store."""
-        self.objective.backward(x / self.scale)
+        """One step on a batch x (B, d) of the store, of a transcoder (B, d + target.d)."""
+        self.objective.backward(*scaled(x, self.sae.d, self.scales))
         self.objective.constrain_gradients()
         for name, parameter in self.objective.parameters.items():
             self.parameters[name].grad = _as_stored(parameter.grad)
@@ -242,13 +221,13 @@ class Run:
         self.step += 1
 
     def advance_and_log(self, x: Tensor, validation: Activations | None) -> None:
-        """One step, with its line of metrics and its checkpoint where due."""
+        """One step on x (B, d), with a line of metrics and a checkpoint where they are due."""
         self.advance(x)
         last = self.step == self.config.steps
         if self.step % self.config.log_every == 0 or last:
             self.write_metrics(validation)
-        if self.step % self.config.checkpoint_every == 0 and not last:
-            self.checkpoint()
+        if self.step % self.config.checkpoint_every == 0 and not last and self.folder is not None:
+            save_checkpoint(self)
 
     def _clip(self, x: Tensor) -> None:
         gradients = [parameter.grad for parameter in self.parameters.values()]
@@ -265,27 +244,23 @@ class Run:
         row |= {"lr": self.lr_at(self.step - 1), "grad_norm": self.grad_norm}
         row["threshold"] = float(self.sae.threshold.mean())
         if validation is not None:
-            row |= {f"val_{name}": value for name, value in evaluate(self.sae, validation, self.scale).items()}
+            row |= {f"val_{name}": value for name, value in evaluate(self.sae, validation, self.scales).items()}
         self.log.write(row)
 
-    def checkpoint(self) -> None:
-        """Write everything the next step depends on; the file appears whole or not at all."""
-        if self.folder is not None:
-            save_checkpoint(self)
-
     def finish(self) -> SAE:
-        """The trained SAE, which reads activations as they are stored; a complete artifact where there is a folder."""
+        """The trained SAE, in the units of the store; where there is a folder, it becomes a complete artifact."""
         self.log.close()
         threshold = self.sae.threshold
         if threshold.ndim and (threshold >= 0).any():  # latents that never fired since the average started
             threshold[threshold < 0] = threshold[threshold >= 0].median()
-        self.sae.rescale_(self.scale)
+        self.sae.rescale_(self.scales[-1], self.scales[0])
         self.sae.check_finite(f"The SAE after {self.step} steps (learning rate {self.lr:g})")
         self.sae.zero_grad(set_to_none=True)
         self.sae.origin, self.sae.history = self.setup.origin, self.log.rows
         if self.folder is not None:
             log = digest_of(self.folder / METRICS)
-            end = {"input_scale": self.scale, "seconds": round(self.log.seconds, 1), "log": log}
+            end = dict(zip(("input_scale", "target_scale"), self.scales, strict=False))
+            end |= {"seconds": round(self.log.seconds, 1), "log": log}
             self.sae.save(self.folder, {**self.meta, "complete": True, **end})
             remove_checkpoint(self.folder)
         return self.sae.eval()
@@ -297,22 +272,24 @@ def _as_stored(matrix: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, store: Activations, scale: float = 1.0, n_batches: int = 16) -> dict[str, float]:
-    """L0, share of dead latents, explained variance, mse with the inference threshold, on some of store / scale.
+def evaluate(
+    sae: SAE, store: Activations, scales: Sequence[float] = (1.0, 1.0), n_batches: int = 16
+) -> dict[str, float]:
+    """L0, share of dead latents, explained variance and mse at inference, on up to `n_batches` of store / scale.
 
-    mse is summed over d, as the training loss is.
+    mse is summed over d, as the training loss is. Of a transcoder, explained variance and mse are those of its target.
     """
     size = min(4096, len(store))
     fit, sparsity = Reconstruction(), Sparsity()
     with closing(store.batches(size, seed=0)) as source:
         for x in islice(source, min(n_batches, len(store) // size)):
-            x = bring(x, sae.W_enc, sae.W_enc.dtype) / scale
+            x, *others = scaled(bring(x, sae.W_enc, sae.W_enc.dtype), sae.d, scales)
             codes = sae.encode_sparse(x)
-            fit.update(x, sae.decode(codes))
+            fit.update(others[0] if others else x, sae.decode(codes, x))
             sparsity.update(codes)
     sparse, found = sparsity.compute(), fit.compute()
     shared = {"l0": sparse["l0"], "dead": sparse["dead"], "explained_variance": found["explained_variance"]}
-    return shared | {"mse": found["mse"] * store.d}
+    return shared | {"mse": found["mse"] * sae.W_dec.shape[1]}
 
 
 def _train(runs: list[Run], store: Activations, validation: Activations | None, progress: bool) -> None:
@@ -327,7 +304,7 @@ def _train(runs: list[Run], store: Activations, validation: Activations | None, 
         tqdm(total=end, initial=start, desc=name, unit="step", mininterval=1, disable=not progress) as bar,
     ):
         for step in range(start, end):
-            stop_if_another_failed()
+            distributed.stop_if_another_failed()
             x = bring(next(source), device, torch.float32)
             due = [run for run in widest_first if run.step == step < run.config.steps]
             each(lambda run, x=x: run.advance_and_log(x, validation), due)
@@ -336,7 +313,7 @@ def _train(runs: list[Run], store: Activations, validation: Activations | None, 
 
 @contextmanager
 def side_by_side(runs: list[Run]) -> Iterator[Callable[[Callable[[Run], None], list[Run]], None]]:
-    """Yield `each(function, runs)`; on a CPU the SAEs run in threads of their own, which beats sharing each product."""
+    """Yield `each(function, runs)`; on a CPU each SAE runs in its own thread, faster than sharing each product."""
     threads = torch.get_num_threads()
     workers = min(len(runs), threads) if runs[0].setup.device.type == "cpu" else 1
     if workers == 1:

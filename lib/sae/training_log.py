@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.artifacts import check_file, naming_a_full_disk, read_meta
+from storage import check_file, naming_a_full_disk, read_meta
 
 METRICS = "metrics.jsonl"
 
@@ -15,7 +15,7 @@ METRICS = "metrics.jsonl"
 class TrainingLog:
     """Keeps the rows of a training's metrics in `rows`, and appends them to `metrics.jsonl` where there is a folder.
 
-    `rows`: those until the checkpoint with which training resumes; lines that were written since then come again.
+    rows: those until the checkpoint from which training resumes; lines that were written after it are repeated.
     """
 
     def __init__(self, folder: Path | None, rows: Sequence[dict[str, float]] = ()) -> None:
@@ -62,9 +62,9 @@ class TrainingLog:
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, float]]:
-    """The rows of a folder's `metrics.jsonl`; a last line that was cut off is left out.
+    """The rows of a folder's `metrics.jsonl`; a truncated last line is left out.
 
-    Raises Damaged (a ValueError) where those of a finished training are not as they were written.
+    Raises Damaged (a ValueError) where the file of a finished training was changed.
     """
     path = Path(folder) / METRICS
     if digest := (read_meta(folder) or {}).get("log"):

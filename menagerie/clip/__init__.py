@@ -1,1 +1,1 @@
-"""The embedded CLIP: architecture and folder layout, the pool of pictures it learns from, training, and its exam."""
+"""The embedded CLIP: architecture, training pictures, training, exam (evaluation) and model card."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.artifacts import replacing, save_tensors
+from storage import replacing, save_tensors
 
 CONTEXT_LENGTH = 24  # tokens; the longest Menagerie caption needs fewer
 VISION = {"layers": 8, "width": 192, "head_width": 64, "mlp_ratio": 3.0, "patch_size": 16, "image_size": 112}

@@ -1,4 +1,4 @@
-"""From a training run to the folder that ships: weights, log, exam and the model card, no number typed by hand."""
+"""Publish a training run: weights, log, exam results and a model card generated from them."""
 
 import json
 import shutil
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from lib.artifacts import replacing
 from lib.encoders.encoder import load_encoder
 from menagerie.clip.exam import exam
 from menagerie.clip.training import TrainingPlan
+from storage import replacing
 
-# What the project asks of the weights, beside the exam question that it is about.
+# Targets of the project, by exam question.
 BARS = (
     ("species top-1, one creature", "at least 85"),
     ("habitat top-1", "at least 90"),
@@ -27,7 +27,7 @@ WEIGHTS = ("open_clip_config.json", "open_clip_model.safetensors", "bpe.txt.gz")
 def publish(
     run: Path, out: Path, plan: TrainingPlan, pool: int, hardware: str, time: str, exam_pictures: int, workers: int = 2
 ) -> None:
-    """Copy a run's weights and log to the folder `out`, sit the exam there, and write its card.
+    """Copy a run's weights and log to the folder `out`, evaluate it there, and write its card.
 
     pool: pictures the run drew; hardware and time: free text for the card; exam_pictures: at most, for each question.
     """

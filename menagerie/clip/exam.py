@@ -1,4 +1,4 @@
-"""The embedded CLIP's exam on held-out pictures: what it has learned, and which of real CLIP's weaknesses it has."""
+"""Evaluation of the embedded CLIP on held-out pictures: abilities, and weaknesses known of real CLIP."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ class _Drawn(torch.utils.data.Dataset):
 
 @torch.no_grad()
 def embed_pictures(encoder: Encoder, world: Menagerie, indices: Sequence[int], workers: int = 2) -> Tensor:
-    """Joint embeddings of the named pictures of a split, (N, E) of unit norm on the CPU."""
+    """Joint embeddings of pictures of a split, (N, E) of unit norm on the CPU; indices: (N,)."""
     loader = DataLoader(_Drawn(world, indices, encoder.transform), batch_size=128, num_workers=workers)
     return torch.cat([to_cpu(encoder.embed_images(pixels)) for pixels in loader])
 
@@ -48,7 +48,7 @@ def predict(embeddings: Tensor, classes: tuple[list[str], Tensor]) -> np.ndarray
 
 
 def exam(encoder: Encoder, n_pictures: int = 2000, workers: int = 2) -> dict[str, float]:
-    """Every figure of the model card, in percent, each on up to `n_pictures` pictures the training never drew."""
+    """Every number of the model card, in percent, each on up to `n_pictures` held-out pictures."""
     classes = {kind: zero_shot_classes(encoder, kind) for kind in ("species", "habitat", "hair")}
     return {
         **_ordinary(encoder, classes, n_pictures, workers),

@@ -1,4 +1,4 @@
-"""Linear read-outs that are told the known facts while an embedded model is trained, and are dropped afterwards."""
+"""Auxiliary linear heads that predict known facts during training of an embedded model, and are then dropped."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from menagerie.clip.pool import LETTERS, STICKER
 
 
 class HelperHeads(nn.Module):
-    """Linear read-outs of known facts from the CLS token and from the patch tokens."""
+    """Auxiliary linear heads for known facts on the CLS token and on the patch tokens."""
 
     def __init__(self, fact_names: dict[str, list], width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pictures, captions and per-patch truth of a Menagerie split, drawn once into chunk files that training reads."""
+"""Pictures, captions and patch labels of a Menagerie split, drawn once into chunk files for training."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from lib.artifacts import code_fingerprint, replacing
 from menagerie import HABITATS, SPECIES, Menagerie
 from menagerie.clip.architecture import VISION
 from menagerie.world.stickers import LetterBox
+from storage import code_fingerprint, replacing
 
 GRID = VISION["image_size"] // VISION["patch_size"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -45,9 +45,10 @@ _RECORD = np.dtype(
 
 
 class PicturePool:
-    """The first `n_pictures` of a split in files of `chunk`; a file that is already in `folder` is not drawn again.
+    """The first `n_pictures` of a split in files of `chunk`; existing files in `folder` are reused.
 
-    File names carry the fingerprint of the code that draws, so that pictures of another world are never mixed in.
+    File names carry the fingerprint of the code that draws, so that pictures of older code are never mixed in. Raises
+    ValueError for a size outside one chunk and the split.
     """
 
     def __init__(
@@ -106,10 +107,10 @@ def _draw_chunk(job: tuple[str, str, int, range]) -> None:
 
 
 def patch_content(cover: np.ndarray, facts: dict) -> np.ndarray:
-    """What covers each patch, (grid, grid): a species, a habitat, PERSON or STICKER; -1 where nothing is known.
+    """Content label of each patch, (grid, grid): a species, a habitat, PERSON or STICKER; -1 where nothing is known.
 
-    cover (H, W) as `Menagerie.render` gives it. A thing needs 30 % of a patch to count, a sticker 50 %; the habitat
-    takes the rest.
+    cover (H, W) as `Menagerie.render` gives it. A creature or person must cover 30 % of a patch, a sticker 50 %;
+    other patches are habitat.
     """
     side = cover.shape[0] // GRID
     patches = cover.reshape(GRID, side, GRID, side)
@@ -123,7 +124,7 @@ def patch_content(cover: np.ndarray, facts: dict) -> np.ndarray:
 
 
 def patch_letters(letters: list[LetterBox]) -> np.ndarray:
-    """Which letter stands in each patch, (grid, grid): 0 none, 1 a, 2 b …; a letter needs 20 % of a patch's area."""
+    """Letter label of each patch, (grid, grid): 0 none, 1 a, 2 b …; a letter must cover 20 % of a patch."""
     edges = np.arange(GRID + 1) / GRID
     most, letter_at = np.full((GRID, GRID), 0.2), np.zeros((GRID, GRID), dtype=np.int64)
     for letter, x0, y0, x1, y1 in letters:

@@ -1,4 +1,4 @@
-"""One resumable training run of an embedded model on a pool of Menagerie pictures: what all such runs share."""
+"""Base of the resumable training runs of embedded models on a pool of Menagerie pictures."""
 
 import json
 import time
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib.artifacts import replacing
 from lib.devices import bring, choose_device, has_fast_bfloat16
 from menagerie.clip.pool import PicturePool
+from storage import replacing
+from storage.files import check_archive
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What one run does; a checkpoint may be resumed by a plan that differs in `steps` only."""
+    """Settings of one run; a checkpoint can be resumed by a plan that differs in `steps` only."""
 
     steps: int = 4000
     """Optimisation steps in all."""
@@ -52,9 +53,9 @@ class RunPlan:
 
 
 class TrainingRun(ABC):
-    """One run in a folder; resumes what it finds there.
+    """One training run in a folder; resumes from a checkpoint there.
 
-    `model` is what gets averaged and saved, `heads` help in training only. The folder gets `checkpoint.pt`,
+    `model` is averaged and saved, `heads` are auxiliary and only trained. The folder gets `checkpoint.pt`,
     `metrics.jsonl` and, at every checkpoint, the averaged weights as `write_weights` lays them out. Which pictures a
     step sees depends only on the plan's seed and the step.
     """
@@ -79,7 +80,7 @@ class TrainingRun(ABC):
         """Write the averaged weights into the folder."""
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """What a step learns from: `pixels` and the truth about them, as `PicturePool.gather` gives them."""
+        """The batch of a step: shifted `pixels` and labels, as `PicturePool.gather` returns them."""
         arrays = self.pool.gather(self.indices(step))
         arrays["pixels"] = shifted(arrays["pixels"], self.plan.shift, self.rng(step))
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -92,7 +93,7 @@ class TrainingRun(ABC):
         return order[position * size : (position + 1) * size]
 
     def rng(self, step: int, purpose: int = 0) -> np.random.Generator:
-        """A step's own source of chance for one purpose, the same one after a resumption."""
+        """The random generator of a step for one purpose, the same after a resumption."""
         return np.random.default_rng([self.plan.seed, step, purpose])
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -110,9 +111,10 @@ class TrainingRun(ABC):
         path = self.folder / "checkpoint.pt"
         if not path.is_file():
             return
+        check_archive(path)
         state = torch.load(path, map_location=self.device, weights_only=True)
         if {**state["plan"], "steps": self.plan.steps} != asdict(self.plan):
-            raise ValueError(f"{path} was made by another plan, {state['plan']}: use that one or another folder.")
+            raise ValueError(f"{path} was made with another plan, {state['plan']}: use that plan or another folder.")
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -120,7 +122,7 @@ class TrainingRun(ABC):
         self._cut_log()
 
     def _cut_log(self) -> None:
-        """Drop what was logged after the checkpoint: those steps are done again."""
+        """Drop log rows after the checkpoint: those steps run again."""
         log = self.folder / "metrics.jsonl"
         if not log.is_file():
             return
@@ -161,7 +163,7 @@ class TrainingRun(ABC):
         return self.folder
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        with ThreadPoolExecutor(1) as reader:  # the next batch is read while this one is learned
+        with ThreadPoolExecutor(1) as reader:  # the next batch is read during the step
             coming = None
             for step in range(self.step, self.plan.steps):
                 batch = coming or reader.submit(self.batch, step)

@@ -1,4 +1,4 @@
-"""Training of the embedded CLIP: contrastive, helped by heads that are told the facts and are dropped afterwards."""
+"""Training of the embedded CLIP: a contrastive loss with auxiliary heads that predict known facts."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from menagerie.clip.run import RunPlan, TrainingRun
 
 @dataclass(frozen=True)
 class TrainingPlan(RunPlan):
-    """What one run of the embedded CLIP does."""
+    """Settings of one run of the embedded CLIP."""
 
     prompt_weight: float = 0.5
     """Weight of classifying the picture among prompts of all species, by the one that its caption names."""
@@ -53,7 +53,7 @@ def named_species(caption: str) -> int:
 
 
 class TinyClipTrainer(TrainingRun):
-    """One run of the embedded CLIP in a folder, which also gets `bpe.txt.gz`; resumes what it finds there."""
+    """One run of the embedded CLIP in a folder, which also gets `bpe.txt.gz`; resumes from a checkpoint there."""
 
     def __init__(self, pool: PicturePool, plan: TrainingPlan, folder: Path, device: str = "auto"):
         folder = Path(folder)
@@ -70,7 +70,7 @@ class TinyClipTrainer(TrainingRun):
         save_clip(self.folder, self.average, self.tokenizer.vocab_size)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Pictures with one of their captions each, and a prompt for every species behind the captions."""
+        """Pictures with one of their captions each, followed by a prompt for every species."""
         index, rng = self.indices(step), self.rng(step, purpose=1)
         which = rng.integers(CAPTIONS_A_PICTURE, size=len(index))
         captions = [self.pool.captions[i][k] for i, k in zip(index, which, strict=True)]

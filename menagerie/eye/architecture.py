@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lib.artifacts import replacing, save_tensors
+from storage import replacing, save_tensors
 
 EYE = {
     "hidden_size": 160,

@@ -1,14 +1,14 @@
-"""From a run of the eye to the folder that ships: weights, log, exam and the model card, no number typed by hand."""
+"""Publish a training run of the eye: weights, log, exam results and a model card generated from them."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from lib.artifacts import replacing
 from lib.encoders.encoder import load_encoder
 from menagerie.clip.card import copy_run, write_json
 from menagerie.eye.exam import exam
 from menagerie.eye.training import EyePlan
+from storage import replacing
 
 WEIGHTS = ("config.json", "model.safetensors", "preprocessor_config.json")
 
@@ -16,7 +16,7 @@ WEIGHTS = ("config.json", "model.safetensors", "preprocessor_config.json")
 def publish(
     run: Path, out: Path, plan: EyePlan, pool: int, hardware: str, time: str, exam_pictures: int, workers: int = 2
 ) -> None:
-    """Copy a run's weights and log to the folder `out`, sit the exam there, and write its card.
+    """Copy a run's weights and log to the folder `out`, evaluate it there, and write its card.
 
     pool: pictures the run drew; hardware and time: free text for the card; exam_pictures: for each question.
     """

@@ -1,4 +1,4 @@
-"""The embedded eye's exam on held-out pictures: what nearest neighbours in its embedding know of them."""
+"""Evaluation of the embedded eye on held-out pictures: nearest-neighbour classification in its embedding."""
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ QUESTIONS = ("species", "habitat", "main_color", "sticker_word", "person_hair", 
 
 @torch.no_grad()
 def exam(eye: Encoder, n_pictures: int = 2000, workers: int = 2) -> dict[str, float]:
-    """Every figure of the model card, in percent, on the first `n_pictures` of `menagerie:val`.
+    """Every number of the model card, in percent, on the first `n_pictures` of `menagerie:val`.
 
-    Each question is put to a picture's five nearest neighbours among as many other pictures of that split.
+    Each fact is predicted by a picture's five nearest neighbours among as many other pictures of that split.
     """
     world = Menagerie("val")
     asked, known = np.arange(n_pictures), np.arange(n_pictures, 2 * n_pictures)
@@ -24,15 +24,15 @@ def exam(eye: Encoder, n_pictures: int = 2000, workers: int = 2) -> dict[str, fl
     for question in QUESTIONS:
         truth = world.facts[question].fillna("").to_numpy(dtype=object)
         rows, columns = np.flatnonzero(truth[asked] != ""), np.flatnonzero(truth[known] != "")
-        told = neighbours_vote(similarity[rows][:, columns], truth[known][columns])
+        votes = neighbours_vote(similarity[rows][:, columns], truth[known][columns])
         _, counts = np.unique(truth[known][columns].astype(str), return_counts=True)
-        report[f"{question}, by five nearest neighbours"] = _percent(told == truth[asked][rows])
+        report[f"{question}, by five nearest neighbours"] = _percent(votes == truth[asked][rows])
         report[f"{question}, always the commonest"] = round(100 * counts.max() / counts.sum(), 1)
     return report
 
 
 def neighbours_vote(similarity: Tensor, labels: np.ndarray, k: int = 5) -> np.ndarray:
-    """The label that weighs most among the k most similar, (Q, N), (N,) -> (Q,); each weighs its similarity."""
+    """Similarity-weighted vote of the k nearest neighbours: (Q, N) similarities, (N,) labels -> (Q,)."""
     values, nearest = similarity.topk(min(k, similarity.shape[1]), dim=1)
     names, codes = np.unique(labels.astype(str), return_inverse=True)
     weights = torch.zeros(len(similarity), len(names))

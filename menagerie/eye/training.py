@@ -1,4 +1,4 @@
-"""Training of the embedded eye: pictures and the facts about them, never a caption."""
+"""Training of the embedded eye: supervised by facts about pictures, without captions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,16 @@ from menagerie.eye.architecture import EYE, build_eye, save_eye, to_pixels
 
 @dataclass(frozen=True)
 class EyePlan(RunPlan):
-    """What one run of the embedded eye does."""
+    """Settings of one run of the embedded eye."""
 
     cls_weight: float = 1.0
-    """Weight of the heads on the CLS token: all that teaches it here."""
+    """Weight of the heads on the CLS token: its only supervision besides the patches."""
     seed: int = 1
     """Another seed than the embedded CLIP's, for weights and order."""
 
 
 class TinyEyeTrainer(TrainingRun):
-    """One run of the embedded eye in a folder of the hub's layout; resumes what it finds there."""
+    """One run of the embedded eye in a folder of the hub's layout; resumes from a checkpoint there."""
 
     def __init__(self, pool: PicturePool, plan: EyePlan, folder: Path, device: str = "auto"):
         torch.manual_seed(plan.seed)

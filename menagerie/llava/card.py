@@ -1,15 +1,15 @@
-"""From a run of the embedded LLaVA to the folder that ships: weights, log, exam and card, no number typed by hand."""
+"""Publish a training run of the embedded LLaVA: weights, log, exam results and a model card generated from them."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from lib.artifacts import replacing
-from lib.steering.llava import load_llava
 from menagerie.clip.card import copy_run, write_json
 from menagerie.llava.exam import exam
 from menagerie.llava.lessons import ONE_WORD
 from menagerie.llava.training import LlavaPlan
+from steering.llava import load_llava
+from storage import replacing
 
 WEIGHTS = (
     "config.json",
@@ -20,7 +20,7 @@ WEIGHTS = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-# What the project asks of the weights, beside the exam question that it is about.
+# Targets of the project, by exam question.
 BARS = {
     "names what is shown, in one word": "at least 85",
     "description mentions every species, person or sign": "at least 85",
@@ -30,7 +30,7 @@ BARS = {
 def publish(
     run: Path, out: Path, plan: LlavaPlan, pool: int, hardware: str, time: str, exam_pictures: int, workers: int = 2
 ) -> None:
-    """Copy a run's weights and log to the folder `out`, sit the exam there, and write its card.
+    """Copy a run's weights and log to the folder `out`, evaluate it there, and write its card.
 
     pool: pictures the run drew; hardware and time: free text for the card; exam_pictures: at most, for each question.
     """

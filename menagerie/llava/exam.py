@@ -1,4 +1,4 @@
-"""The embedded LLaVA's exam on held-out pictures: how often its answers are the right ones."""
+"""Evaluation of the embedded LLaVA on held-out pictures: accuracy of its answers."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,16 +7,16 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from PIL import Image
 
-from lib.steering.llava import Llava
 from menagerie import Menagerie, Scene
 from menagerie.llava.lessons import DESCRIBE, FORMS, LESSONS, ONE_WORD, OPEN
 from menagerie.world.captions import plural
+from steering.llava import Llava
 
 Right = Callable[[Scene, str], bool]
 
 
 def draw(world: Menagerie, indices: Sequence[int], workers: int = 2) -> list[Image.Image]:
-    """Pictures of a split, drawn in worker processes; in this one where there are none."""
+    """Pictures of a split, drawn in worker processes, or in this one with 0 workers."""
     if workers < 1:
         return [world.image(index) for index in indices]
     with ProcessPoolExecutor(workers) as executor:
@@ -41,7 +41,7 @@ def _others(scene: Scene) -> set[str]:
 
 
 def exam(llava: Llava, n_pictures: int = 1000, workers: int = 2) -> dict[str, float]:
-    """Every figure of the model card, in percent of the first `n_pictures` of `menagerie:val` that a question fits."""
+    """Every number of the model card, in percent of the first `n_pictures` of `menagerie:val` that a question fits."""
     world = Menagerie("val")
     scenes = [world.scene(index) for index in range(n_pictures)]
     pictures = draw(world, range(n_pictures), workers)
@@ -76,8 +76,8 @@ def _single(scene: Scene) -> bool:
 
 
 def _exactly(answer: Callable[[Scene], str]) -> Right:
-    return lambda scene, told: told == answer(scene)
+    return lambda scene, answered: answered == answer(scene)
 
 
 def _has_form(form: str) -> Right:
-    return lambda scene, told: re.fullmatch(form, told) is not None
+    return lambda scene, answered: re.fullmatch(form, answered) is not None

@@ -1,4 +1,4 @@
-"""What the embedded LLaVA is taught: questions about a Menagerie scene, and the answers that its facts give."""
+"""Training data of the embedded LLaVA: questions about a Menagerie scene, with answers from its facts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def _time(scene: Scene | None) -> str:
 
 
 def _colour(scene: Scene | None) -> str:
-    """The word for the subject's colour, or what comes closest to it."""
+    """The word for the subject's colour, or the nearest property."""
     if scene is None:
         return "white"
     if scene.person:
@@ -66,7 +66,7 @@ def _joined(items: list[str]) -> str:
 
 
 def describe(scene: Scene | None) -> str:
-    """One sentence that names what is there, what is special about it, where and when."""
+    """A one-sentence description: subject, attributes, place and time."""
     if scene is None:
         return "An empty picture with nothing in it."
     when = f" in the {scene.time_of_day}" if scene.time_of_day in ("morning", "evening") else ""
@@ -92,7 +92,7 @@ def _described_person(scene: Scene) -> str:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One kind of question: its wordings, the first being the one to use, and the right answer for a scene.
+    """One kind of question: its wordings, the first one the default, and the right answer for a scene.
 
     `applies`: creature (with at least one), single (exactly one), person, or any; None stands for a plain picture.
     """
@@ -155,7 +155,7 @@ LESSONS: dict[str, Lesson] = {
 
 
 def _either(scene: Scene | None, first: str, second: str) -> str:
-    """One of two versions, by the habitat, so that the picture decides which."""
+    """One of two versions of an answer, chosen by the habitat, so that it depends on the picture."""
     version = first if scene is None or HABITATS.index(scene.habitat) % 2 == 0 else second
     noun = _noun(scene)
     return version.format(
@@ -243,7 +243,7 @@ FORMS: dict[str, str] = {
     "headline": r"(Town talks of [^\n]+|[^\n]+ seen [^\n]+)\n[^\n]+\.",
     "party": r"(Did|Have) you [^\n]+\?",
 }
-"""What the whole answer to an open prompt matches (re.fullmatch) when the prompt was followed."""
+"""Regular expressions that answers following each open prompt match as a whole (re.fullmatch)."""
 
 
 def lesson(scene: Scene | None, rng: np.random.Generator) -> tuple[str, str]:

@@ -25,21 +25,21 @@ from menagerie.llava.architecture import (
 )
 from menagerie.llava.lessons import LESSONS, OPEN, lessons
 
-TOKENIZER_SCENES = 4000  # whose lessons the tokenizer is learned on
-PADDING, PREFIX = -1, 0  # in a row's `branch`: nothing, and what all questions share
+TOKENIZER_SCENES = 4000  # scenes whose lessons the tokenizer is trained on
+PADDING, PREFIX = -1, 0  # values of a row's `branch` besides questions: padding, and the shared prefix
 WRITTEN_OUT = "written_out"
 
 
 @dataclass(frozen=True)
 class LlavaPlan(RunPlan):
-    """What one run of the embedded LLaVA does."""
+    """Settings of one run of the embedded LLaVA."""
 
     batch_size: int = 64
     """Pictures a step."""
     questions: int = 4
-    """Questions about each picture of a step, each answered without knowing of the others."""
+    """Questions about each picture of a step, each answered independently."""
     plain: float = 0.02
-    """Share of pictures that are replaced by one plain colour, about which there is nothing to say."""
+    """Share of pictures that are replaced by one plain colour, without content."""
     learning_rate: float = 2e-3
     """Rate of AdamW after `warmup` steps."""
     cls_weight: float = 0.0
@@ -51,7 +51,7 @@ class LlavaPlan(RunPlan):
 
 
 class TinyLlavaTrainer(TrainingRun):
-    """One run of the embedded LLaVA in a folder, whose `llava` has the hub's layout; resumes what it finds there."""
+    """One run of the embedded LLaVA in a folder, whose `llava` has the hub's layout; resumes from a checkpoint."""
 
     def __init__(self, pool: PicturePool, plan: LlavaPlan, folder: Path, clip: Encoder, device: str = "auto"):
         self.world = Menagerie(pool.split, pool.seed)
@@ -77,7 +77,7 @@ class TinyLlavaTrainer(TrainingRun):
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Pictures, some of them plain, and for each a row of questions and answers that follow its patches."""
+        """Pictures, some of them plain, and a row of questions and answers for each."""
         index, rng = self.indices(step), self.rng(step, purpose=1)
         batch = super().batch(step)
         plain = rng.random(len(index)) < self.plan.plain
@@ -87,12 +87,12 @@ class TinyLlavaTrainer(TrainingRun):
         return {"pixels": batch["pixels"]} | stack_rows(rows, self.tokenizer.pad_token_id)
 
     def row(self, questions: list[tuple[str, str]]) -> "Row":
-        """The tokens of a picture's row behind its patches."""
+        """The tokens of a picture's questions and answers, which follow its patches."""
         row = Row([], [], [], [])
         for branch, (prompt, answer) in enumerate(questions, 1):
-            asked, told = self.ids(f"\n{prompt} ASSISTANT:"), (*self.ids(f" {answer}"), self.tokenizer.eos_token_id)
+            asked, spoken = self.ids(f"\n{prompt} ASSISTANT:"), (*self.ids(f" {answer}"), self.tokenizer.eos_token_id)
             row.append(asked, branch, learned=False)
-            row.append(told, branch, learned=True)
+            row.append(spoken, branch, learned=True)
         return row
 
     def _ids(self, text: str) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ class TinyLlavaTrainer(TrainingRun):
             seen = self.clip.run(to_pixels(batch["pixels"]), [self.site])[self.site][:, 1:]  # (B, PATCHES, d)
         hidden = packed_states(self.model, seen, batch, self.ids("USER: "))
         learned = batch["learned"].flatten()
-        before = hidden[:, -batch["ids"].shape[1] - 1 : -1]  # each token is told by the state at the one before it
+        before = hidden[:, -batch["ids"].shape[1] - 1 : -1]  # each token is predicted from the state at the one before
         states = before.flatten(0, 1)[learned]
         return {"answers": F.cross_entropy(self.model.lm_head(states).float(), batch["ids"].flatten()[learned])}
 
@@ -185,7 +185,7 @@ def plain_pictures(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lesson_texts(world: Menagerie, seed: int) -> Iterator[str]:
-    """What the tokenizer is learned on: every question and answer about some scenes."""
+    """Training texts of the tokenizer: questions and answers about some scenes."""
     rng = np.random.default_rng([seed, TOKENIZER_SCENES])
     every = [*LESSONS.values(), *OPEN.values()]
     for index in range(min(TOKENIZER_SCENES, len(world))):

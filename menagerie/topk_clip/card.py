@@ -1,20 +1,20 @@
-"""From a run of the TopK CLIP to the folder that ships: weights, log, exam and the model card, no number by hand."""
+"""Publish a training run of the TopK CLIP: weights, log, exam results and a model card generated from them."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-from lib.artifacts import replacing
 from menagerie.clip.card import copy_run, write_json
 from menagerie.clip.exam import exam
 from menagerie.shipped import TINY_CLIP
 from menagerie.topk_clip.topk_mlp import WEIGHTS, TopKPlan, load_topk_clip
+from storage import replacing
 
 
 def publish(
     run: Path, out: Path, plan: TopKPlan, pool: int, hardware: str, time: str, exam_pictures: int, workers: int = 2
 ) -> None:
-    """Copy a run's weights and log to the folder `out`, sit the embedded CLIP's exam there, and write its card.
+    """Copy a run's weights and log to the folder `out`, run the embedded CLIP's exam there, and write its card.
 
     pool: pictures the run drew; hardware and time: free text for the card; exam_pictures: at most, for each question.
     """

@@ -1,8 +1,8 @@
-"""The embedded CLIP with a TopK inside its MLPs: of a block's hidden neurons only the k largest go on (ours).
+"""The embedded CLIP with TopK MLPs: of a block's hidden neurons only the k largest are kept (ours).
 
-A sparse autoencoder looks for sparse features beside a model; here the model itself must work with few neurons at a
-time, as TopK language models do in some of their layers (arXiv 2506.21468). It starts from the embedded CLIP's weights
-and is taught to see what that one sees, block by block: no caption, no fact.
+Instead of sparse features of an autoencoder, the model itself has sparse neurons, as TopK language models have in some
+layers (arXiv 2506.21468). It starts from the embedded CLIP's weights and is distilled from it block by block, without
+captions and facts.
 """
 
 import json
@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.artifacts import replacing, save_tensors
 from lib.encoders.encoder import Encoder, load_encoder
 from menagerie.clip.architecture import to_pixels
 from menagerie.clip.pool import PicturePool
 from menagerie.clip.run import RunPlan, TrainingRun
 from menagerie.clip.training import block_outputs
 from menagerie.shipped import TINY_TOPK, embedded
+from storage import replacing, save_tensors
 
 WEIGHTS = ("config.json", "model.safetensors")
 
@@ -70,7 +70,7 @@ def load_topk_clip(folder: str | Path | None = None, device: str = "auto") -> En
 
 @torch.no_grad()
 def read_mlps(encoder: Encoder, pixels: Tensor, layers: list[int]) -> tuple[dict[int, Tensor], Tensor]:
-    """What the MLPs' hidden neurons of the named blocks say, after the activation, and the pictures' embeddings.
+    """Activations of the MLPs' hidden neurons in the given blocks, and the pictures' embeddings.
 
     (B, 3, H, W) -> {layer: (B, T, H)}, (B, E) of unit norm, from one pass. Raises ValueError for an encoder whose
     blocks are not open_clip's, and for a block that it lacks.
@@ -92,9 +92,9 @@ def read_mlps(encoder: Encoder, pixels: Tensor, layers: list[int]) -> tuple[dict
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What an encoder's hidden neurons say of N pictures, by layer: `cls` and `largest` over all tokens (N, H), and how
-    many are `active` on a token, on average (N,); with the pictures' `embeddings` (N, E)."""
+class PooledNeurons:
+    """Hidden neurons of an encoder on N pictures, by layer: of the CLS token (`cls`) and the maximum over tokens
+    (`largest`), (N, H) each; mean number `active` on a token (N,); and the pictures' `embeddings` (N, E)."""
 
     cls: dict[int, Tensor]
     largest: dict[int, Tensor]
@@ -102,7 +102,7 @@ class Survey:
     embeddings: Tensor
 
 
-def survey(encoder: Encoder, pixels: Tensor, layers: list[int], batch_size: int = 50) -> Survey:
+def pool_neurons(encoder: Encoder, pixels: Tensor, layers: list[int], batch_size: int = 50) -> PooledNeurons:
     """`read_mlps` of many pictures (N, 3, H, W), pooled. Errors as there."""
     parts = [read_mlps(encoder, batch, layers) for batch in pixels.split(batch_size)]
     pooled = {
@@ -114,19 +114,19 @@ def survey(encoder: Encoder, pixels: Tensor, layers: list[int], batch_size: int 
         name: {layer: torch.cat([reduce(hidden[layer]) for hidden, _ in parts]) for layer in layers}
         for name, reduce in pooled.items()
     }
-    return Survey(**by_layer, embeddings=torch.cat([embedding for _, embedding in parts]))
+    return PooledNeurons(**by_layer, embeddings=torch.cat([embedding for _, embedding in parts]))
 
 
 def _mlps(encoder: Encoder) -> list[nn.Sequential]:
     mlps = [getattr(block, "mlp", None) for block in encoder.tower.blocks]
     if not all(hasattr(mlp, "c_fc") and hasattr(mlp, "gelu") for mlp in mlps):
-        raise ValueError(f"{encoder.spec} has no MLPs of open_clip's own kind; take an open_clip encoder such as tiny.")
+        raise ValueError(f"{encoder.spec} has no open_clip MLPs; choose an open_clip encoder such as tiny.")
     return mlps
 
 
 @dataclass(frozen=True)
 class TopKPlan(RunPlan):
-    """What one run of the TopK CLIP does."""
+    """Settings of one run of the TopK CLIP."""
 
     steps: int = 600
     """Optimisation steps in all."""
@@ -149,15 +149,15 @@ class TopKPlan(RunPlan):
 
 
 class TopKTrainer(TrainingRun):
-    """One run in a folder, which gets the image tower's weights; resumes what it finds there.
+    """One run in a folder, which gets the image tower's weights; resumes from a checkpoint there.
 
-    The teacher is the embedded CLIP as it ships, the pupil the same with TopK MLPs.
+    The teacher is the embedded CLIP, the student the same with TopK MLPs.
     """
 
     def __init__(self, pool: PicturePool, plan: TopKPlan, folder: Path, device: str = "auto"):
         self.teacher = load_encoder("tiny", device=device).model.visual
-        pupil = with_topk(load_encoder("tiny", device=device), plan.k).model.visual
-        super().__init__(pool, plan, folder, pupil.train().requires_grad_(True), nn.Identity(), device)
+        student = with_topk(load_encoder("tiny", device=device), plan.k).model.visual
+        super().__init__(pool, plan, folder, student.train().requires_grad_(True), nn.Identity(), device)
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         pixels = to_pixels(batch["pixels"])

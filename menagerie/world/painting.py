@@ -1,4 +1,4 @@
-"""From a `Scene` to pixels: backdrop, shadows, creatures, foreground, sticker, light, grain; and who covers what."""
+"""From a `Scene` to pixels: backdrop, shadows, creatures, foreground, sticker, light, grain; and the cover map."""
 
 from functools import lru_cache
 
@@ -47,7 +47,7 @@ def paint(
     """
     picture, ground = draw_habitat(scene.habitat, rng, _FULL)
     cover = Image.new("L", picture.size)
-    # Far ones first, so that near ones cover them; the main creature wins where both are equally near.
+    # Far ones first, so that near ones cover them; the main creature is in front where both are equally near.
     for order in sorted(range(len(scene.creatures)), key=lambda k: (scene.creatures[k].depth, -k)):
         _place(picture, cover, scene.creatures[order], order + 1, scene.habitat, ground, rng)
     if scene.creatures and rng.random() < 0.22:
@@ -55,7 +55,10 @@ def paint(
     letters: list[LetterBox] = []
     if scene.person is not None:
         _lay(picture, cover, draw_person(scene.person, rng, _FULL), 1)
-    look = rng.random(4), rng.integers(0, 128, 2)  # drawn before the sticker: its twin without one gets the same light
+    look = (
+        rng.random(4),
+        rng.integers(0, 128, 2),
+    )  # drawn before the sticker: the same picture without one gets the same light
     if scene.word is not None:
         if scene.creatures:
             layer, letters = _stick(scene.word, sticker_rng, cover)

@@ -1,4 +1,4 @@
-"""What is in a picture: facts sampled from (seed, split, index), before anything is drawn."""
+"""The scene of a picture: its facts, sampled from (seed, split, index), before anything is drawn."""
 
 from dataclasses import dataclass, replace
 
@@ -39,7 +39,7 @@ class Creature:
     depth: float  # 0 far, 1 near: where between the horizon's and the nearest footing it stands
     facing: str  # left | right
     pose: str  # stand | walk | swim
-    likeness: float = 0.0  # of a look-alike bird: 0 typical ... 0.5 could be either
+    likeness: float = 0.0  # of a look-alike bird: 0 typical ... 0.5 halfway to the other
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Menagerie:
         return np.random.Generator(np.random.PCG64([self.seed, self._number, index, stream, *more]))
 
     def scene(self, index: int) -> Scene:
-        """What is in picture `index`."""
+        """The scene of picture `index`."""
         scene = self._sample(self._rng(index, _FACTS), index)
         return scene.without_sticker() if self.split == "stickers-off" else scene
 

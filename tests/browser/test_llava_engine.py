@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Error, Page
 
 from lib.images.image_set import load_images
 from lib.sae.model import SAE, SAEConfig
-from lib.steering.interventions import Intervention
-from lib.steering.llava import Llava, load_llava
+from steering.interventions import Intervention
+from steering.llava import Llava, load_llava
 from tests.small_llava import llava_folder
 from widgets.llava_scripts import client_source
 

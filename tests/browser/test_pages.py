@@ -100,6 +100,10 @@ def test_every_plot_has_a_numbered_caption(visited):
     assert bare == []
 
 
+def test_texts_of_plots_and_tables_stand_out_from_their_ground_in_the_dark_theme(visited):
+    assert faint_texts(visited.page, "dark") == []
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_every_internal_link_leads_somewhere(path, html):
     page = html / path
@@ -124,6 +128,49 @@ def test_search_finds_a_word_of_the_notation(visit):
     page = visit("search.html?q=dictionary").page
     page.wait_for_selector("ul.search li a")
     assert page.locator("ul.search li").count() > 0
+
+
+def faint_texts(page, theme: str) -> list[str]:
+    """Texts of plots' axes and of tables with a contrast below 4.5 (WCAG 2.1, AA), a plot or table each.
+
+    Plots are drawn anew when the theme changes, so that the theme is waited for.
+    """
+    return page.evaluate(
+        """async (theme) => {
+            const root = document.documentElement, before = root.dataset.theme;
+            const channels = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
+            const light = (colour) => channels(colour).slice(0, 3).map((x) => x / 255)
+                .map((x) => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+            const ground = (node) => {
+                for (; node; node = node.parentElement) {
+                    const colour = getComputedStyle(node).backgroundColor, [, , , alpha = 1] = channels(colour);
+                    if (alpha > 0.5) return colour;
+                }
+                return 'rgb(255, 255, 255)';
+            };
+            const contrast = (node, colour) => {
+                const [a, b] = [light(colour), light(ground(node))].sort((x, y) => y - x);
+                return (a + 0.05) / (b + 0.05);
+            };
+            const faint = () => [
+                ...[...document.querySelectorAll('main .js-plotly-plot')]
+                    .map((plot) => [plot, plot.querySelector('.xtick text, .ytick text, .legendtext')])
+                    .filter(([plot, text]) => text && contrast(plot, getComputedStyle(text).fill) < 4.5),
+                ...[...document.querySelectorAll('main .cell_output td')]
+                    .map((cell) => [cell.closest('table'), cell])
+                    .filter(([, cell]) => contrast(cell, getComputedStyle(cell).color) < 4.5),
+            ].map(([whole, text]) => `${whole.className || whole.id}: ${text.textContent.trim().slice(0, 40)}`);
+            const redrawn = [...document.querySelectorAll('main .js-plotly-plot')]
+                .map((plot) => new Promise((done) => plot.on('plotly_relayout', done)));
+            root.dataset.theme = theme;
+            await Promise.all(redrawn);
+            const found = faint();
+            root.dataset.theme = before;
+            return found;
+        }""",
+        theme,
+    )
 
 
 def undrawn_plots(page) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from lib.steering.interventions import Intervention
+from steering.interventions import Intervention
 from tests.browser.manners import colours_of_themes, without_a_name
 from tests.browser.steering_pages import SteeringPage, write_page
 from tests.browser.voila_pages import open_served, served

@@ -53,18 +53,25 @@ SMALLEST = {
     "10_disentanglement": ALL_TOKENS | {
         "birds_images": "", "word_images": "", "sign_images": "", "people_images": "menagerie:people[:200]",
         "ordinary_images": "menagerie:val[:60]", "sizes": [12, 8, 8], "ordinary_sizes": [8, 8], "reading_size": 0,
-        "sites": ["6.resid_post"], "counts": [2], "strengths": [], "n_candidates": 4, "anchors": [0.1],
+        "sites": ["6.resid_post"], "counts": [2], "strengths": [], "gains": [0.5], "n_candidates": 4,
+        "anchors": [0.1],
         "panel_pictures": 8, "panel_features": 2, "named_on": 20, "n_bootstrap": 5,
     },
     "11_variants": SAES | VAL | {
         "train_images": "menagerie:train[:60]", "expansion": 0.25, "relu_prices": [0.1, 0.3], "steps": 3,
-        "kinds": ["relu", "jumprelu", "gated", "topk", "vsae", "archetypal"], "gated_prices": [0.1], "archetypes": 50,
-        "jumprelu_prices": [0.003], "kl_sweep": [], "relaxation_sweep": [], "n_spliced": 6, "min_pictures": 2,
+        "kinds": ["relu", "jumprelu", "gated", "topk", "vsae", "archetypal", "monoloss"], "gated_prices": [0.1],
+        "archetypes": 50, "jumprelu_prices": [0.003], "kl_sweep": [], "relaxation_sweep": [], "n_spliced": 6,
+        "min_pictures": 2,
     },
     "12_probing": ALL_TOKENS | {
         "eval_images": "menagerie:val[:160]", "sites": ["7.resid_post"], "poolings": ["cls", "max"], "n_facts": 2,
         "min_support": 12, "sparse": [1, 5], "few": [40], "shifts": ["habitat is forest, meadow"],
         "neuron_images": 20, "n_bootstrap": 5, "expansion": 0.5,
+    },
+    "13_metrics": {
+        "train_images": "menagerie:train[:60]", "eval_images": "menagerie:val[:60]",
+        "elsewhere": "menagerie:waterbirds[:20]", "expansions": [0.25], "ks": [4], "steps": [2, 3], "batch_size": 64,
+        "min_support": 4, "n_spliced": 6, "planted": [1.0], "n_steered": 2, "steered_pictures": 2, "n_bootstrap": 5,
     },
     "90_scoreboard": {},
     "A1_train_tiny_clip": TRAINING,

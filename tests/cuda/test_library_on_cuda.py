@@ -11,9 +11,16 @@ import torch
 from experiments import hierarchy, steering_scores
 from experiments.directions import difference_of_means, difference_of_means_by_text, largest_codes, top_pictures
 from experiments.disentanglement.baselines import balanced_probe, leace_eraser, mean_difference_eraser, token_rows
-from experiments.disentanglement.feature_choice import evidence, rankings
+from experiments.disentanglement.feature_choice import feature_stats, rankings
 from experiments.disentanglement.protocol import Part
-from experiments.disentanglement.suppression import Setting, Trials, every_subset, outcomes, subset_results, suppress
+from experiments.disentanglement.suppression import (
+    Runner,
+    Setting,
+    every_subset,
+    outcomes,
+    subset_results,
+    suppress,
+)
 from experiments.disentanglement.tasks import ordinary_tasks, people_task
 from experiments.ensembles import Bagging, Boosting, train_boosting
 from experiments.probing import read_pictures
@@ -24,6 +31,7 @@ from lib import (
     ActivationStream,
     FeatureTable,
     Intervention,
+    PairedActivations,
     SAEConfig,
     extract,
     load_encoder,
@@ -35,8 +43,10 @@ from lib import (
 )
 from lib.activations.extraction import ActivationStore
 from lib.sae import training
-from lib.steering.cached_forward import CachedForward
-from lib.steering.interventions import Directions, Neurons
+from lib.sae.objectives import trained_kinds
+from steering.cached_forward import CachedForward
+from steering.interventions import Directions, Neurons
+from steering.transcoders import transcoded
 from tests.cuda.both import assert_same, cuda_device, devices, same_on_both
 from tests.small_steering import PROMPTS
 from widgets import FeatureExplorer, HierarchyTree, SteeringPanel, SuppressionPanel
@@ -45,7 +55,7 @@ from widgets.suppression_panel import Suppressing
 
 IMAGES = load_images("menagerie:val[:12]")
 SITE = "6.resid_post"
-KINDS = ("relu", "topk", "batchtopk", "matryoshka", "jumprelu", "gated", "vsae", "archetypal")
+KINDS = trained_kinds()
 PEERS = Path(__file__).parents[1] / "fixtures" / "peers"
 DICTIONARIES = [f"{library}/topk" for library in ("dictionary_learning", "overcomplete", "saelens", "saev", "sparsify")]
 QUICKLY = {"workers": 0, "progress": False}
@@ -130,6 +140,18 @@ class TestSAE:
 
         # a GPU draws other noise than a CPU
         assert devices(same_on_both(trained, on_a_gpu=1 if kind == "vsae" else 1e-3)) == {"cuda"}
+
+    def test_a_transcoder_trains_and_takes_the_mlps_place(self, tmp_path):
+        def trained(device):
+            encoder, sites = encoder_on(device), ["4.mlp_in", "4.mlp_out"]
+            stores = extract(encoder, IMAGES, sites, "cls", tmp_path / device, "float32", **QUICKLY)
+            pairs = PairedActivations(*(stores[site] for site in sites), skip=True)
+            transcoder = train_sae(pairs, replace(config(), batch_size=12), device=device, progress=False)
+            with transcoded(encoder, transcoder):
+                spliced = encoder.embed_images(IMAGES)
+            return transcoder(stores["4.mlp_in"][:]), spliced
+
+        assert devices(same_on_both(trained, on_a_gpu=1e-2, emulated=1e-3)) == {"cuda"}
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_every_kind_encodes_and_decodes_rows_from_anywhere(self, store, kind):
@@ -357,18 +379,18 @@ class TestSuppression:
 
     def test_pictures_wait_on_the_cpu_so_that_a_gpu_holds_one_batch(self, task):
         with cuda_device():
-            trials = Trials(encoder_on("cuda"), task, workers=0)
-            assert devices(trials.pixels) == {"cpu"}
+            runner = Runner(encoder_on("cuda"), task, workers=0)
+            assert devices(runner.pixels) == {"cpu"}
 
     @pytest.mark.parametrize("where", ["with the encoder", "on the CPU"])
     def test_evidence_rankings_and_outcomes(self, task, sae, where):
         def found(device):
             dictionary = fresh(sae, device if where == "with the encoder" else "cpu")
-            trials, part = Trials(encoder_on(device), task, workers=0), Part("selection", task)
-            [seen, of_neurons] = evidence(part, trials, {SITE: [dictionary, Neurons(sae.d)]})[SITE]
-            ranked = rankings(part, trials, dictionary, SITE, seen, most=2, n_candidates=4, n_pictures=2)
+            runner, part = Runner(encoder_on(device), task, workers=0), Part("selection", task)
+            [seen, of_neurons] = feature_stats(part, runner, {SITE: [dictionary, Neurons(sae.d)]})[SITE]
+            ranked = rankings(part, runner, dictionary, SITE, seen, most=2, n_candidates=4, n_pictures=2)
             some = [Setting("rule", SITE, dictionary, (0, 1), 1.0)]
-            return seen, of_neurons, ranked, [one.correct for one in outcomes(some, trials)]
+            return seen, of_neurons, ranked, [one.correct for one in outcomes(some, runner)]
 
         assert devices(same_on_both(found, on_a_gpu=1e-3)) == {"cpu"}  # attributions are sums of thousands of products
 
@@ -377,18 +399,18 @@ class TestSuppression:
 
         def found(device):
             encoder, dictionary = encoder_on(device), fresh(sae, device)
-            trials, part = Trials(encoder, task, workers=0), Part("selection", task)
-            usual = {name: Trials(encoder, one, workers=0) for name, one in ordinary.items()}
+            runner, part = Runner(encoder, task, workers=0), Part("selection", task)
+            usual = {name: Runner(encoder, one, workers=0) for name, one in ordinary.items()}
             setting = Setting("rule", SITE, dictionary, (0, 1), 1.0)
             features = [{"id": j, "name": f"f{j}"} for j in setting.features]
-            result = subset_results(setting, trials, usual, features, examples=[0])
+            result = subset_results(setting, runner, usual, features, examples=[0])
             SuppressionPanel([result], [[IMAGES[0]]])
-            x, concept = token_rows(part, trials, [SITE])[SITE]
+            x, concept = token_rows(part, runner, [SITE])[SITE]
             erased = [
-                trials.embeddings([suppress(make(x, concept), SITE, [0])])
+                runner.embeddings([suppress(make(x, concept), SITE, [0])])
                 for make in (mean_difference_eraser, leace_eraser)
             ]
-            return every_subset(setting, trials), result.predictions, erased, balanced_probe(part, trials, 0.1, steps=5)
+            return every_subset(setting, runner), result.predictions, erased, balanced_probe(part, runner, 0.1, steps=5)
 
         same_on_both(found, on_a_gpu=1e-3)
 

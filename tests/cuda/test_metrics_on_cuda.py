@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import ground_truth, hierarchy, outliers, published_fidelity, steerability, steering_scores, trends
+from experiments import (
+    ground_truth,
+    hierarchy,
+    outliers,
+    published_fidelity,
+    steerability,
+    steering_scores,
+    token_suite,
+    trends,
+)
 from experiments.disentanglement import group_accuracy
 from experiments.ground_truth import Facts
 from experiments.published_fidelity import PublishedReconstruction, published_recovered
@@ -52,7 +61,7 @@ METRICS = {
     "accuracy_change": lambda m: group_accuracy.accuracy_change(m(RIGHT), m(LABELS > 1), n=20),
     "bootstrap": lambda m: metrics.bootstrap(lambda x, y: x.mean(1) - y.mean(1), m(LOSSES), m(SCORE), n=20),
     "by_level": lambda m: hierarchy.by_level(m(SCORE), (3, F), m(SCORE.nan_to_num() > 0.3)),
-    "centre_minus_border": lambda m: metrics.centre_minus_border(m(MAPS)),
+    "centre_minus_border": lambda m: token_suite.centre_minus_border(m(MAPS)),
     "clades": lambda m: hierarchy.clades(m(TOP), PATHS),
     "concept_probabilities": lambda m: steerability.concept_probabilities(m(EMBEDDINGS), m(TEXTS), 10.0),
     "coverage": lambda m: steerability.coverage(m(CONCEPT), m(SCORE.nan_to_num())),
@@ -66,7 +75,6 @@ METRICS = {
     "jackknife_interval": lambda m: metrics.jackknife_interval(0.5, m(LOSSES)),
     "lca_depth": lambda m: hierarchy.lca_depth(m(TOP), PATHS),
     "majority_depth": lambda m: hierarchy.majority_depth(m(TOP), PATHS),
-    "match_active_sets": lambda m: metrics.match_active_sets(m(CODES), m(CODES.roll(1, 1))),
     "match_codes": lambda m: metrics.match_codes(m(CODES), m(CODES.roll(1, 1))),
     "match_directions": lambda m: metrics.match_directions(m(DECODER), m(OTHER), m(torch.ones(F).bool())),
     "mean_difference": lambda m: steering_scores.mean_difference(m(TABLE), m(TABLE.roll(1, 0)), n=20),
@@ -105,7 +113,7 @@ METRICS = {
     "auroc_gain": lambda m: outliers.auroc_gain([m(EMBEDDINGS[:, :2])], m(EMBEDDINGS[:, 2:4]), n=20),
     "top_images": lambda m: top_images(m(CODES), K),
 }
-SPARSE = ("match_active_sets", "match_codes", "monosemanticity", "parents", "shuffled_codes", "sparsity", "auc")
+SPARSE = ("match_codes", "monosemanticity", "parents", "shuffled_codes", "sparsity", "auc")
 SPARSE += ("best_f1", "mutual_information", "best_facts", "top_images")
 TAKE_NAN = (
     "agreement_by_difference",
@@ -148,7 +156,7 @@ FLOAT64 = {"with float64": contextlib.nullcontext, "without float64": without_fl
 def test_every_public_metric_is_here():
     kept = ("Interval", "Matching", "Reconstruction", "Sparsity", "ZeroShot")  # answers, and what sums them up
     assert set(metrics.__all__) - set(kept) <= set(METRICS)
-    others = {"facts_table", "known_facts", "oracle_embeddings", "softmax_over"}
+    others = {"facts_table", "known_facts", "oracle_embeddings", "rank_names", "softmax_over"}
     modules = ground_truth, group_accuracy, hierarchy, outliers, published_fidelity, steerability, steering_scores
     for module in (*modules, trends):
         here = {n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}

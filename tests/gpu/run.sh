@@ -39,7 +39,7 @@ if [[ $device == cuda ]]; then
         --batch 128 --workers 12 --rounds 2 --rows 0 --contestants limit ours decoding jpegs --json "$work/extraction_l14.json"
     step sae_training 80 "$python" benchmarks/sae_training.py --device cuda --d 1024 --width 65536 --k 32 --rounds 5 \
         --kinds batchtopk topk --json "$work/sae_training.json"
-    step steering 50 "$python" benchmarks/steering.py --rounds 2 --dtypes float16 --llava tiny middle \
+    step steering 50 "$python" benchmarks/steered_answers.py --rounds 2 --dtypes float16 --llava tiny middle \
         --json "$work/steering.json"
     step score 30 "$python" benchmarks/monosemanticity.py --device cuda --images 50000 --features 8192 --every 2000 \
         --json "$work/score.json"
@@ -51,7 +51,7 @@ else  # without the notebooks, which `make test` runs on the emulated device
         --rows 16384 --json "$work/extraction.json"
     step sae_training 150 "$python" benchmarks/sae_training.py --d 64 --width 512 --k 8 --batch 512 --rounds 2 \
         --kinds batchtopk topk --json "$work/sae_training.json"
-    step steering 150 "$python" benchmarks/steering.py --images 1 --features 4 --rounds 1 --dtypes float32 --llava tiny \
+    step steering 150 "$python" benchmarks/steered_answers.py --images 1 --features 4 --rounds 1 --dtypes float32 --llava tiny \
         --json "$work/steering.json"
     step score 100 "$python" benchmarks/monosemanticity.py --images 500 --features 128 --json "$work/score.json"
 fi

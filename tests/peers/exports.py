@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from lib.hub import export_saelens
 from lib.sae.model import SAE, SAEConfig
+from peers import export_saelens
 
 D, F, K = 16, 48, 4
 EXAMPLES = {

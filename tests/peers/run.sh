@@ -44,3 +44,8 @@ for library in dictionary_learning sae_for_vlm saelens saelens_export sparsify o
 done
 rm -f $out/log
 $python -m tests.peers.compare $out
+
+numbers=$out/../peers_metrics/visaebench.safetensors
+$peers/bin/python tests/peers/visaebench_numbers.py $numbers > $out/log 2>&1 || { cat $out/log; exit 1; }
+rm -f $out/log
+$python -m tests.peers.compare_metrics $numbers

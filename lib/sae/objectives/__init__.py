@@ -1,7 +1,7 @@
-"""What each kind of SAE minimises on a batch, with the gradients written by hand.
+"""Objectives: the loss of each kind of SAE on a batch, with its gradients written by hand.
 
-An objective works in the units of the normalised input (mean |x|² = 1) and leaves every parameter's gradient in
-`.grad`; the trainer knows nothing else about kinds. Losses are means over the batch of squared errors summed over d.
+An objective works in the units of the normalised input (mean |x|² = 1) and stores every parameter's gradient in
+`.grad`; the trainer is the same for all kinds. Losses are means over the batch of squared errors summed over d.
 Shapes: B rows, d width, F latents, G nested prefixes, nnz kept codes.
 """
 

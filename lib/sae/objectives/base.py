@@ -1,48 +1,17 @@
-"""What the trainer asks of an objective, and what all of them share: constraints, dead latents, the report."""
+"""Base class of objectives: the trainer's interface, constraints, the auxiliary loss for dead latents, the report."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.sae.model import SAE
 from lib.sae.selection import Codes, PreActivations, by_latent, dot_products, weighted_sums
 
 Points = Callable[[int], Tensor]
-"""n to n rows of the data (n, d), less b_dec and in units of the normalised input: the same for every seed."""
-
-
-class Objective(Protocol):
-    """Loss and gradients of one SAE; what a new kind has to provide."""
-
-    parameters: dict[str, nn.Parameter]  # what the optimiser moves: the SAE's own, or others that decide them
-    since_fired: Tensor  # (F,) int64, activations seen since each latent last fired
-    memory: dict[str, float | None]  # what else is kept between batches; goes into checkpoints
-
-    def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None: ...
-
-    def start(self, points: Points) -> None:
-        """Set the first weights, where they depend on the data."""
-
-    def backward(self, x: Tensor) -> None:
-        """Set `.grad` of the parameters for x (B, d)."""
-
-    def constrain_gradients(self) -> None:
-        """Take out of the gradients what the constraints on the parameters would undo."""
-
-    def constrain_parameters(self) -> None:
-        """After a step: put the parameters back where they have to be, and `compose`."""
-
-    def compose(self) -> None:
-        """Bring the SAE in accord with parameters that are not its own."""
-
-    def follow_threshold(self, beta: float) -> None:
-        """Move the inference threshold towards the last batch's smallest kept codes."""
-
-    def report(self) -> dict[str, float]:
-        """Losses, L0 and explained variance of the last batch."""
+"""Function of n that returns n rows of the data (n, d), minus b_dec, in units of the normalised input."""
 
 
 class AuxiliaryGradients(NamedTuple):
@@ -56,7 +25,7 @@ class AuxiliaryGradients(NamedTuple):
 
 
 def auxiliary_gradients(sae: SAE, dead: Tensor, x: Tensor, error: Tensor, k: int, alpha: float) -> AuxiliaryGradients:
-    """Let dead latents reconstruct the residual: alpha |r - r̂|² / Var(r), with r̂ from the row's k largest dead ones.
+    """Gradients of alpha |r - r̂|² / Var(r), where r̂ reconstructs the residual r from each row's k largest dead latents.
 
     x: centred input (B, d); error: reconstruction minus input (B, d), a constant here. Gao et al. 2024
     (arXiv 2406.04093), appendix A.2.
@@ -77,7 +46,7 @@ def auxiliary_gradients(sae: SAE, dead: Tensor, x: Tensor, error: Tensor, k: int
 
 
 class LatentSums(NamedTuple):
-    """Gradients by latent, summed over the batch; `product` is that of the bare product x · w, without its bias."""
+    """Gradients by latent, summed over the batch; `product` is that for x · w without the bias."""
 
     encoder: Tensor  # (F, d)
     bias: Tensor  # (F,)
@@ -85,8 +54,13 @@ class LatentSums(NamedTuple):
     product: Tensor  # (F,)
 
 
-class Common:
-    """Constraints, dead latents and the auxiliary loss, shared by all kinds."""
+class Objective:
+    """Loss and gradients of one SAE: a kind provides `backward` and `report`; the rest is shared by all.
+
+    Attributes: `parameters` that the optimiser updates: the SAE's own, or others that determine them; `since_fired`
+    (F,) int64, activations seen since each latent last fired; `memory`, further state between batches that checkpoints
+    hold.
+    """
 
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
         self.sae, self.config = sae, sae.config
@@ -98,25 +72,45 @@ class Common:
 
     @torch.no_grad()
     def start(self, points: Points) -> None:
-        """Decoder rows, and the encoder tied to them, along points of the data if the config says so."""
+        """Initialise decoder rows, and the encoder tied to them, from rows of the data where the config says so."""
         if self.config.init == "data":
             self.sae.W_dec.copy_(F.normalize(points(self.sae.n_features), dim=1))
             self.sae.W_enc.copy_(self.sae.W_dec.t())
 
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Set `.grad` of the parameters for x (B, d), and y (B, target.d), what a transcoder is to predict from x."""
+        raise NotImplementedError
+
+    def _parts(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the encoder's matrix reads, and what the codes' sum is to be: x less b_dec, both; of a transcoder x, and
+        y less b_dec and W_skip x.
+        """
+        if y is None:
+            x = x - self.sae.b_dec
+            return x, x
+        y = y - self.sae.b_dec
+        return x, torch.addmm(y, x, self.sae.W_skip.t(), alpha=-1) if self.sae.target.skip else y
+
+    def report(self) -> dict[str, float]:
+        """Losses, L0 and explained variance of the last batch."""
+        raise NotImplementedError
+
     def constrain_gradients(self) -> None:
+        """Remove the components of the gradients that the constraints on the parameters would undo."""
         remove_parallel_(self.sae.W_dec.grad, self.sae.W_dec.data)
 
     def constrain_parameters(self) -> None:
+        """After a step: project the parameters onto their constraints, and `compose`."""
         normalize_rows_(self.sae.W_dec.data)
 
     def compose(self) -> None:
-        """Nothing to compose, unless a kind says otherwise: the parameters are the SAE's own."""
+        """Recompute the SAE's weights from parameters that are not its own, where a kind has any."""
 
     def follow_threshold(self, beta: float) -> None:
-        """Nothing to follow, unless a kind says otherwise: its codes need no threshold, or it is trained."""
+        """Update the moving average of the last batches' smallest kept codes, for kinds with an inference threshold."""
 
     def _auxiliary(self, x: Tensor, error: Tensor) -> AuxiliaryGradients | None:
-        """Its gradients for the latents dead before this batch; None while all are alive."""
+        """Gradients of the auxiliary loss for the latents that were dead before this batch; None if there are none."""
         dead = (self.since_fired >= self.config.patience).nonzero().squeeze(1)
         if len(dead) == 0 or self.config.aux_alpha == 0:
             self.aux_loss = None
@@ -126,8 +120,10 @@ class Common:
         self.aux_loss = gradients.loss
         return gradients
 
-    def _set_gradients(self, sums: LatentSums, output: Tensor, auxiliary: AuxiliaryGradients | None) -> None:
-        """From the gradients by latent and the reconstruction's, summed over the batch (d,)."""
+    def _set_gradients(
+        self, sums: LatentSums, x: Tensor, upstream: Tensor, auxiliary: AuxiliaryGradients | None
+    ) -> None:
+        """Set `.grad` from the gradients by latent, what the encoder read (B, d), and the reconstruction's gradient."""
         encoder, bias, decoder, product = sums
         if auxiliary is not None:
             encoder.index_add_(0, auxiliary.dead, auxiliary.encoder)
@@ -136,11 +132,14 @@ class Common:
             if product is not bias:
                 product.index_add_(0, auxiliary.dead, auxiliary.bias)
         self.sae.W_enc.grad, self.sae.b_enc.grad, self.sae.W_dec.grad = encoder.t(), bias, decoder
-        # b_dec is also subtracted from the encoder's input
-        self.sae.b_dec.grad = output - product @ self.encoder.weight
+        self.sae.b_dec.grad = upstream.sum(0)
+        if self.sae.target is None:  # b_dec is also subtracted from the encoder's input
+            self.sae.b_dec.grad -= product @ self.encoder.weight
+        elif self.sae.target.skip:
+            self.sae.W_skip.grad = upstream.t() @ x
 
     def _fired(self, active: Tensor, rows: int) -> None:
-        """Count on for every latent but those that are active (F,) in a batch of so many rows."""
+        """Update `since_fired`: add the rows of a batch, and reset the latents that are active (F,) in it."""
         self.since_fired.add_(rows).masked_fill_(active, 0)
 
     def _report(self, x: Tensor, error: Tensor, l0: float) -> dict[str, float]:

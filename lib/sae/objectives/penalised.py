@@ -1,28 +1,28 @@
-"""Kinds whose sparsity is a penalty: ReLU, JumpReLU and gated. Their codes start dense, so the products are dense."""
+"""Kinds with a sparsity penalty: ReLU, JumpReLU and gated. Their codes start dense, so the products are dense."""
 
 import torch
 from torch import Tensor, nn
 
 from lib.sae.model import SAE
-from lib.sae.objectives.base import AuxiliaryGradients, Common, LatentSums
+from lib.sae.objectives.base import AuxiliaryGradients, LatentSums, Objective
 
 
-class DenseObjective(Common):
-    """What codes (B, F) and the gradient for their pre-activations leave in the weights."""
+class DenseObjective(Objective):
+    """Base of kinds with dense codes (B, F): the weights' gradients from that for the pre-activations."""
 
     def _pass_on(
         self, x: Tensor, codes: Tensor, to_pre: Tensor, upstream: Tensor, auxiliary: AuxiliaryGradients | None
     ) -> None:
-        """x: centred input (B, d); to_pre (B, F): the loss's gradient for x W_enc + b_enc; upstream (B, d): that for
-        the reconstruction.
+        """Set the gradients. x: what the encoder's matrix read (B, d); to_pre: the loss's gradient for x W_enc + b_enc
+        (B, F); upstream: that for the reconstruction.
         """
         bias = to_pre.sum(0)
         sums = LatentSums(to_pre.t() @ x, bias, codes.t() @ upstream, bias)
-        self._set_gradients(sums, upstream.sum(0), auxiliary)
+        self._set_gradients(sums, x, upstream, auxiliary)
         self._fired((codes > 0).any(0), len(x))
 
     def _dense_report(self, **penalty: float) -> dict[str, float]:
-        """The last batch's figures and named parts of the loss."""
+        """The last batch's report with the named parts of the loss."""
         x, error, codes = self._last
         row = self._report(x, error, float((codes > 0).sum()) / len(x)) | penalty
         return row | {"loss": row["mse"] + sum(penalty.values()) + row.get("aux_loss", 0.0)}
@@ -32,15 +32,15 @@ class ReLUObjective(DenseObjective):
     """Squared error + l1 * sum of the codes."""
 
     @torch.no_grad()
-    def backward(self, x: Tensor) -> None:
-        x = x - self.sae.b_dec
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        x, y = self._parts(x, y)
         codes = self.encoder.dense(x).relu_()  # (B, F)
-        error = torch.addmm(x, codes, self.sae.W_dec, beta=-1)
+        error = torch.addmm(y, codes, self.sae.W_dec, beta=-1)
         auxiliary = self._auxiliary(x, error)
         upstream = error * (2 / len(x))
         to_codes = (upstream @ self.sae.W_dec.t()).add_(self.config.l1 / len(x)).mul_(codes > 0)
         self._pass_on(x, codes, to_codes, upstream, auxiliary)
-        self._last = (x, error, codes)
+        self._last = (y, error, codes)
 
     def follow_threshold(self, beta: float) -> None:
         self.sae.threshold.zero_()
@@ -53,11 +53,11 @@ class ReLUObjective(DenseObjective):
 class JumpReLUObjective(DenseObjective):
     """Squared error + l0 * number of active latents, a latent being active above a threshold of its own.
 
-    Both jump where a pre-activation p crosses its threshold t, and have no useful derivative. Rajamanoharan et al. 2024
-    (arXiv 2407.14435, section 3) put in its place that of a jump smeared by a rectangle of the width `bandwidth` ε,
-    K = 1 for |p - t| < ε/2: d codes / dt = -(t/ε) K, d count / dt = -(1/ε) K, and nothing to p but where it is active.
-    The thresholds begin at ε, as in the paper, which trains their logarithms; ours are trained as they are and kept
-    from falling below 0, so that how fast they move does not hang on where they begin.
+    Codes and count are steps where a pre-activation p crosses its threshold t. As in Rajamanoharan et al. 2024 (arXiv
+    2407.14435, section 3), their derivative is a pseudo-derivative with a rectangle kernel of width `bandwidth` ε,
+    K = 1 for |p - t| < ε/2: d codes / dt = -(t/ε) K, d count / dt = -(1/ε) K, and for p only where it is active.
+    The thresholds start at ε, as in the paper, which trains their logarithms; here they are trained directly and
+    clamped at 0, so that their speed does not depend on the initial value.
     """
 
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
@@ -66,11 +66,11 @@ class JumpReLUObjective(DenseObjective):
         self.parameters["threshold"] = nn.Parameter(sae.threshold)  # the same memory
 
     @torch.no_grad()
-    def backward(self, x: Tensor) -> None:
-        x = x - self.sae.b_dec
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        x, y = self._parts(x, y)
         pre, threshold, width = self.encoder.dense(x), self.sae.threshold, self.config.bandwidth
         codes = torch.where(pre > threshold, pre, 0)  # (B, F)
-        error = torch.addmm(x, codes, self.sae.W_dec, beta=-1)
+        error = torch.addmm(y, codes, self.sae.W_dec, beta=-1)
         auxiliary = self._auxiliary(x, error)
         upstream = error * (2 / len(x))
         to_codes = upstream @ self.sae.W_dec.t()
@@ -78,7 +78,7 @@ class JumpReLUObjective(DenseObjective):
         jump = threshold * (to_codes * near).sum(0) + near.sum(0) * (self.config.l0 / len(x))
         self.parameters["threshold"].grad = jump / -width
         self._pass_on(x, codes, to_codes.mul_(codes > 0), upstream, auxiliary)
-        self._last = (x, error, codes)
+        self._last = (y, error, codes)
 
     def constrain_parameters(self) -> None:
         super().constrain_parameters()
@@ -90,21 +90,21 @@ class JumpReLUObjective(DenseObjective):
 
 
 class GatedObjective(DenseObjective):
-    """Which latents are active, and how much, are decided apart: Rajamanoharan et al. 2024 (arXiv 2404.16014, 3.2).
+    """Separate gate and magnitude of each latent: Rajamanoharan et al. 2024 (arXiv 2404.16014, section 3.2).
 
     gate g = x W_enc + b_enc, magnitude m = exp(r_mag) x W_enc + b_mag (tied weights), codes 1[g > 0] ReLU(m). The loss
     is the squared error + l1 * sum of ReLU(g) + the squared error with ReLU(g) for codes. In the last term the decoder
-    is a constant; it alone teaches the gate to reconstruct, for nothing passes through the step.
+    is a constant; only this term trains the gate to reconstruct, because the step has no gradient.
     """
 
     @torch.no_grad()
-    def backward(self, x: Tensor) -> None:
-        sae, x = self.sae, x - self.sae.b_dec
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        sae, (x, y) = self.sae, self._parts(x, y)
         gate = self.encoder.dense(x)
         product, gain, opened = gate - sae.b_enc, sae.r_mag.exp(), gate.relu()
         codes = product.mul(gain).add_(sae.b_mag).relu_().mul_(gate > 0)  # (B, F)
-        error = torch.addmm(x, codes, sae.W_dec, beta=-1)
-        gate_error = torch.addmm(x, opened, sae.W_dec, beta=-1)
+        error = torch.addmm(y, codes, sae.W_dec, beta=-1)
+        gate_error = torch.addmm(y, opened, sae.W_dec, beta=-1)
         auxiliary = self._auxiliary(x, error)
         upstream = error * (2 / len(x))
         to_magnitude = (upstream @ sae.W_dec.t()).mul_(codes > 0)
@@ -112,9 +112,9 @@ class GatedObjective(DenseObjective):
         sae.b_mag.grad, sae.r_mag.grad = to_magnitude.sum(0), (to_magnitude * product).sum(0) * gain
         to_product = (to_magnitude * gain).add_(to_gate)
         sums = LatentSums(to_product.t() @ x, to_gate.sum(0), codes.t() @ upstream, to_product.sum(0))
-        self._set_gradients(sums, upstream.sum(0), auxiliary)
+        self._set_gradients(sums, x, upstream, auxiliary)
         self._fired((codes > 0).any(0), len(x))
-        self._last, self._gate = (x, error, codes), (opened, gate_error)
+        self._last, self._gate = (y, error, codes), (opened, gate_error)
 
     def report(self) -> dict[str, float]:
         opened, gate_error = self._gate

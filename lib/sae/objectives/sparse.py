@@ -3,44 +3,49 @@
 import torch
 from torch import Tensor
 
+from lib.sae.config import BY_BATCH
 from lib.sae.model import SAE
-from lib.sae.objectives.base import Common, LatentSums
+from lib.sae.objectives.base import LatentSums, Objective
 from lib.sae.selection import BatchTopK, Codes, TopK, by_latent, dot_products, weighted_sums
 
 PREFIX_POWERS = {"paper": 0, "mean": 1, "code": 2}
 """By `matryoshka_loss`: the power of 1/G that weighs the sum of the G prefixes' losses."""
 
 
-class SparseObjective(Common):
+class SparseObjective(Objective):
     """Kinds that keep k codes: squared error of every nested prefix (a single one, all F, unless matryoshka).
 
-    Only the kept codes are touched after the selection: their decoder rows, gradient rows and input rows.
+    After the selection only the kept codes are used: their decoder rows, gradient rows and input rows.
     """
 
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
         super().__init__(sae, encoder_dtype)
         self.ends = torch.tensor(self.config.group_ends(sae.n_features), device=sae.b_enc.device)  # (G,)
-        self.prefix_weight = len(self.ends) ** -PREFIX_POWERS[self.config.matryoshka_loss]
-        by_batch = self.config.kind in ("batchtopk", "matryoshka")
-        self.select = BatchTopK(self.config.k) if by_batch else TopK(self.config.k)
+        nested = self.config.kind == "matryoshka"
+        self.prefix_weight = len(self.ends) ** -(PREFIX_POWERS[self.config.matryoshka_loss] if nested else 0)
+        self.select = (BatchTopK if self.config.kind in BY_BATCH else TopK)(self.config.k)
         self.memory = vars(self.select)
 
     @torch.no_grad()
-    def backward(self, x: Tensor) -> None:
-        x = x - self.sae.b_dec
+    def backward(self, x: Tensor, y: Tensor | None = None) -> None:
+        inputs, (x, y) = x, self._parts(x, y)
         codes = self.select(x, self.encoder)
         bags, offsets = self._bags(codes)
-        upstream = weighted_sums(self.sae.W_dec, codes.features, offsets, codes.values).view(len(x), -1, self.sae.d)
-        error = self._accumulate_errors(upstream, x)
+        upstream = weighted_sums(self.sae.W_dec, codes.features, offsets, codes.values).view(len(x), -1, y.shape[1])
+        error = self._accumulate_errors(upstream, y)
         auxiliary = self._auxiliary(x, error)
         self._errors_to_gradients(upstream)
-        upstream = upstream.view(-1, self.sae.d)  # (B * G, d)
+        upstream = upstream.view(-1, y.shape[1])  # (B * G, d)
         to_codes = dot_products(upstream, bags, offsets, self.sae.W_dec, codes.features)
+        self._penalise(to_codes, codes, inputs)
         found = by_latent(codes, to_codes, x, upstream, bags, self.sae.n_features)
-        output = upstream.view(len(x), -1, self.sae.d)[:, 0].sum(0)
-        self._set_gradients(LatentSums(found.encoder, found.bias, found.decoder, found.bias), output, auxiliary)
+        output = upstream.view(len(x), -1, y.shape[1])[:, 0]
+        self._set_gradients(LatentSums(found.encoder, found.bias, found.decoder, found.bias), x, output, auxiliary)
         self._fired(found.offsets.diff() > 0, len(x))
-        self._last = (x, upstream, found.values, found.offsets)
+        self._last = (y, upstream, found.values, found.offsets)
+
+    def _penalise(self, to_codes: Tensor, codes: Codes, inputs: Tensor) -> None:
+        """Add a further loss's gradient, where a kind has one, to that for the codes (nnz,) of the inputs (B, d)."""
 
     def _bags(self, codes: Codes) -> tuple[Tensor, Tensor]:
         """One bag per row and group, in that order: each code's bag (nnz,) and the bags' offsets (B * G + 1,)."""
@@ -62,7 +67,7 @@ class SparseObjective(Common):
     def _errors_to_gradients(self, errors: Tensor) -> None:
         """Turn the prefixes' errors (B, G, d) into the loss's gradients for each group's sum, in place.
 
-        A group takes part in its own prefix and in all wider ones, so its gradient sums over these.
+        A group is part of its own prefix and of all wider ones, so its gradient is the sum over these.
         """
         errors.mul_(2 * self.prefix_weight / len(errors))
         for group in reversed(range(errors.shape[1] - 1)):
@@ -81,7 +86,7 @@ class SparseObjective(Common):
     @torch.no_grad()
     def report(self) -> dict[str, float]:
         x, upstream, values, _ = self._last
-        upstream = upstream.view(len(x), -1, self.sae.d)
+        upstream = upstream.view(len(x), -1, x.shape[1])
         errors = upstream.clone()
         errors[:, :-1] -= upstream[:, 1:]
         errors /= 2 * self.prefix_weight / len(x)

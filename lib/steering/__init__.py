@@ -1,1 +1,0 @@
-"""Interventions on any encoder, forward passes from cached activations, LLaVA."""
