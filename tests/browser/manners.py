@@ -23,3 +23,15 @@ def colours_of_themes(page: Page, root: Locator) -> tuple[str, str]:
         page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
         colours.append(root.evaluate("(root) => getComputedStyle(root).getPropertyValue('color')"))
     return colours[0], colours[1]
+
+
+def wait_until_drawn(pictures: Locator) -> None:
+    """Wait until every canvas shows more than one colour: a browser decodes pictures after it has laid the page out."""
+    for number in range(pictures.count()):
+        pictures.page.wait_for_function(
+            """(canvas) => {
+                const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+                return data.some((value, i) => i >= 4 && value !== data[i % 4]);
+            }""",
+            arg=pictures.nth(number).element_handle(),
+        )

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.manners import colours_of_themes, without_a_name
+from tests.browser.manners import colours_of_themes, wait_until_drawn, without_a_name
 
 PATH = "notebooks/05_features.html"
 MAX_PAGE_BYTES = 5_000_000
@@ -83,16 +83,6 @@ def explorer(visit) -> Explorer:
     return Explorer(visit(PATH).page)
 
 
-def is_drawn(canvas: Locator) -> bool:
-    """Whether a canvas shows more than one colour."""
-    return canvas.evaluate(
-        """(canvas) => {
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            return data.some((value, i) => i >= 4 && value !== data[i % 4]);
-        }"""
-    )
-
-
 def focused(page: Page) -> str:
     return page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.className")
 
@@ -106,7 +96,7 @@ class TestFirstView:
         expect(explorer.selected).to_have_attribute("data-feature", str(explorer.feature))
         pictures = explorer.root.locator(".fx-top .fx-frame .fx-picture")
         assert pictures.count() > 0
-        assert all(is_drawn(picture) for picture in pictures.all())
+        wait_until_drawn(pictures)
 
     def test_features_that_cannot_fill_the_grid_are_left_out_at_first(self, explorer):
         assert "12+ pictures" in explorer.show.locator("option:checked").inner_text()

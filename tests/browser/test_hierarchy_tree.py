@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
-from tests.browser.manners import colours_of_themes, without_a_name
+from tests.browser.manners import colours_of_themes, wait_until_drawn, without_a_name
 
 PATH = "notebooks/04b_hierarchy.html"
 MAX_PAGE_BYTES = 5_000_000
@@ -53,16 +53,6 @@ def tree(visit) -> Tree:
     return Tree(visit(PATH).page)
 
 
-def is_drawn(canvas: Locator) -> bool:
-    """Whether a canvas shows more than one colour."""
-    return canvas.evaluate(
-        """(canvas) => {
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            return data.some((value, i) => i >= 4 && value !== data[i % 4]);
-        }"""
-    )
-
-
 class TestFirstView:
     def test_the_page_stays_within_five_megabytes(self, html):
         assert (html / PATH).stat().st_size <= MAX_PAGE_BYTES
@@ -72,7 +62,7 @@ class TestFirstView:
         expect(tree.selected).to_have_attribute("data-feature", str(tree.feature))
         pictures = tree.root.locator(".ht-pictures canvas")
         assert pictures.count() > 0
-        assert all(is_drawn(picture) for picture in pictures.all())
+        wait_until_drawn(pictures)
 
     def test_every_level_has_a_column(self, tree):
         heads = tree.root.locator(".ht-heads b")
