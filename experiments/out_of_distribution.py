@@ -112,6 +112,6 @@ class OODSplit:
         return f"{len(self.train)} pictures of {n_classes} classes to learn from, {len(self.test)} to compare with"
 
     @property
-    def describe_strangers(self) -> str:
+    def describe_ood(self) -> str:
         """Numbers of out-of-distribution pictures by kind, as text."""
         return ", ".join(f"{len(rows)} of {name}" for name, rows in self.ood.items())

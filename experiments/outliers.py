@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
-def auroc(strangers: np.ndarray, ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
+def auroc(ood: np.ndarray, ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
     """AUROC of a score with a 95 % interval over pictures; ties count one half.
 
-    strangers (N,), ordinary (M,): scores of out-of-distribution and of ordinary pictures. n: resamples.
+    ood (N,), ordinary (M,): scores of out-of-distribution and of ordinary pictures. n: resamples.
     """
-    return bootstrap(_exceeds, strangers, ordinary, n=n, seed=seed)
+    return bootstrap(_exceeds, ood, ordinary, n=n, seed=seed)
 
 
-def auroc_gain(strangers: list[np.ndarray], ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
+def auroc_gain(ood: list[np.ndarray], ordinary: np.ndarray, n: int = 1000, seed: int = 0) -> Interval:
     """AUROC of one score minus that of another, averaged over kinds of out-of-distribution pictures.
 
-    strangers: for each kind (N_i, 2), ordinary (M, 2): both scores of each picture. The interval is over pictures.
+    ood: for each kind (N_i, 2), ordinary (M, 2): both scores of each picture. The interval is over pictures.
     """
 
     def gain(ordinary: Tensor, *kinds: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def auroc_gain(strangers: list[np.ndarray], ordinary: np.ndarray, n: int = 1000,
         )
         return first - second
 
-    return bootstrap(gain, ordinary, *strangers, n=n, seed=seed)
+    return bootstrap(gain, ordinary, *ood, n=n, seed=seed)
 
 
 def _exceeds(above: Tensor, below: Tensor) -> Tensor:

@@ -303,9 +303,7 @@ def describe_comparison(
         "binarised codes less codes, macro F1": claims["binarised-as-good"],
         "gained by a choice that has SAE probes too, AUC": claims["sae-probes-add-little"],
         "codes less raw activations elsewhere, AUC": carried and carried.means()["away"],
-        "out-of-distribution detection: profiles less Mahalanobis, AUROC": claims.get(
-            "sae-profiles-find-strangers", MISSING
-        ),
+        "out-of-distribution detection: profiles less Mahalanobis, AUROC": claims.get("sae-profiles-find-ood", MISSING),
         "species named right: TopK sibling less embedded CLIP": claims.get("topk-keeps-abilities"),
         "score by the judge: TopK neurons less SAE features": claims.get("topk-as-interpretable"),
     }

@@ -4,10 +4,9 @@
 and scikit-learn load when a function first needs them.
 """
 
-from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 
+from lib.registry import registered
 from lib.torchvision_schemas import declare_missing_schemas
 
 declare_missing_schemas()
@@ -76,22 +75,16 @@ _CHAPTERS = {  # metrics of single chapters, earlier in lib.metrics
 _MOVED |= {f"metrics.{n}": f"from {home} import {n}" for home, names in _CHAPTERS.items() for n in names.split()}
 
 
-@cache
-def _added() -> dict[str, EntryPoint]:
-    """Public names that other packages register as entry points of the group `monosemantic_vision.names`."""
-    return {point.name: point for point in entry_points(group="monosemantic_vision.names")}
-
-
 def __getattr__(name: str):
     """Load a public name from its module on first access (PEP 562)."""
     if name == "__all__":  # of `from lib import *`
-        return ["metrics", *_HOME, *_added()]
+        return ["metrics", *_HOME, *registered("names")]
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
     elif name in _PACKAGES:
         value = import_module(f"lib.{name}")
-    elif name in _added():
-        value = _added()[name].load()
+    elif name in registered("names"):
+        value = registered("names")[name].load()
     else:
         raise missing("lib", name)
     globals()[name] = value
@@ -103,9 +96,11 @@ def missing(module: str, name: str) -> AttributeError:
     path = f"{module}.{name}".removeprefix("lib.")
     if path in _MOVED:
         return AttributeError(f"lib.{path} has moved: write `{_MOVED[path]}`")
-    hint = "" if _added() else "; is monosemantic-vision installed, so that its packages register their names?"
+    hint = (
+        "" if registered("names") else "; is monosemantic-vision installed, so that its packages register their names?"
+    )
     return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_PACKAGES, *_added()})
+    return sorted({*globals(), *_HOME, *_PACKAGES, *registered("names")})

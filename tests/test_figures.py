@@ -47,7 +47,7 @@ FIGURES = [
     (probes.auc_elsewhere, (ELSEWHERE, NOTHING), (None, NOTHING),
      {"AUC elsewhere, raw activations", "AUC elsewhere, SAE codes"}),
     (probes.auroc_by_site, ({"softmax": [0.5, math.nan]}, ["5", "7"], NOTHING), ({}, [], NOTHING),
-     {"mean AUROC over kinds of strangers"}),
+     {"mean AUROC over out-of-distribution kinds"}),
     (probes.scores_of_units, ({"dense": ({}, SCORES, SCORES)}, "eye", NOTHING), ({}, "eye", NOTHING), set()),
     (steered_answers.share_named, (pd.DataFrame({"1": [0.5], "4": [math.nan]}, index=["owl"]),), (pd.DataFrame(),),
      {"α / largest activation"}),

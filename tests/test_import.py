@@ -70,7 +70,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 def test_without_entry_points_the_names_of_packages_above_are_said_to_be_unregistered(monkeypatch):
-    monkeypatch.setattr(lib, "_added", dict)
+    monkeypatch.setattr(lib, "registered", lambda what: {})
     monkeypatch.delitem(vars(lib), "Intervention", raising=False)
     with pytest.raises(AttributeError, match="has no attribute 'Intervention'; is monosemantic-vision installed"):
         _ = lib.Intervention

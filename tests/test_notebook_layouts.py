@@ -40,7 +40,7 @@ CHAPTERS = {
     },
     "12_probing": {
         "sites": SITES, "n_facts": 3, "min_support": 4, "sparse": [1, 5], "few": [10], "shifts": [], "label": "class",
-        "ordinary": "", "held_out": 3, "strangers": [], "topk_layers": [], "n_bootstrap": 10, **SAE,
+        "ordinary": "", "held_out": 3, "ood": [], "topk_layers": [], "n_bootstrap": 10, **SAE,
     },
     "13_metrics": {
         "site": SITES[0], "elsewhere": "", "expansions": [0.5], "ks": [4], "steps": [2, 5], "batch_size": 64,

@@ -16,7 +16,7 @@ SPLIT = Split(np.arange(0, 66, 2), np.arange(1, 66, 4), np.arange(3, 66, 4))
 
 
 @pytest.fixture
-def strangers():
+def split():
     return OODSplit.of(TABLE, SPLIT, "species", named_by("kind is creature", TABLE), 3, ["kind is person", "x is y"])
 
 
@@ -27,13 +27,13 @@ def test_a_selection_names_values_of_a_column_and_everything_where_there_is_none
     assert named_by("weather is rain", TABLE).all()
 
 
-def test_every_so_manieth_class_is_strange_and_so_are_others_that_the_table_knows(strangers):
-    assert list(strangers.ood) == ["held-out species", "kind is person"]
-    assert set(strangers.classes[strangers.ood["held-out species"]]) == {"bat"}  # the first of bat, cat, owl
-    assert set(strangers.classes[strangers.train]) == {"cat", "owl"}
-    assert not set(strangers.train) & set(strangers.test)
-    assert bool(strangers)
-    assert strangers.describe_strangers == "20 of held-out species, 6 of kind is person"
+def test_every_so_manieth_class_is_strange_and_so_are_others_that_the_table_knows(split):
+    assert list(split.ood) == ["held-out species", "kind is person"]
+    assert set(split.classes[split.ood["held-out species"]]) == {"bat"}  # the first of bat, cat, owl
+    assert set(split.classes[split.train]) == {"cat", "owl"}
+    assert not set(split.train) & set(split.test)
+    assert bool(split)
+    assert split.describe_ood == "20 of held-out species, 6 of kind is person"
 
 
 def test_pictures_of_a_folder_have_classes_and_no_species():
@@ -49,20 +49,20 @@ def test_without_classes_nothing_can_be_noticed():
     assert alone.description.startswith("0 pictures of 0 classes")
 
 
-def test_pictures_unlike_all_classes_are_noticed(strangers):
+def test_pictures_unlike_all_classes_are_noticed(split):
     rng = np.random.default_rng(0)
     centre = np.select([TABLE["species"] == "owl", TABLE["species"] == "cat"], [0, 3], 20)[:, None]
     raw = (centre * [1, -1] + 0.1 * rng.standard_normal((66, 2))).astype(np.float32)
     codes = csr_array(np.eye(4, dtype=np.float32)[np.select([centre[:, 0] == 0, centre[:, 0] == 3], [0, 1], 2)])
-    scores, right = strangers.scores(Pictures({"cls": raw}, {"cls": codes}, raw[:, 0], raw[:, 1]), "cls")
+    scores, right = split.scores(Pictures({"cls": raw}, {"cls": codes}, raw[:, 0], raw[:, 1]), "cls")
     assert right == [1.0, 1.0]
-    noticed = strangers.auroc_by_kind(scores, 5)
+    noticed = split.auroc_by_kind(scores, 5)
     assert noticed["held-out species"]["Mahalanobis, raw"].value == 1
-    assert strangers.mean_auroc(scores["Mahalanobis, raw"]) == 1
-    assert strangers.mean_auroc(-scores["Mahalanobis, raw"]) == 0
-    assert strangers.gain(scores, "Mahalanobis, raw", "Mahalanobis, raw", 5).value == 0
+    assert split.mean_auroc(scores["Mahalanobis, raw"]) == 1
+    assert split.mean_auroc(-scores["Mahalanobis, raw"]) == 0
+    assert split.gain(scores, "Mahalanobis, raw", "Mahalanobis, raw", 5).value == 0
     other = csr_array(np.eye(66, dtype=np.float32))
-    found = strangers.profile_gain(other, scores, 5)
-    replaced = scores | {"profile, codes": strangers.profile(other)}
-    assert found == strangers.gain(replaced, "profile, codes", "Mahalanobis, raw", 5)
-    assert found.value < strangers.profile_gain(codes, scores, 5).value, "codes of single pictures have no profile"
+    found = split.profile_gain(other, scores, 5)
+    replaced = scores | {"profile, codes": split.profile(other)}
+    assert found == split.gain(replaced, "profile, codes", "Mahalanobis, raw", 5)
+    assert found.value < split.profile_gain(codes, scores, 5).value, "codes of single pictures have no profile"

@@ -13,10 +13,10 @@ def rng():
     return np.random.default_rng(0)
 
 
-def test_auroc_counts_the_pairs_in_which_the_stranger_scores_higher(rng):
-    strangers, ordinary = rng.integers(0, 8, 30) + 1.0, rng.integers(0, 8, 50) + 0.0
-    pairs = [(a > b) + 0.5 * (a == b) for a in strangers for b in ordinary]
-    assert auroc(strangers, ordinary, n=10).value == pytest.approx(np.mean(pairs))
+def test_auroc_counts_the_pairs_in_which_the_outlier_scores_higher(rng):
+    ood, ordinary = rng.integers(0, 8, 30) + 1.0, rng.integers(0, 8, 50) + 0.0
+    pairs = [(a > b) + 0.5 * (a == b) for a in ood for b in ordinary]
+    assert auroc(ood, ordinary, n=10).value == pytest.approx(np.mean(pairs))
 
 
 def test_the_interval_of_an_auroc_holds_the_truth_and_narrows_with_more_pictures(rng):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets
 
 from lib.devices import to_numpy
-from widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, quantise, sprite_sheets
+from widgets.packing import MAX_PICTURES, NONE, class_numbers, pack, picture_pool, quantise, sprite_sheets
+from widgets.stored_widget import HERE, StoredWidget, joined
 
-HERE = Path(__file__).parent
 SCRIPTS = (  # one module
     "packing.js", "elements.js", "address.js", "explorer_data.js", "explorer_parts.js", "feature_explorer.js",
 )  # fmt: skip
@@ -29,7 +25,7 @@ QUALITY = 62  # WebP quality of the sprites in the page; pictures that a kernel 
 LIVE_QUALITY = 85
 
 
-class FeatureExplorer(anywidget.AnyWidget):
+class FeatureExplorer(StoredWidget):
     """Browse the features of an SAE; needs no kernel once displayed, and loads more details from one if there is one.
 
     table: `lib.FeatureTable` of F features over N images. images: the N images it was made of. sae: its SAE.
@@ -42,11 +38,9 @@ class FeatureExplorer(anywidget.AnyWidget):
     and values per feature do not belong together.
     """
 
-    _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
+    _esm = joined(*SCRIPTS)
     _css = HERE / "feature_explorer.css"
 
-    meta = traitlets.Dict().tag(sync=True)
-    numbers = traitlets.Bytes().tag(sync=True)
     sheets = traitlets.Bytes().tag(sync=True)
 
     def __init__(
@@ -86,14 +80,6 @@ class FeatureExplorer(anywidget.AnyWidget):
         }
         self.on_msg(self._answer)
 
-    @property
-    def state_size(self) -> int:
-        """Bytes that the widget adds to a page: its JSON, scripts and styles, and its binary parts as base64."""
-        state = self.get_state()
-        binary = {name for name, value in state.items() if isinstance(value, bytes | memoryview)}
-        text = json.dumps({name: value for name, value in state.items() if name not in binary})
-        return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
-
     def _details(self, features: np.ndarray, pool: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays of the details of n features, their pictures given as positions in `pool` (p,)."""
         table = self._table
@@ -105,7 +91,7 @@ class FeatureExplorer(anywidget.AnyWidget):
         return {
             "features": features.astype(np.uint32),
             "pool": pool.astype(np.uint32),
-            "pool_class": _labels(self._images, pool),
+            "pool_class": class_numbers(self._images, pool),
             "top": position[to_numpy(table.top_images)[features, :PICTURES]],
             "top_value": quantise(to_numpy(table.top_values)[features, :PICTURES] / peak[:, None], VALUE_LEVELS),
             "maps": quantise(maps / np.maximum(map_peak, TINY)[:, None, None, None], MAP_LEVELS),
@@ -208,9 +194,3 @@ def _name_arrays(names) -> tuple[list[str], dict[str, np.ndarray]]:
         for rank, (name, value) in enumerate(candidates):
             index[feature, rank], score[feature, rank] = number[name], value
     return vocabulary, {"name": index, "name_score": score}
-
-
-def _labels(images, pool: np.ndarray) -> np.ndarray:
-    if images.labels is None:
-        return np.full(len(pool), NONE, dtype=np.uint16)
-    return to_numpy(images.labels)[pool].astype(np.uint16)

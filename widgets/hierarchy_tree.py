@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets
 
 from experiments.hierarchy import Parents
 from lib.devices import to_numpy
-from widgets.packing import MAX_PICTURES, NONE, pack, picture_pool, sprite_sheets
+from widgets.packing import MAX_PICTURES, NONE, class_numbers, pack, picture_pool, sprite_sheets
+from widgets.stored_widget import HERE, StoredWidget, joined
 
-HERE = Path(__file__).parent
 SCRIPTS = ("packing.js", "elements.js", "hierarchy_layout.js", "hierarchy_tree.js")  # one module
 PICTURES = 12  # most active pictures shown of a feature
 QUALITY = 62  # of the sprites
 
 
-class HierarchyTree(anywidget.AnyWidget):
+class HierarchyTree(StoredWidget):
     """Browse an SAE from its coarsest features to its finest; needs no kernel once displayed.
 
     top_images: (F, top) indices in `images`, most active first, -1 for none; a feature without any is dead and left
@@ -34,11 +30,9 @@ class HierarchyTree(anywidget.AnyWidget):
     every feature, then the second and so on. Raises ValueError where lengths, levels or limits do not fit.
     """
 
-    _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
+    _esm = joined(*SCRIPTS)
     _css = HERE / "hierarchy_tree.css"
 
-    meta = traitlets.Dict().tag(sync=True)
-    numbers = traitlets.Bytes().tag(sync=True)
     sheets = traitlets.Bytes().tag(sync=True)
 
     def __init__(
@@ -61,7 +55,7 @@ class HierarchyTree(anywidget.AnyWidget):
         position[pool] = np.arange(len(pool))
         vocabulary, name = np.unique(np.asarray(names, dtype=str), return_inverse=True)
         shown = {"name": name.astype(np.uint32), "top": position[top]}
-        shown |= {"pool": pool.astype(np.uint32), "pool_class": _labels(images, pool)}
+        shown |= {"pool": pool.astype(np.uint32), "pool_class": class_numbers(images, pool)}
         manifest, self.numbers = pack(_arrays(top, parents, measures) | shown)
         layout, self.sheets = sprite_sheets((images[int(i)] for i in pool), thumbnail, QUALITY)
         self.meta = {
@@ -73,14 +67,6 @@ class HierarchyTree(anywidget.AnyWidget):
             "classes": list(images.class_names or []),
             "images": {"spec": images.spec, "count": len(images)},
         }
-
-    @property
-    def state_size(self) -> int:
-        """Bytes that the widget adds to a page: its JSON, scripts and styles, and its binary parts as base64."""
-        state = self.get_state()
-        binary = {name for name, value in state.items() if isinstance(value, bytes | memoryview)}
-        text = json.dumps({name: value for name, value in state.items() if name not in binary})
-        return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
 
 
 def _arrays(top: np.ndarray, parents: Parents, measures: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
@@ -104,9 +90,3 @@ def _check(top: np.ndarray, ends: list[int], per_feature: Mapping, measures: Map
         raise ValueError("the tree needs at least one measure to colour it by")
     if not 0 < max_pictures <= MAX_PICTURES:
         raise ValueError(f"max_pictures is {max_pictures}: choose 1 to {MAX_PICTURES}")
-
-
-def _labels(images, pool: np.ndarray) -> np.ndarray:
-    if images.labels is None:
-        return np.full(len(pool), NONE, dtype=np.uint16)
-    return to_numpy(images.labels)[pool].astype(np.uint16)

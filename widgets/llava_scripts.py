@@ -2,9 +2,9 @@
 
 import json
 from functools import cache
-from pathlib import Path
 
-HERE = Path(__file__).parent
+from widgets.stored_widget import joined
+
 WORKER = (
     "llava_files.js",
     "llava_tokenizer.js",
@@ -21,10 +21,10 @@ CLIENT = "llava_client.js"
 
 def worker_source() -> str:
     """Source of the Web Worker, a classic script that answers the client's messages."""
-    return "\n".join((HERE / name).read_text("utf-8") for name in WORKER)
+    return joined(*WORKER)
 
 
 @cache
 def client_source() -> str:
     """Source of `startLlava` and its parts, to be put before a widget's own scripts in its ES module."""
-    return f"const LLAVA_ENGINE_SOURCE = {json.dumps(worker_source())};\n{(HERE / CLIENT).read_text('utf-8')}"
+    return f"const LLAVA_ENGINE_SOURCE = {json.dumps(worker_source())};\n{joined(CLIENT)}"

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from PIL import Image, ImageOps
 
+from lib.devices import to_numpy
+
 ALIGNMENT = 8  # a typed array of the browser must start at a multiple of its item size
 NONE = 65_535  # in arrays of positions: no picture, no name, no class
 MAX_PICTURES = NONE
@@ -49,6 +51,13 @@ def picture_pool(top_images: np.ndarray, limit: int) -> np.ndarray:
     by_rank = by_rank[by_rank >= 0]
     _, first = np.unique(by_rank, return_index=True)
     return by_rank[np.sort(first)][:limit].astype(np.int64)
+
+
+def class_numbers(images, pool: np.ndarray) -> np.ndarray:
+    """Class of each picture of a pool (p,), as uint16; `NONE` for all where the images have no labels."""
+    if images.labels is None:
+        return np.full(len(pool), NONE, dtype=np.uint16)
+    return to_numpy(images.labels)[pool].astype(np.uint16)
 
 
 def sprite_sheets(pictures: Iterable[Image.Image], size: int, quality: int | None) -> tuple[dict, bytes]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets
 from PIL import Image
@@ -17,8 +14,8 @@ from steering.interventions import Intervention
 from widgets.llava_scripts import client_source
 from widgets.packing import pack, sprite_sheets, unpack
 from widgets.steering_kernel import MODES, Answering
+from widgets.stored_widget import HERE, StoredWidget, joined
 
-HERE = Path(__file__).parent
 SCRIPTS = (  # one module, with the browser's engine in it
     "packing.js", "elements.js", "address.js", "kernel_line.js",
     "steering_engines.js", "steering_board.js", "steering_parts.js", "steering_panel.js",
@@ -28,7 +25,7 @@ THUMBNAIL, QUALITY = 48, 70  # of those, in pixels and WebP's scale
 ALPHAS = (-1.0, 0.0, 1.0, 2.0, 4.0)
 
 
-class SteeringPanel(anywidget.AnyWidget):
+class SteeringPanel(StoredWidget):
     """Steer a LLaVA: with a kernel, in the reader's browser, or from answers that are stored in the page.
 
     llava: `lib.Llava`. sae: the dictionary to steer with, at `site` of the image tower. images: pictures to choose
@@ -48,11 +45,9 @@ class SteeringPanel(anywidget.AnyWidget):
     Pictures are stored losslessly at `picture_size` pixels a side. Raises ValueError where arguments do not fit.
     """
 
-    _esm = "\n".join([client_source(), *((HERE / name).read_text("utf-8") for name in SCRIPTS)])
+    _esm = "\n".join([client_source(), joined(*SCRIPTS)])
     _css = HERE / "steering_panel.css"
 
-    meta = traitlets.Dict().tag(sync=True)
-    numbers = traitlets.Bytes().tag(sync=True)
     pictures = traitlets.Bytes().tag(sync=True)
     sprites = traitlets.Bytes().tag(sync=True)
 
@@ -124,14 +119,6 @@ class SteeringPanel(anywidget.AnyWidget):
             for i in range(answers.shape[1])
             for run, (feature, alpha) in enumerate(runs)
         ]
-
-    @property
-    def state_size(self) -> int:
-        """Bytes that the widget adds to a page: its JSON, scripts and styles, and its binary parts as base64."""
-        state = self.get_state()
-        binary = {name for name, value in state.items() if isinstance(value, bytes | memoryview)}
-        text = json.dumps({name: value for name, value in state.items() if name not in binary})
-        return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
 
 
 def steering_features(

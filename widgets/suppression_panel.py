@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-import anywidget
 import numpy as np
 import traitlets
 from PIL import Image
@@ -18,8 +14,8 @@ from lib.devices import to_numpy
 from storage.files import quoted
 from widgets.kernel_line import KernelLine
 from widgets.packing import pack, sprite_sheets, unpack
+from widgets.stored_widget import HERE, StoredWidget, joined
 
-HERE = Path(__file__).parent
 SCRIPTS = (  # one module
     "packing.js", "elements.js", "address.js", "kernel_line.js",
     "suppression_data.js", "suppression_parts.js", "suppression_panel.js",
@@ -31,7 +27,7 @@ MOST_STRENGTH = 100  # limit of a page's requests; its sliders end far below
 Live = Callable[[int, Mapping[int, float]], "Sequence[int] | tuple[Sequence[int], float]"]
 
 
-class SuppressionPanel(anywidget.AnyWidget):
+class SuppressionPanel(StoredWidget):
     """Choose a task and a site, tick features, and see group accuracies, the damage elsewhere, and changed predictions.
 
     results: one for each task and site. pictures: for each result, its examples in order; equal ones are stored once.
@@ -43,11 +39,9 @@ class SuppressionPanel(anywidget.AnyWidget):
     Features with a true `chosen` are ticked at first. Raises ValueError where arguments do not fit.
     """
 
-    _esm = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
+    _esm = joined(*SCRIPTS)
     _css = HERE / "suppression_panel.css"
 
-    meta = traitlets.Dict().tag(sync=True)
-    numbers = traitlets.Bytes().tag(sync=True)
     sprites = traitlets.Bytes().tag(sync=True)
 
     def __init__(
@@ -79,14 +73,6 @@ class SuppressionPanel(anywidget.AnyWidget):
         """The predictions of one result that the page stores, (2**m, N) uint8: a row for each subset of m features."""
         arrays = unpack(self.meta["arrays"], self.numbers)
         return (arrays[f"{result}.before"][:, None] ^ arrays[f"{result}.changes"]).T
-
-    @property
-    def state_size(self) -> int:
-        """Bytes that the widget adds to a page: its JSON, scripts and styles, and its binary parts as base64."""
-        state = self.get_state()
-        binary = {name for name, value in state.items() if isinstance(value, bytes | memoryview)}
-        text = json.dumps({name: value for name, value in state.items() if name not in binary})
-        return len(text.encode()) + sum(len(base64.b64encode(state[name])) for name in binary)
 
 
 class Suppressing(KernelLine):

@@ -55,7 +55,7 @@ def auroc_by_site(means: Mapping[str, Sequence[float]], sites: Sequence[str], ot
     for (score, values), colour in zip(means.items(), PALETTE, strict=False):
         figure.add_scatter(x=list(sites), y=list(values), name=score, line_color=colour)
     figure.add_hline(0.5, line=ZERO)
-    figure.update_yaxes(title="mean AUROC over kinds of strangers").update_layout(height=360)
+    figure.update_yaxes(title="mean AUROC over out-of-distribution kinds").update_layout(height=360)
     return unless_empty(figure, otherwise)
 
 

@@ -61,7 +61,7 @@ def bootstrap(
     value = float(statistic(*(sample[None] for sample in rows))[0])
     if min(map(len, rows)) < 2 or n < 2:
         return Interval(value)
-    # not scipy's: one resample without a value (a rank correlation of ties) makes its whole interval NaN, at equal speed
+    # scipy's is no faster, and one resample without a value (a rank correlation of ties) makes its interval NaN
     generator = torch.Generator().manual_seed(seed)
     width = max(1, BLOCK // sum(sample.numel() for sample in rows))
     drawn = []
