@@ -4,7 +4,9 @@
 and scikit-learn load when a function first needs them.
 """
 
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 
 from lib.registry import registered
 from lib.torchvision_schemas import declare_missing_schemas
@@ -100,6 +102,17 @@ def missing(module: str, name: str) -> AttributeError:
         "" if registered("names") else "; is monosemantic-vision installed, so that its packages register their names?"
     )
     return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+
+class _MovedModules(MetaPathFinder):
+    """Says where a module of an earlier version is now; asked last, for modules that no other finder knows."""
+
+    def find_spec(self, fullname: str, path=None, target=None) -> None:
+        if fullname.startswith("lib.") and (where := _MOVED.get(fullname.removeprefix("lib."))):
+            raise ModuleNotFoundError(f"{fullname} has moved: write `{where}`", name=fullname)
+
+
+sys.meta_path.append(_MovedModules())
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """Importing lib is light; heavy libraries load when something first needs them."""
 
+import importlib
 import os
 import re
 import shutil
@@ -74,6 +75,18 @@ def test_without_entry_points_the_names_of_packages_above_are_said_to_be_unregis
     monkeypatch.delitem(vars(lib), "Intervention", raising=False)
     with pytest.raises(AttributeError, match="has no attribute 'Intervention'; is monosemantic-vision installed"):
         _ = lib.Intervention
+
+
+@pytest.mark.parametrize(
+    ("module", "where"),
+    [("lib.data", "from lib import load_images"), ("lib.steering", "import steering"),
+     ("lib.metrics.hierarchy", "from experiments import hierarchy")],
+)  # fmt: skip
+def test_a_module_that_has_moved_says_where_it_is_and_an_unknown_one_does_not(module, where):
+    with pytest.raises(ModuleNotFoundError, match=f"{module} has moved: write `{where}"):
+        importlib.import_module(module)
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'lib\.nothing'"):
+        importlib.import_module("lib.nothing")
 
 
 @pytest.mark.parametrize("name", lib._MOVED)
