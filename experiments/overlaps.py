@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from experiments.nulls import BLOCK, drawn_directions
 from experiments.published import UNIQUENESS
-from experiments.tables import MISSING, number
+from experiments.tables import number
 from lib import metrics
 from lib.metrics.intervals import Interval
 
@@ -21,9 +23,25 @@ Counts = tuple[Tensor, Tensor]
 """Distinct Jaccard indices, ascending, and how many pairs have each."""
 
 
-def by_chance(n_pictures: int, n_top: int) -> float:
-    """Probability that two random sets of n_top of n_pictures pictures have one in common."""
-    return float(1 - hypergeom(n_pictures, n_top, n_top).pmf(0))
+BOUNDS = {"J > 0": 0.0, "J > 1/3": 1 / 3, "J > 0.5": 0.5}
+"""Bounds of the Jaccard index; sets of one size have more than half of their pictures in common above 1/3."""
+OVER_UNIFORM = "J > 0, over uniform draws"
+
+
+def least_common(n_top: int, bound: float) -> int:
+    """The smallest number of common pictures that gives two sets of n_top a Jaccard index above a bound below 1."""
+    common = np.arange(n_top + 1)
+    return int(np.argmax(common / (2 * n_top - common) > bound))
+
+
+def by_chance(n_pictures: int, n_top: int, bound: float = 0.0) -> float:
+    """Probability that two random sets of n_top of n_pictures pictures have a Jaccard index above the bound."""
+    return float(hypergeom(n_pictures, n_top, n_top).sf(least_common(n_top, bound) - 1))
+
+
+def scaled(interval: Interval, factor: float) -> Interval:
+    """An interval times a number."""
+    return Interval(*(None if x is None else factor * x for x in interval))
 
 
 def share_above(counts: Counts, bound: float) -> float:
@@ -60,10 +78,20 @@ class Overlaps:
         order = torch.randperm(sets.numel(), generator=torch.Generator().manual_seed(0))
         return metrics.jaccard_counts(sets.flatten()[order].view_as(sets))
 
-    @cached_property
-    def blind(self) -> float:
-        """Expected share of pairs with a common picture if every set were drawn uniformly from all pictures."""
-        return by_chance(self.n_pictures, self.top.shape[1])
+    def of_directions(self, rows: Tensor, seed: int = 0) -> Overlaps:
+        """A null: Gaussian directions, as many as `full`, on the rows (N, d) that the dictionary reads.
+
+        Made as sparse as the features, they would have the same top pictures.
+        """
+        directions, centred = drawn_directions(rows.shape[1], len(self.full), seed), rows.float() - rows.float().mean(0)
+        parts = (centred @ some for some in directions.split(max(1, BLOCK // len(rows)), dim=1))
+        n_top = min(self.top.shape[1], len(rows))  # fewer rows have no direction
+        top = torch.cat([part.topk(n_top, dim=0).indices.t() for part in parts])
+        return Overlaps(top, self.n_pictures, directions.t())
+
+    def blind(self, bound: float = 0.0) -> float:
+        """Expected share of pairs above the bound if every set were drawn uniformly from all pictures."""
+        return by_chance(self.n_pictures, self.top.shape[1], bound)
 
     @cached_property
     def _common(self) -> tuple[Tensor, Tensor]:
@@ -81,28 +109,27 @@ class Overlaps:
         return self._common[1]
 
     def row(self) -> dict[str, float]:
-        """Counts and shares of pairs, and both baselines: the columns of `overlap_table`."""
-        n_pairs = int(self.counts[1].sum())
-        above = {f"J > {bound:g}": share_above(self.counts, bound) for bound in (0, 0.5)}
-        counts = {f"pairs with {name}": round(share * n_pairs) for name, share in above.items()}
-        chance = {"blind": self.blind, "dealt anew": share_above(self.shuffled_pictures, 0)}
-        return {"excluded": len(self.top) - len(self.full), "pairs": n_pairs} | counts | above | chance
+        """Counts of pairs, the share with a common picture, and two baselines of it: the columns of `overlap_table`."""
+        values, pairs = self.counts
+        counts = {f"pairs with {name}": int(pairs[values > bound].sum()) for name, bound in BOUNDS.items()}
+        shares = {"J > 0": share_above(self.counts, 0), "uniform draws": self.blind()}
+        shares["shuffled"] = share_above(self.shuffled_pictures, 0)
+        return {"excluded": len(self.top) - len(self.full), "pairs": int(pairs.sum())} | counts | shares
 
     def describe(self, name: str) -> list[str]:
-        """How many pairs overlap, and how many chance gives, in sentences; name: of the dictionary."""
+        """How many pairs are above each bound, and how many chance gives, in sentences; name: of the dictionary."""
+        n_top, n_pairs = self.top.shape[1], int(self.counts[1].sum())
         if len(self.full) < 2:
-            return [f"{name} has fewer than two features with {self.top.shape[1]} pictures, so there is no pair."]
-        share = share_above(self.counts, 0)
-        over_blind, over_shuffled = (
-            f"{share / chance:.1f} times" if chance else MISSING
-            for chance in (self.blind, share_above(self.shuffled_pictures, 0))
-        )
-        alike, shuffled = (int(pairs[values > 0.5].sum()) for values, pairs in (self.counts, self.shuffled_pictures))
-        return [
-            f"In {name}, pairs with a common picture are **{over_blind}** as many as uniform draws "
-            f"give, and **{over_shuffled}** as many as when the same pictures are shuffled.",
-            f"With more than half of the pictures in common: **{alike:,}** pairs; shuffled: {shuffled:,}.",
-        ]
+            return [f"{name} has fewer than two features with {n_top} pictures, so there is no pair."]
+        lines = []
+        for above, bound in BOUNDS.items():
+            found, shuffled = (int(n[index > bound].sum()) for index, n in (self.counts, self.shuffled_pictures))
+            drawn = self.blind(bound) * n_pairs
+            lines.append(
+                f"In {name}, **{found:,}** of {n_pairs:,} pairs share {least_common(n_top, bound)} or more of their "
+                f"{n_top} pictures ({above}); shuffled: {shuffled:,}, uniform draws: {drawn:,.1f}."
+            )
+        return lines
 
     def share_of_pairs(self, bound: float, n: int) -> Interval:
         """Share of the pairs with an index above the bound, with an interval over n resamples of the features.
@@ -122,6 +149,11 @@ class Overlaps:
             return found / (size * size - weight.square().sum(1)).clamp_min(1)
 
         return metrics.bootstrap(share, torch.arange(size), n=n)
+
+    def shares(self, n: int) -> dict[str, Interval]:
+        """Share of the pairs above each bound, with intervals over n resamples, and the first over uniform draws."""
+        found = {name: self.share_of_pairs(bound, n) for name, bound in BOUNDS.items()}
+        return {OVER_UNIFORM: scaled(found["J > 0"], 1 / self.blind())} | found
 
     @cached_property
     def _direction(self) -> Tensor:
@@ -156,13 +188,44 @@ class Overlaps:
         return text
 
 
-def overlap_table(found: Mapping[str, Overlaps]) -> pd.DataFrame:
-    """A row for every dictionary, and one for the paper's."""
-    shares = {name: UNIQUENESS[name] / UNIQUENESS["pairs"] for name in ("J > 0", "J > 0.5")}
-    paper = {f"pairs with {name}": UNIQUENESS[name] for name in shares} | shares
-    paper |= {"excluded": UNIQUENESS["excluded"], "pairs": UNIQUENESS["pairs"], "blind": paper_by_chance()}
-    rows = {name: one.row() for name, one in found.items()} | {"the paper's matryoshka ×16": paper}
-    return pd.DataFrame([{"dictionary": name} | row for name, row in rows.items()])
+def overlap_table(found: Mapping[str, Overlaps], rows: Tensor, seed: int = 0) -> pd.DataFrame:
+    """A row for every dictionary, with `of_directions` on its rows (N, d), and one for the paper's."""
+    table = {
+        name: one.row() | {"sparse directions": share_above(one.of_directions(rows, seed).counts, 0)}
+        for name, one in found.items()
+    }
+    paper = {f"pairs with {name}": UNIQUENESS[name] for name in ("J > 0", "J > 0.5")}
+    paper |= {"excluded": UNIQUENESS["excluded"], "pairs": UNIQUENESS["pairs"], "uniform draws": paper_by_chance()}
+    table["the paper's matryoshka ×16"] = paper | {"J > 0": UNIQUENESS["J > 0"] / UNIQUENESS["pairs"]}
+    return pd.DataFrame([{"dictionary": name} | row for name, row in table.items()])
+
+
+def beside_nulls(features: Overlaps, nulls: Mapping[str, Overlaps], n: int) -> pd.DataFrame:
+    """`shares` of a dictionary's features and of nulls, a row each; its shuffled pictures and uniform draws last."""
+    found = {name: one.shares(n) for name, one in ({"features": features} | dict(nulls)).items()}
+    for name, share in {
+        "shuffled": lambda bound: share_above(features.shuffled_pictures, bound),
+        "uniform draws": features.blind,
+    }.items():
+        shares = {above: Interval(share(bound)) for above, bound in BOUNDS.items()}
+        found[name] = {OVER_UNIFORM: scaled(shares["J > 0"], 1 / features.blind())} | shares
+    return pd.DataFrame(found).T
+
+
+def describe_beside(beside: pd.DataFrame, name: str, n_top: int) -> list[str]:
+    """How often pairs of features and of nulls overlap, a sentence a measure; beside: of `beside_nulls`."""
+    says = {
+        OVER_UNIFORM: (".2f", "pairs with a common picture, over those of uniform draws"),
+        "J > 1/3": (".3%", f"pairs with {least_common(n_top, 1 / 3)} or more of {n_top} pictures in common"),
+        "J > 0.5": (".4%", f"pairs with {least_common(n_top, 0.5)} or more of {n_top} pictures in common"),
+    }
+    lines = []
+    for measure, (form, what) in says.items():
+        own, *nulls = ((codes, row[measure].value) for codes, row in beside.iterrows())
+        others = ", ".join(f"{codes} {number(value, form)}" for codes, value in nulls)
+        as_few = ", ".join(codes for codes, value in nulls if value <= own[1]) or "none"
+        lines.append(f"{name}, {what}: **{number(own[1], form)}**; nulls: {others}. Nulls with as few: {as_few}.")
+    return lines
 
 
 def paper_by_chance() -> float:

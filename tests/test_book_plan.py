@@ -171,6 +171,15 @@ class TestPlan:
         folders = [folder.parts[-2] for work in works if work.place[0] == "dictionary" for folder in work.folders]
         assert {tokens: folders.count(tokens) for tokens in folders} == {"all": 5, "cls": 5}
 
+    def test_the_dictionary_looked_at_closely_and_its_frozen_nulls_have_one_size(self, tmp_path, root):
+        text = PARAMETERS + 'kind: str = "topk"\nexpansion: float = 4\nfrozen: list = ["frozen_decoder"]'
+        works = Plan.of(write_project(tmp_path, root, self.PROFILE, text)).notebooks[0].works
+        configs = {work.place[-1] for work in works if work.place[0] == "dictionary"}
+        assert {(one.kind, one.expansion) for one in configs if one.expansion == 4} == {
+            ("topk", 4), ("frozen_decoder", 4),
+        }  # fmt: skip
+        assert {one.kind for one in configs if one.expansion < 4} == {"batchtopk", "matryoshka"}
+
     def test_what_an_earlier_notebook_makes_is_not_counted_again(self, plan):
         assert plan.notebooks[1].disk == 0
         counted = plan.hours(planning.ANY_GPU) - len(plan.notebooks) * planning.CHAPTER_SECONDS / 3600

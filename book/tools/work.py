@@ -199,11 +199,12 @@ def _configs(values: dict, last: bool) -> list[SAEConfig]:
     settings = {name: values[name] for name in ("k", "steps", "batch_size", "seed") if name in values}
     sizes = [
         (kind, size)
-        for kind in [*_several(values, "kinds", "kind"), *values.get("frozen", [])]
+        for kind in _several(values, "kinds", "kind")
         for size in _several(values, "expansions", "expansion")
     ]
-    if "kind" in values and "expansion" in values:
-        sizes.append((values["kind"], values["expansion"]))
+    if "expansion" in values:
+        closer = [values["kind"]] if "kind" in values else []
+        sizes += [(kind, values["expansion"]) for kind in (*closer, *values.get("frozen", []))]
     configs = [SAEConfig(kind=kind, expansion=size, **settings) for kind, size in sizes]
     if "levels" in values:
         width = values["levels"][-1]

@@ -8,25 +8,31 @@ import plotly.graph_objects as go
 import torch
 
 from experiments.figures.panels import DOTTED
-from experiments.overlaps import Overlaps
-from experiments.plots import BLUE, PALETTE, picture_grid, unless_empty
+from experiments.overlaps import Counts, Overlaps
+from experiments.plots import BLUE, GREY, PALETTE, picture_grid, unless_empty
 
 DRAWN = 3000  # points that a page can draw
 
 
-def share_of_pairs(by_size: Mapping[float, Overlaps], kind: str, otherwise: str) -> go.Figure:
-    """Share of the pairs with at least an index, by expansion; dotted: with shuffled pictures."""
+def share_of_pairs(by_size: Mapping[float, Overlaps], kind: str, null: Overlaps, otherwise: str) -> go.Figure:
+    """Share of the pairs with at least an index, by expansion; dotted: with shuffled pictures; grey: of a null."""
     figure = go.Figure()
     for (size, found), colour in zip(by_size.items(), PALETTE * 2, strict=False):
-        for (values, counts), dash in ((found.counts, "solid"), (found.shuffled_pictures, "dot")):
-            above = counts.flip(0).cumsum(0).flip(0) / counts.sum().clamp_min(1)  # share of pairs from each value on
-            line = {"color": colour, "dash": dash, "shape": "vh", "width": 2 if dash == "solid" else 1}
+        for counts, dash in ((found.counts, "solid"), (found.shuffled_pictures, "dot")):
             label = f"×{size:g}" + (", shuffled" if dash == "dot" else "")
-            style = {"name": label, "legendgroup": str(size), "showlegend": dash == "solid"}
-            figure.add_scatter(x=values[1:], y=above[1:], line=line, mode="lines", **style)
+            line = {"color": colour, "dash": dash, "width": 2 if dash == "solid" else 1}
+            _add_steps(figure, counts, line, name=label, legendgroup=str(size), showlegend=dash == "solid")
+    _add_steps(figure, null.counts, {"color": GREY, "dash": "dash"}, name="sparse directions")
     figure.update_xaxes(title="Jaccard index", range=[0, 1])
     figure.update_yaxes(title="share of pairs with this index or more", type="log", exponentformat="power", dtick=1)
     return unless_empty(figure.update_layout(legend_title=kind), otherwise)
+
+
+def _add_steps(figure: go.Figure, counts: Counts, line: Mapping, **style) -> None:
+    """Add the share of pairs from each value on."""
+    values, pairs = counts
+    above = pairs.flip(0).cumsum(0).flip(0) / pairs.sum().clamp_min(1)
+    figure.add_scatter(x=values[1:], y=above[1:], line={"shape": "vh"} | line, mode="lines", **style)
 
 
 def most_alike(images: Sequence, found: Overlaps, n: int, otherwise: str) -> go.Figure:
