@@ -11,13 +11,13 @@ class VariationalObjective(DenseObjective):
     """TopK of latents drawn from N(μ, σ²), + kl * their divergence from N(0, σ²): vSAE (arXiv 2509.22994).
 
     μ is the pre-activation, σ the fixed `noise`; measured in units of σ the prior is the standard normal one, and the
-    divergence is sum of (μ/σ)² / 2 over all F latents. Drawn as μ + σ ε, so that gradients reach μ. At inference ε is
+    divergence is sum of (μ/σ)² / 2 over all F latents. Drawn as μ + σ z, so that gradients reach μ. At inference z is
     0, which is TopK. As for TopK here, and other than in the authors' code, only positive latents are kept.
     """
 
     def __init__(self, sae: SAE, encoder_dtype: torch.dtype) -> None:
         super().__init__(sae, encoder_dtype)
-        self.memory["batches"] = 0  # with the seed it determines ε, so a resumed run samples the same
+        self.memory["batches"] = 0  # with the seed it determines z, so a resumed run samples the same
 
     @torch.no_grad()
     def backward(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -34,7 +34,7 @@ class VariationalObjective(DenseObjective):
         self._last, self._mean = (y, error, codes), mean
 
     def _draw(self, like: Tensor) -> Tensor:
-        """Standard normal ε of the next batch, of a tensor's shape."""
+        """Standard normal z of the next batch, of a tensor's shape."""
         generator = torch.Generator(like.device).manual_seed((self.config.seed << 32) + self.memory["batches"])
         self.memory["batches"] += 1
         return torch.randn(like.shape, generator=generator, device=like.device)

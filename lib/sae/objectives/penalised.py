@@ -53,10 +53,10 @@ class ReLUObjective(DenseObjective):
 class JumpReLUObjective(DenseObjective):
     """Squared error + l0 * number of active latents, a latent being active above a threshold of its own.
 
-    Codes and count are steps where a pre-activation p crosses its threshold t. As in Rajamanoharan et al. 2024 (arXiv
-    2407.14435, section 3), their derivative is a pseudo-derivative with a rectangle kernel of width `bandwidth` ε,
-    K = 1 for |p - t| < ε/2: d codes / dt = -(t/ε) K, d count / dt = -(1/ε) K, and for p only where it is active.
-    The thresholds start at ε, as in the paper, which trains their logarithms; here they are trained directly and
+    Codes and count are steps where a pre-activation p crosses its threshold γ. As in Rajamanoharan et al. 2024 (arXiv
+    2407.14435, section 3), their derivative is a pseudo-derivative with a rectangle kernel of width b, the `bandwidth`,
+    K = 1 for |p - γ| < b/2: d codes / dγ = -(γ/b) K, d count / dγ = -(1/b) K, and for p only where it is active.
+    The thresholds start at b, as in the paper, which trains their logarithms; here they are trained directly and
     clamped at 0, so that their speed does not depend on the initial value.
     """
 
