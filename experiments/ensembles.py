@@ -25,7 +25,7 @@ from lib.sae.model import SAE, SAEConfig
 from lib.sae.selection import Codes
 from lib.sae.training import train_sae
 from lib.sae.training_data import Activations, as_activations
-from storage import check_files, digest_of, replacing, sound_meta, spec_hash, write_meta
+from storage import check_files, checked_meta, digest_of, replacing, spec_hash, write_meta
 from storage.files import quoted, read_json
 
 
@@ -111,7 +111,7 @@ class Ensemble(nn.Module):
         about = folder / "ensemble.json"
         if not about.exists():
             raise FileNotFoundError(f"No ensemble in {folder}: ensemble.json is missing.")
-        check_files(folder, sound_meta(folder) or {})
+        check_files(folder, checked_meta(folder) or {})
         kept = read_json(about)
         kind, n = kept.get("kind"), kept.get("members")
         if not isinstance(kind, str) or kind not in ENSEMBLES:

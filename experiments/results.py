@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lib.metrics.intervals import Interval
-from storage import check_beside, digest_file, digest_of, replacing
+from storage import check_digest_file, digest_file, digest_of, replacing
 from storage.files import read_json
 
 
@@ -32,7 +32,7 @@ def write_results(root: str | Path, notebook: str, results: dict[str, Any]) -> P
 
 def read_results(path: str | Path) -> dict[str, Any]:
     """Read a file that `write_results` wrote. Raises Damaged where it has changed."""
-    check_beside(Path(path))
+    check_digest_file(Path(path))
     return read_json(path)
 
 

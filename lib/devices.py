@@ -42,7 +42,7 @@ _WITHOUT_FLOAT64 = {"mps"}
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether a device computes in float64. Where it does not, tensors travel as float32 and metrics use the CPU."""
+    """Whether a device computes in float64. If not, tensors are moved as float32 and metrics run on the CPU."""
     return device.type not in _WITHOUT_FLOAT64
 
 

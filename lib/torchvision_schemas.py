@@ -1,9 +1,9 @@
-"""Declares the operators of torchvision where its own library cannot be loaded, so that it can be imported.
+"""Declare the operators of torchvision where its own library cannot be loaded, so that torchvision can be imported.
 
 A torchvision built for another torch (for CUDA, beside a torch for the CPU) loads no library of operators, yet still
 registers fake kernels for two of them, and `import torchvision` (so also timm, open_clip and parts of transformers)
-dies with "operator torchvision::nms does not exist". Nothing in this book calls those operators: declaring that they
-exist is enough. Where the two fit, nothing is loaded and nothing is declared.
+fails with "operator torchvision::nms does not exist". Nothing here calls those operators, so declaring them is enough.
+Where the two fit, nothing is loaded or declared.
 """
 
 import importlib.util

@@ -45,7 +45,7 @@ class MenagerieSource:
 
         return pd.DataFrame([self.world.facts_of(int(i)) for i in indices])
 
-    def paths(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
+    def taxa(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
         paths = [self.world.path_of(int(i)) for i in indices]
         return paths if any(paths) else None
 

@@ -107,7 +107,7 @@ class Checkpoint:
         """
         last = self._opened[-1] if self._opened else {}
         if unread := [name for name, value in last.items() if name not in last.used and isinstance(value, Tensor)]:
-            raise inexpressible(self.path, f"it also holds {names(unread)}, which no part of an SAE here reads")
+            raise unsupported(self.path, f"it also holds {names(unread)}, which no part of an SAE here reads")
         settings = self.config or {}
         trainer = settings.get("trainer")
         for name, said in {**settings, **(trainer if isinstance(trainer, dict) else {})}.items():
@@ -126,7 +126,7 @@ def required(state: Mapping[str, Tensor], wanted: Sequence[str], path: Path) -> 
     return [state[name] for name in wanted]
 
 
-def inexpressible(path: Path, what: str) -> ValueError:
+def unsupported(path: Path, what: str) -> ValueError:
     """The error for an SAE that `lib.SAE` cannot compute."""
     return ValueError(f"{path} cannot be loaded as an SAE here: {what}.")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lib.sae.model import SAE
 from peers import visaebench
 from peers.assembly import Weights, assemble, just_below
-from peers.checkpoint import Checkpoint, inexpressible
+from peers.checkpoint import Checkpoint, unsupported
 from peers.safe_files import StandIn, flat_state
 
 _KINDS = {"SAE": "relu", "TopKSAE": "topk", "RATopKSAE": "topk", "BatchTopKSAE": "batchtopk"}
@@ -47,26 +47,26 @@ def _dictionary(checkpoint: Checkpoint, state: dict, module: StandIn | None) -> 
     if layer is not None and not layer.training and layer._fused_dictionary is not None:
         return layer._fused_dictionary.detach().double()
     if "dictionary._weights" not in state:
-        raise inexpressible(checkpoint.path, "its dictionary is computed; call sae.eval() and save the whole module")
+        raise unsupported(checkpoint.path, "its dictionary is computed; call sae.eval() and save the whole module")
     rows = state["dictionary._weights"].detach().double()
     norms = rows.norm(dim=1, keepdim=True)
     normalisation = getattr(layer.normalization, "qualified", "") if layer is not None else ""
     if layer is None and not torch.allclose(norms, torch.ones_like(norms), atol=0.01):
-        raise inexpressible(checkpoint.path, "a state dict does not hold how its dictionary is normalised; call "
+        raise unsupported(checkpoint.path, "a state dict does not hold how its dictionary is normalised; call "
                             "sae.eval() and save the whole module")  # fmt: skip
     if layer is not None and not normalisation.endswith(".normalize_l2"):
-        raise inexpressible(checkpoint.path, "its dictionary is not normalised by l2; call sae.eval() before saving it")
+        raise unsupported(checkpoint.path, "its dictionary is not normalised by l2; call sae.eval() before saving it")
     return rows / (norms + 1e-8) * state["dictionary.multiplier"].double().exp()
 
 
 def _encoder(checkpoint: Checkpoint, state: dict, module: StandIn | None, dictionary: Tensor) -> tuple[Tensor, Tensor]:
     """Weights (d, F) and bias (F,) of a single linear layer, with a batch norm after it folded in."""
     if any(name.startswith("encoder.") and not name.startswith(_LINEAR) for name in state):
-        raise inexpressible(checkpoint.path, "its encoder has more than one layer")
+        raise unsupported(checkpoint.path, "its encoder has more than one layer")
     if module and vars(module)["_modules"]["encoder"].qualified.endswith(".MLPEncoder"):
         last = vars(vars(module)["_modules"]["encoder"])["_modules"]["final_activation"].qualified
         if last != "torch.nn.modules.activation.ReLU":
-            raise inexpressible(checkpoint.path, f"its codes end in {last}, not in ReLU")
+            raise unsupported(checkpoint.path, f"its codes end in {last}, not in ReLU")
     if not any(name.startswith("encoder.final_block.") for name in state):  # TieableEncoder; tied: the dictionary
         weight = state.get("encoder.weight", dictionary.float())
         return weight.t(), state.get("encoder.bias", torch.zeros(len(weight)))
@@ -74,7 +74,7 @@ def _encoder(checkpoint: Checkpoint, state: dict, module: StandIn | None, dictio
     if f"{_NORM}weight" not in state:
         return weight.t(), bias
     if f"{_NORM}running_var" not in state:
-        raise inexpressible(checkpoint.path, "its encoder ends in a layer norm over the codes")
+        raise unsupported(checkpoint.path, "its encoder ends in a layer norm over the codes")
     scale = state[f"{_NORM}weight"].double() / (state[f"{_NORM}running_var"].double() + 1e-5).sqrt()
     return weight.t() * scale, (bias - state[f"{_NORM}running_mean"].double()) * scale + state[f"{_NORM}bias"].double()
 
@@ -84,7 +84,7 @@ def _selection(checkpoint: Checkpoint, state: dict, module: StandIn | None, fall
     name = module.qualified.rpartition(".")[2] if module else "a state dict"
     kind = _KINDS.get(name) if module else "jumprelu" if "thresholds" in state else fallback.get("kind")
     if kind is None and module:
-        raise inexpressible(checkpoint.path, f"it is a {name}")
+        raise unsupported(checkpoint.path, f"it is a {name}")
     if kind == "jumprelu":
         return {"kind": kind, "threshold": just_below(state["thresholds"].exp())}
     known = {**fallback, **({"k": module.top_k} if hasattr(module, "top_k") else {})}

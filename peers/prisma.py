@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble
-from peers.checkpoint import Checkpoint, inexpressible, required
+from peers.checkpoint import Checkpoint, required, unsupported
 from peers.safe_files import StandIn
 
 INPUT_NORMS = {"layer_norm": "layer_norm", "constant_norm_rescale": "unit_rms", "none": "none", None: "none"}
@@ -31,18 +31,18 @@ def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
     path = checkpoint.path
     norm = config.get("normalize_activations", "layer_norm")
     if norm not in INPUT_NORMS:
-        raise inexpressible(path, f"its input normalisation {norm!r} is unknown here")
+        raise unsupported(path, f"its input normalisation {norm!r} is unknown here")
     kind, options = config.get("activation_fn_str"), config.get("activation_fn_kwargs") or {}
     after = options.get("postact_fn")
     if after is not None and getattr(after, "qualified", "") != "torch.nn.modules.activation.ReLU":
-        raise inexpressible(path, "its top-k is followed by another function than ReLU")
+        raise unsupported(path, "its top-k is followed by another function than ReLU")
     if kind not in ("relu", "topk") or (kind == "topk" and "k" not in options):
-        raise inexpressible(path, f"its activation {kind!r} is neither relu nor topk with its k")
+        raise unsupported(path, f"its activation {kind!r} is neither relu nor topk with its k")
     W_enc, W_dec, b_dec = required(state, ("W_enc", "W_dec", "b_dec"), path)
     transcodes = bool(config.get("is_transcoder"))
     if config.get("architecture", "standard") == "gated" and not transcodes:  # a transcoder has one form only
         if kind != "relu":
-            raise inexpressible(path, f"it is gated with activation {kind!r}")
+            raise unsupported(path, f"it is gated with activation {kind!r}")
         state.ignore("b_enc")  # it stays where it began
         b_gate, b_mag, r_mag = required(state, ("b_gate", "b_mag", "r_mag"), path)
         weights = Weights.gated(W_enc=W_enc, W_dec=W_dec, b_dec=b_dec, b_gate=b_gate, b_mag=b_mag, r_mag=r_mag)

@@ -16,7 +16,7 @@ from torch import Tensor
 from lib.sae.model import KINDS, SAE, above_threshold, row_top_k
 from lib.sae.origin import Origin
 from peers.assembly import Weights, assemble, group_fractions
-from peers.checkpoint import Checkpoint, Settings, inexpressible, required
+from peers.checkpoint import Checkpoint, Settings, required, unsupported
 from peers.prisma import INPUT_NORMS
 from storage import replacing, save_tensors
 from storage.files import quoted
@@ -45,9 +45,9 @@ def _load(checkpoint: Checkpoint) -> SAE:
         raise ValueError(f"{path} has no cfg.json beside it.")
     config = _as_version_6(checkpoint.config)
     if "scaling_factor" in state and not torch.all(state["scaling_factor"] == 1):
-        raise inexpressible(path, "its codes are rescaled by a fine-tuned scaling_factor")
+        raise unsupported(path, "its codes are rescaled by a fine-tuned scaling_factor")
     if (reshaped := config.get("reshape_activations", "none")) not in ("none", None):
-        raise inexpressible(path, f"it reads attention heads one by one (reshape_activations {quoted(reshaped)})")
+        raise unsupported(path, f"it reads attention heads one by one (reshape_activations {quoted(reshaped)})")
     norm = _input_norm(checkpoint, config.get("normalize_activations"))
     W_enc, W_dec, b_dec = required(state, ("W_enc", "W_dec", "b_dec"), path)
     shared = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec, "centred": config.get("apply_b_dec_to_input", True)}
@@ -112,7 +112,7 @@ def _kind(checkpoint: Checkpoint, config: dict) -> tuple[dict, Tensor | None]:
             sizes = [end - start for start, end in pairwise(ends)]
             known |= {"kind": "matryoshka", "group_fractions": group_fractions(sizes)}
         return known, threshold
-    raise inexpressible(checkpoint.path, f"its architecture is {architecture!r}")
+    raise unsupported(checkpoint.path, f"its architecture is {architecture!r}")
 
 
 def _input_norm(checkpoint: Checkpoint, norm: str | bool | None) -> str:
@@ -125,7 +125,7 @@ def _input_norm(checkpoint: Checkpoint, norm: str | bool | None) -> str:
         )
         return "none"
     if norm not in INPUT_NORMS:
-        raise inexpressible(checkpoint.path, f"its input normalisation {norm!r} is unknown here")
+        raise unsupported(checkpoint.path, f"its input normalisation {norm!r} is unknown here")
     return INPUT_NORMS[norm]
 
 

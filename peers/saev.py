@@ -8,7 +8,7 @@ import warnings
 
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble
-from peers.checkpoint import Checkpoint, inexpressible, required
+from peers.checkpoint import Checkpoint, required, unsupported
 
 _KINDS = {"Relu": "relu", "TopK": "signed_topk", "BatchTopK": "batchtopk"}
 
@@ -33,7 +33,7 @@ def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
         )
     name, parameters = _activation(header)
     if name not in _KINDS:
-        raise inexpressible(checkpoint.path, f"its activation {name!r} is unknown here")
+        raise unsupported(checkpoint.path, f"its activation {name!r} is unknown here")
     kind, threshold = _KINDS[name], None
     if kind == "batchtopk":
         (threshold,) = required(state, ("activation.threshold",), checkpoint.path)

@@ -6,7 +6,7 @@ as what it reads. With `skip_connection` either adds W_skip x.
 
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble
-from peers.checkpoint import Checkpoint, inexpressible, required
+from peers.checkpoint import Checkpoint, required, unsupported
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -18,9 +18,9 @@ def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
     """TopK autoencoders and transcoders; signed and group-max codes are refused."""
     config = checkpoint.config or {}
     if config.get("signed"):
-        raise inexpressible(checkpoint.path, "it selects codes by their absolute value (signed)")
+        raise unsupported(checkpoint.path, "it selects codes by their absolute value (signed)")
     if config.get("activation", "topk") != "topk":
-        raise inexpressible(checkpoint.path, f"its activation is {config['activation']!r}, not 'topk'")
+        raise unsupported(checkpoint.path, f"its activation is {config['activation']!r}, not 'topk'")
     if "k" not in config:
         raise ValueError(f"{checkpoint.path} has no cfg.json beside it that holds k.")
     names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")

@@ -10,7 +10,7 @@ import torch
 
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble, just_below
-from peers.checkpoint import Checkpoint, Settings, inexpressible
+from peers.checkpoint import Checkpoint, Settings, unsupported
 
 NAMES = {"input_dim", "hidden_dim", "sae_type"}
 """Settings that only ViSAEBench's config files have."""
@@ -59,4 +59,4 @@ def _selection(checkpoint: Checkpoint, config: Settings) -> tuple[dict, torch.Te
         named = [name for name in ("jump_thresholds", "thresholds") if name in state]
         default = torch.full((len(state[next(iter(state))]),), 0.01)
         return {"kind": kind}, state[named[0]] if named else default
-    raise inexpressible(checkpoint.path, f"its activation {kind!r} is unknown here")
+    raise unsupported(checkpoint.path, f"its activation {kind!r} is unknown here")

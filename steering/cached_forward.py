@@ -16,7 +16,7 @@ from lib.devices import bring
 from lib.encoders.encoder import Encoder
 from lib.encoders.loading import Tower
 from lib.encoders.site_places import in_this_thread
-from steering.interventions import Intervention, Reading, check_finite
+from steering.interventions import Intervention, Reading, check_edited
 
 Variant = tuple[Intervention, ...]
 """Interventions that act together; () is the unedited tower."""
@@ -58,7 +58,7 @@ class CachedForward:
             for i, value in zip(members, self._from(site, [variants[i] for i in members]), strict=True):
                 found[i] = value
         values = torch.stack(found).to(torch.float32 if self.read.layer is None else self.encoder.dtype)
-        return check_finite(values, str(self.read), self.encoder)
+        return check_edited(values, str(self.read), self.encoder)
 
     def _from(self, site: str | None, variants: Sequence[Variant]) -> Iterator[Tensor]:
         """Values at `read` of variants that all act at `site`; None: each at no site or at several."""
@@ -127,13 +127,13 @@ class CachedForward:
         It is the model's own pass over one picture with bypassed blocks, the last of which returns these values.
         """
         self._stream = values[:, :1] if self._first_only else values
-        embedding = self._behind_blocks.embed_images(self.pixels[:1]).float()
+        embedding = self._after_blocks.embed_images(self.pixels[:1]).float()
         del self._stream
         return self.encoder.edited("proj", embedding)
 
     @cached_property
-    def _behind_blocks(self) -> Tower:
-        return self.encoder.tower.behind_blocks(lambda: self._stream)
+    def _after_blocks(self) -> Tower:
+        return self.encoder.tower.after_blocks(lambda: self._stream)
 
     @torch.no_grad()
     def _pools_first_token(self) -> bool:

@@ -20,14 +20,14 @@ _MIN_ACTIVE = 0.5  # share of rows below which finished rows are dropped from th
 
 
 @dataclass(frozen=True)
-class Start:
+class EncodedPrompt:
     """An encoded prompt: keys and values of the tokens before the picture, embeddings of the tokens after it."""
 
     prefix: list[tuple[Tensor, Tensor]]  # by layer, each (1, heads, prefix, width)
     suffix: Tensor  # (1, m, d)
 
 
-class Choice:
+class TokenSampler:
     """Selection of the next token of each row: the most probable, or, with a temperature, a sample.
 
     Each row has its own generator, so its samples do not depend on the other rows of the batch.
@@ -68,13 +68,13 @@ class Decoder:
         return self.embed(torch.tensor([list(ids)], device=self.device))
 
     @torch.no_grad()
-    def start(self, before: Sequence[int], after: Sequence[int]) -> Start:
+    def encode_prompt(self, before: Sequence[int], after: Sequence[int]) -> EncodedPrompt:
         """Encode the tokens before and after the picture, once for all rows."""
         if not before:
-            return Start([], self.embedded(after))
+            return EncodedPrompt([], self.embedded(after))
         cache = self._cache([], 1)
         self._last_hidden(self.embedded(before), cache)
-        return Start([(keys, values) for keys, values, _ in cache], self.embedded(after))
+        return EncodedPrompt([(keys, values) for keys, values, _ in cache], self.embedded(after))
 
     def _cache(self, prefix: list[tuple[Tensor, Tensor]], rows: int) -> "DynamicCache":
         """KV cache of `rows` rows that starts with the keys and values of a prefix, each (1, heads, n, width)."""
@@ -90,7 +90,9 @@ class Decoder:
         return self.language(inputs_embeds=inputs, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
 
     @torch.no_grad()
-    def tokens(self, start: Start, pictures: Tensor, choose: Choice, max_steps: int) -> Iterator[dict[int, int]]:
+    def tokens(
+        self, start: EncodedPrompt, pictures: Tensor, choose: TokenSampler, max_steps: int
+    ) -> Iterator[dict[int, int]]:
         """Yield {row: next token} at each step, from projected image features (R, n, d), one picture per row.
 
         The token that ends a row is its last; from then on the row is left out.

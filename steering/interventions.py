@@ -19,8 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from lib.devices import bring, home_of
-from lib.devices import check_finite as check_tensor
+from lib.devices import bring, check_finite, home_of
 from lib.encoders.encoder import Site
 from lib.sae.model import input_scale
 from lib.sae.origin import check_origin
@@ -231,7 +230,7 @@ class Intervention:
         with torch.autocast(x.device.type, enabled=False), torch.set_grad_enabled(builds_graph):
             reading = Reading.of(self.sae, x, list(self.features), reconstruct=not self.keep_error)
             edited = self.edited(reading, self.mask(encoder)).to(x.dtype)
-            return check_finite(edited, self.site, encoder)
+            return check_edited(edited, self.site, encoder)
 
     def edited(self, reading: Reading, mask: Tensor | None) -> Tensor:
         """Edited values (..., d) float32 from a reading by this dictionary, with only the features' rows of W_dec."""
@@ -292,11 +291,11 @@ def _check_weights(dictionary: Dictionary) -> None:
     state = [(name, w.data_ptr(), None if w.is_inference() else w._version) for name, w in weights.items()]
     if _finite.get(dictionary) != state:
         for name, weight in weights.items():
-            check_tensor(weight, f"{name} of the dictionary")
+            check_finite(weight, f"{name} of the dictionary")
         _finite[dictionary] = state
 
 
-def check_finite(values: Tensor, site: str, encoder: "Encoder") -> Tensor:
+def check_edited(values: Tensor, site: str, encoder: "Encoder") -> Tensor:
     """Return the values. Raises ValueError where one is not finite, for example after too strong an edit."""
     if not bool(values.isfinite().all()):
         raise ValueError(

@@ -1,7 +1,7 @@
 """LLaVA: a language model that reads an image tower, which interventions change (arXiv 2504.02821, 4.4).
 
-The published way steers one feature on one picture at a time, through the whole tower. Here everything that steered
-answers share is computed once: the tower up to the intervention's site and the features' codes for each picture, the
+The papers steer one feature on one picture at a time, through the whole tower. Here all that steered answers share is
+computed once: the tower up to the intervention's site and the features' codes for each picture, the
 text before the picture for each prompt. The answers are the same.
 """
 
@@ -19,7 +19,7 @@ from lib.encoders.loading import parts_of
 from lib.encoders.tower import with_clear_errors
 from lib.images.image_set import ImageSet
 from steering.cached_forward import CachedForward, Variant
-from steering.decoding import Choice, Decoder, Start
+from steering.decoding import Decoder, EncodedPrompt, TokenSampler
 from steering.interventions import Intervention
 from steering.llava_tower import llava_parts
 
@@ -93,10 +93,10 @@ class Llava:
         self._check_sampling(max_new_tokens, temperature)
         texts = [[""] * len(variants) for _ in images]
         for text in dict.fromkeys(prompts) if variants else ():
-            start, length = self._start(text, max_new_tokens)
+            start, length = self._encode_prompt(text, max_new_tokens)
             asked = [i for i, other in enumerate(prompts) if other == text]
             for rows, features in self._image_features(images, asked, variants, self._most_rows(length)):
-                choose = Choice(temperature, [seed + picture for picture, _ in rows])
+                choose = TokenSampler(temperature, [seed + picture for picture, _ in rows])
                 ids: list[list[int]] = [[] for _ in rows]
                 for step in self._decoder.tokens(start, features, choose, max_new_tokens):
                     for row, token in step.items():
@@ -122,12 +122,12 @@ class Llava:
         variant = self._variant(intervention)
         [text] = self._prompts(prompt, _pictures([image]))
         self._check_sampling(max_new_tokens, temperature)
-        return self._pieces(image, text, variant, max_new_tokens, Choice(temperature, [seed]), stop)
+        return self._pieces(image, text, variant, max_new_tokens, TokenSampler(temperature, [seed]), stop)
 
-    def _pieces(self, image, text: str, variant, max_new_tokens: int, choose: Choice, stop) -> Iterator[str]:
+    def _pieces(self, image, text: str, variant, max_new_tokens: int, choose: TokenSampler, stop) -> Iterator[str]:
         if stop():
             return
-        start, _ = self._start(text, max_new_tokens)
+        start, _ = self._encode_prompt(text, max_new_tokens)
         [(_, features)] = self._image_features([image], [0], [variant], 1)
         ids, sent = [], ""
         for step in self._decoder.tokens(start, features, choose, max_new_tokens):
@@ -195,7 +195,7 @@ class Llava:
         parts = [{"type": "image"}, {"type": "text", "text": prompt}]
         return self.processor.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
 
-    def _start(self, text: str, max_new_tokens: int) -> tuple[Start, int]:
+    def _encode_prompt(self, text: str, max_new_tokens: int) -> tuple[EncodedPrompt, int]:
         """The encoded prompt, and the number of tokens of a row with its answer."""
         n_image = self.vision.n_tokens - self._skipped
         tokenizer = self.processor.tokenizer
@@ -209,7 +209,7 @@ class Llava:
                 f"picture, prompt and answer take {length} tokens, and the model reads {room}: "
                 "shorten the prompt or lower max_new_tokens"
             )
-        return self._decoder.start(ids[:place], ids[place + n_image :]), length
+        return self._decoder.encode_prompt(ids[:place], ids[place + n_image :]), length
 
     def _text(self, ids: list[int]) -> str:
         return self.processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -247,8 +247,8 @@ def load_llava(
 ) -> Llava:
     """Load a LLaVA by its spec: `tiny`, the book's own; `hf:NAME` or `hf:FOLDER` in the hub's layout.
 
-    The model_type is `llava` (LLaVA-1.5 and its kin) with an image tower of CLIP or SigLIP; safetensors alone are
-    read. device "auto" is CUDA, else MPS, else the CPU; dtype None is float16 on CUDA, as the paper has it, and float32
+    The model_type is `llava` (such as LLaVA-1.5) with an image tower of CLIP or SigLIP; only safetensors are read.
+    device "auto" is CUDA, else MPS, else the CPU; dtype None is float16 on CUDA, as in the paper, and float32
     elsewhere. device_map (needs accelerate) spreads the model over devices, as transformers does, in place of device.
     Warns of settings in the checkpoint with which greedy answers would not be the most probable tokens.
 

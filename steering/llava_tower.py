@@ -81,7 +81,7 @@ def _warn_of_settings(generation, source: str) -> None:
     changing = [name for name, value in given.items() if value not in (None, _CHANGES_ANSWERS[name])]
     if changing:
         warnings.warn(
-            f"the generation_config of {source} sets {', '.join(changing)}, which this book does not apply: answers "
+            f"the generation_config of {source} sets {', '.join(changing)}, which this library does not apply: answers "
             "take the most probable token, and differ from those of model.generate unless you remove it there",
             stacklevel=3,
         )
@@ -98,10 +98,10 @@ def _feature_block(config) -> int:
         )
     vision = config.vision_config
     if vision.model_type not in _TOWERS:
-        raise ValueError(f"its image tower is a {vision.model_type!r}; this book steers {', '.join(_TOWERS)}")
+        raise ValueError(f"its image tower is a {vision.model_type!r}; this library steers {', '.join(_TOWERS)}")
     layer, n_blocks = config.vision_feature_layer, vision.num_hidden_layers
     if not isinstance(layer, int):
-        raise ValueError(f"its language model reads several layers at once ({layer}); this book steers one")
+        raise ValueError(f"its language model reads several layers at once ({layer}); this library steers one")
     if not -n_blocks <= layer <= n_blocks or layer == 0:
         raise ValueError(f"its vision_feature_layer {layer} is the output of none of its {n_blocks} blocks")
     return (layer if layer > 0 else n_blocks + 1 + layer) - 1  # hidden_states[0] is what enters the first block

@@ -8,44 +8,53 @@ through their folders (`distributed`). No model is used here.
 """
 
 from storage.digests import (
-    carried_digest,
-    check_beside,
+    check_digest_file,
     check_file,
     check_files,
     digest_file,
     digest_of,
+    embedded_digest,
     load_tensors,
     save_tensors,
 )
-from storage.fingerprints import code_fingerprint, head_of, modules_of, spec_hash
-from storage.places import alone, claim, discarding, folder_name, is_complete, kept, opened, publish
-from storage.writing import Damaged, naming_a_full_disk, read_meta, replacing, sound_meta, write_meta
+from storage.fingerprints import code_fingerprint, meta_head, modules_of, spec_hash
+from storage.places import (
+    claim,
+    folder_name,
+    is_complete,
+    load_if_complete,
+    load_or_make,
+    locked,
+    publish,
+    removed_on_error,
+)
+from storage.writing import Damaged, checked_meta, naming_a_full_disk, read_meta, replacing, write_meta
 
 __all__ = [
     "Damaged",
-    "alone",
-    "carried_digest",
-    "check_beside",
+    "locked",
+    "embedded_digest",
+    "check_digest_file",
     "check_file",
     "check_files",
     "claim",
     "code_fingerprint",
     "digest_file",
     "digest_of",
-    "discarding",
+    "removed_on_error",
     "folder_name",
-    "head_of",
+    "meta_head",
     "is_complete",
-    "kept",
+    "load_or_make",
     "load_tensors",
     "modules_of",
     "naming_a_full_disk",
-    "opened",
+    "load_if_complete",
     "publish",
     "read_meta",
     "replacing",
     "save_tensors",
-    "sound_meta",
+    "checked_meta",
     "spec_hash",
     "write_meta",
 ]

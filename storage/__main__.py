@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from storage.digests import check_beside, check_file, check_files
+from storage.digests import check_digest_file, check_file, check_files
 from storage.files import read_json
 from storage.places import maker_of
-from storage.writing import sound_meta
+from storage.writing import checked_meta
 
 _ASIDE = re.compile(r"(?P<name>.+)\.(?P<mark>[0-9a-f]{16}|damaged)(-\d+)?")
 
@@ -33,7 +33,7 @@ def artifacts_below(root: Path) -> Iterator[Found]:
     for folder in sorted(named | loose - inside_others):
         yield _found(folder, root)
     for path in sorted(root.rglob("results/*.json")):
-        state, note = _state(lambda path=path: (check_beside(path), read_json(path), ("sound", ""))[-1])
+        state, note = _state(lambda path=path: (check_digest_file(path), read_json(path), ("sound", ""))[-1])
         yield Found(str(path.relative_to(root)), "notebook", state, path.stat().st_size, note)
 
 
@@ -43,7 +43,7 @@ def _found(folder: Path, root: Path) -> Found:
 
     def look() -> tuple[str, str]:
         nonlocal made_by
-        meta = sound_meta(folder) or {}
+        meta = checked_meta(folder) or {}
         made_by = maker_of(meta) or "?"
         check_files(folder, meta)
         for path in sorted(folder.rglob("*.safetensors")):

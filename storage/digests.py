@@ -1,6 +1,6 @@
 """Digests: a file is used only while its bytes are those that were written.
 
-A safetensors file of this project carries the SHA-256 of all its bytes in its header, so that a shard or a checkpoint
+A safetensors file of this project holds the SHA-256 of all its bytes in its header, so that a shard or a checkpoint
 can be checked before any meta.json names it. The finished artifact's meta.json lists the digest of each file again
 ("digests"), so that exchanged files are noticed too. Files without digests, of earlier versions, are not checked.
 """
@@ -85,7 +85,7 @@ def check_file(path: Path, digest: str | None = None) -> None:
     A file is read once per process, and again when it has changed.
     """
     try:
-        digest = digest or carried_digest(path)
+        digest = digest or embedded_digest(path)
         sound = digest is None or digest_of(path) == digest
     except FileNotFoundError:
         raise Damaged(f"{path} is missing or damaged: it is not there") from None
@@ -93,7 +93,7 @@ def check_file(path: Path, digest: str | None = None) -> None:
         raise Damaged(f"{path} is missing or damaged: its bytes are not those that were written")
 
 
-def check_beside(path: Path) -> None:
+def check_digest_file(path: Path) -> None:
     """Raises Damaged where a file's digest is not the one in the digest file beside it; passes without one."""
     beside = digest_file(path)
     if beside.is_file():
@@ -122,7 +122,7 @@ def digest_of(path: Path) -> str:
     return _known[state]
 
 
-def carried_digest(path: Path) -> str | None:
+def embedded_digest(path: Path) -> str | None:
     """The digest that a file carries in its header, unchecked; None for files without."""
     with path.open("rb") as file:
         found = _CARRIED.search(_header(file))

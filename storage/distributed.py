@@ -7,8 +7,8 @@ The processes are started by accelerate (or torchrun): `accelerate launch script
     store = extract(encoder, images, ["22.resid_post"], out=folder)["22.resid_post"]   # each rank fills its shards
     saes = train_sae(store, configs, out=folders)                                      # each rank trains its configs
 
-Results are passed on through the folders, which every machine must see under the same path; the processes themselves
-exchange only short messages, over gloo. A single process does none of this.
+Results pass through the folders, which every machine must see under the same path; the processes exchange only short
+messages, over gloo. A single process does none of this.
 """
 
 import os
@@ -107,7 +107,7 @@ _ranks = cache(_Ranks)
 
 
 def on_all_ranks(work: Callable[[], Result]) -> list[Result]:
-    """Do the work on every rank, wait for all, and give each of them all results (picklable), by rank.
+    """Do the work on every rank, wait for all, and return all results (picklable), by rank, on each of them.
 
     An error on one rank is raised there, and on the others as a RuntimeError that names the process and quotes it.
     """
@@ -131,7 +131,7 @@ def on_first_rank(work: Callable[[], Result]) -> Result:
 
 
 def stop_if_another_failed() -> None:
-    """For long work within `on_all_ranks`, now and then: raises RuntimeError once another rank has failed."""
+    """Raise RuntimeError once another rank has failed; called from time to time in long work of `on_all_ranks`."""
     if world_size() > 1:
         _ranks().stop_if_another_failed()
 

@@ -44,9 +44,9 @@ def one_sentence(error: BaseException, most: int = 200) -> str:
 
 
 def check_archive(path: Path, opened: BinaryIO | None = None) -> None:
-    """Raises ValueError where a file of torch.save is damaged: torch writes checksums and never looks at them.
+    """Raises ValueError where a file of torch.save is damaged: torch writes checksums and never checks them.
 
-    opened: the file's content, where it is in memory already. Files that are no zip archives are not looked at.
+    opened: the file's content, where it is in memory already. Files that are no zip archives are not checked.
     """
     if zipfile.is_zipfile(opened or path):
         with zipfile.ZipFile(opened or path) as archive:
@@ -140,7 +140,7 @@ def json_object(text: bytes, path: str | Path) -> dict[str, Any]:
 def safetensors_header(path: str | Path) -> tuple[dict[str, TensorShape], dict[str, str]]:
     """Names, types and shapes of the tensors of a safetensors file, and its metadata; no weight is read.
 
-    That the file is as long as its header says is checked. Raises ValueError and OSError that name the file.
+    Checks that the file is as long as its header says. Raises ValueError and OSError that name the file.
     """
     from safetensors import safe_open
 
@@ -195,7 +195,7 @@ def refuse_code(settings: object, path: str | Path) -> None:
     if isinstance(settings, dict):
         if any(settings.get(key) for key in settings if str(key).endswith("trust_remote_code")):
             raise ValueError(
-                f"{path} asks to run Python code of its own (trust_remote_code), which this book never does: remove "
+                f"{path} asks to run Python code of its own (trust_remote_code), which this library never does: remove "
                 "the entry if the model needs no such code, or take one that needs none"
             )
         settings = list(settings.values())

@@ -25,7 +25,7 @@ def spec_hash(spec: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def head_of(spec: dict, made_by: str) -> dict:
+def meta_head(spec: dict, made_by: str) -> dict:
     """The beginning of an artifact's meta.json."""
     return {"spec": spec, "hash": spec_hash(spec), "made_by": made_by}
 

@@ -2,7 +2,7 @@
 
 A folder `out` holds the artifact that was last finished for it. If that has another spec, finished or not, the new one
 is made beside it, in `out.<hash of its spec>`; once complete it is moved to `out`, and the other one to
-`out.<its hash>`. When the other spec is requested again, its artifact is continued there and moved back to `out`.
+`out.<its hash>`. When the other spec is requested again, its artifact is completed there and moved back to `out`.
 """
 
 import glob
@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from storage.digests import check_file, check_files
-from storage.writing import Damaged, reach_disk, read_meta, remove, sound_meta, write_meta
+from storage.writing import Damaged, checked_meta, flush_to_disk, read_meta, remove, write_meta
 
 T = TypeVar("T")
 _CONTENTS = ("meta.json", "config.json", "model.safetensors", "features.safetensors", "shard-*.safetensors")
@@ -28,11 +28,11 @@ _ON_THE_WAY = ("metrics.jsonl", "tensorboard", "checkpoint", ".*")  # beside the
 
 
 @contextmanager
-def alone(folders: Iterable[str | os.PathLike], work: str) -> Iterator[None]:
+def locked(folders: Iterable[str | os.PathLike], work: str) -> Iterator[None]:
     """Context that holds the locks of artifacts' folders; while another process holds one, it says so and waits.
 
     Look for the artifact first, and lock only to write, because locks need a writable folder; look again once the lock
-    is held, because the other process may have made the artifact. A lock ends with its process, however that ends.
+    is held, because another process may have made the artifact. A lock ends with its process, however that ends.
     work: what is about to be done, for the message ("train an SAE").
     """
     with ExitStack() as locks:
@@ -59,7 +59,7 @@ def _lock(folder: Path, work: str) -> Iterator[None]:
 
 
 def _wait(lock: FileLock, sentence: str) -> None:
-    """Acquire the lock, and show how long that takes."""
+    """Acquire the lock, showing the time spent waiting."""
     with tqdm(desc=sentence, bar_format="{desc} [{elapsed}]", leave=False) as bar:
         while True:
             try:
@@ -90,7 +90,7 @@ def is_complete(folder: str | os.PathLike, spec_hash: str) -> bool:
     return True
 
 
-def opened(folder: str | os.PathLike, spec_hash: str, load: Callable[[Path], T]) -> T | None:
+def load_if_complete(folder: str | os.PathLike, spec_hash: str, load: Callable[[Path], T]) -> T | None:
     """The result of `load(folder)` if it holds the finished, undamaged artifact of this spec, else None."""
     folder = Path(folder)
     if not is_complete(folder, spec_hash):
@@ -105,7 +105,7 @@ def opened(folder: str | os.PathLike, spec_hash: str, load: Callable[[Path], T])
 
 
 def claim(out: str | os.PathLike, meta: dict) -> Path:
-    """The folder in which to make or continue the artifact of this meta.json (`hash`, `made_by`), while `alone` holds.
+    """The folder in which to make or continue the artifact of this meta.json (`hash`, `made_by`); lock `out` first.
 
     It holds a meta.json with `"complete": false`, or an earlier one of the same hash. Half-written files of a killed
     process and damaged files of the artifact are removed. Raises ValueError where `out` holds files that `made_by` did
@@ -137,7 +137,7 @@ def claim(out: str | os.PathLike, meta: dict) -> Path:
 
 
 @contextmanager
-def discarding(place: Path) -> Iterator[None]:
+def removed_on_error(place: Path) -> Iterator[None]:
     """Context that removes a claimed folder on an error, if nothing was made in it."""
     try:
         yield
@@ -159,9 +159,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _set_damaged_aside(folder: Path) -> None:
-    """Move a folder away whose meta.json cannot be read, because its content is unknown."""
+    """Move away a folder whose meta.json cannot be read, because its content is unknown."""
     try:
-        sound_meta(folder)
+        checked_meta(folder)
     except Damaged as damage:
         aside = _beside(folder, "damaged")
         warnings.warn(f"{damage}; what it holds was moved to {aside}.", stacklevel=4)
@@ -207,25 +207,25 @@ def publish(place: Path, out: str | os.PathLike) -> None:
             stacklevel=3,
         )
     place.rename(out)
-    reach_disk(out.parent, deep=False)
+    flush_to_disk(out.parent, deep=False)
 
 
-def kept(out: Path, head: dict, load: Callable[[Path], T], make: Callable[[Path], T], work: str) -> T:
+def load_or_make(out: Path, head: dict, load: Callable[[Path], T], make: Callable[[Path], T], work: str) -> T:
     """Load the artifact of the spec in `head` from `out` if it is there, else make it there.
 
-    head: first entries of its meta.json, see `head_of`. make: fills a folder and returns the artifact. work: see
-    `alone`.
+    head: first entries of its meta.json, see `meta_head`. make: fills a folder and returns the artifact. work: see
+    `locked`.
     """
-    found = opened(out, head["hash"], load)
+    found = load_if_complete(out, head["hash"], load)
     if found is not None:
         return found
-    with alone([out], work):
-        found = opened(out, head["hash"], load)
+    with locked([out], work):
+        found = load_if_complete(out, head["hash"], load)
         if found is None:
             place = claim(out, head)
-            found = opened(place, head["hash"], load)
+            found = load_if_complete(place, head["hash"], load)
             if found is None:
-                with discarding(place):
+                with removed_on_error(place):
                     found = make(place)
             publish(place, out)
         return found
@@ -237,6 +237,6 @@ def folder_name(text: str) -> str:
     So "birds/train" and "birds-train" differ, and a text of any length and any characters fits every file system.
     """
     words = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
-    start = words if len(words) <= 40 else f"{words[:15]}--{words[-23:]}"  # both ends tell: the kind, the last folder
+    start = words if len(words) <= 40 else f"{words[:15]}--{words[-23:]}"  # both ends inform: the kind, the last folder
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{start}-{digest}" if start else digest

@@ -49,7 +49,7 @@ def read_facts(file: Path, pictures: Sequence[str]) -> "pd.DataFrame":
     """Facts indexed by position in `pictures` (names of files), with a row for each picture that the table names.
 
     A text column may hold any word, also NA; in columns of numbers NA, null and so on are missing values. Names match
-    exactly, else in the same Unicode form (NFC). One warning counts the doubtful cases: rows that name no picture,
+    exactly, else after Unicode normalisation (NFC). One warning counts the doubtful cases: rows that name no picture,
     pictures without a row, names in another form, the words NA, a guessed encoding. Raises ValueError where the table
     does not fit the folder: no column of names, a duplicate column, two rows for a picture, no row for any picture.
     """

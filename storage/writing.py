@@ -34,12 +34,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             yield temporary
             if path.is_dir() and read_meta(path) is None and any(path.iterdir()):
                 raise ValueError(f"{path} holds files that are no artifact: name another folder, or empty that one.")
-            reach_disk(temporary)
+            flush_to_disk(temporary)
             if temporary.is_dir() and path.exists():
                 path.rename(replaced)  # a folder cannot be renamed over one that is not empty
             temporary.replace(path)
             remove(replaced)
-            reach_disk(path.parent, deep=False)
+            flush_to_disk(path.parent, deep=False)
     except BaseException:
         remove(temporary)
         raise
@@ -47,7 +47,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def naming_a_full_disk(path: str | os.PathLike) -> Iterator[None]:
-    """Say in one sentence which file a full disk left unwritten; other errors pass as they are."""
+    """Context in which the error of a full disk names the file; other errors are unchanged."""
     try:
         yield
     except OSError as error:
@@ -80,10 +80,10 @@ def _is_running(pid: str) -> bool:
     return True
 
 
-def reach_disk(path: Path, deep: bool = True) -> None:
+def flush_to_disk(path: Path, deep: bool = True) -> None:
     """Flush a file, or a folder and all its content, to the disk (fsync)."""
     for inner in sorted(path.iterdir()) if deep and path.is_dir() else ():
-        reach_disk(inner)
+        flush_to_disk(inner)
     with suppress(PermissionError):  # Windows opens no folders
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -106,18 +106,18 @@ def remove(path: Path) -> None:
 def read_meta(folder: str | os.PathLike) -> dict | None:
     """The folder's `meta.json`; None where it is missing or damaged, so that the artifact has to be made again."""
     try:
-        return sound_meta(folder)
+        return checked_meta(folder)
     except Damaged:
         return None
 
 
-def sound_meta(folder: str | os.PathLike) -> dict | None:
+def checked_meta(folder: str | os.PathLike) -> dict | None:
     """The folder's `meta.json`, None where it is missing. Raises Damaged where it is not as it was written."""
     path = Path(folder) / "meta.json"
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         digest = meta.pop("digest", None)
-        if digest is None or digest == _meta_digest(meta):  # one without was written by an earlier version
+        if digest is None or digest == _meta_digest(meta):  # earlier versions wrote none
             return meta
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -18,18 +18,18 @@ from safetensors.torch import load_file
 import storage.fingerprints
 from storage import (
     Damaged,
-    alone,
+    checked_meta,
     claim,
     code_fingerprint,
     digest_of,
     is_complete,
     load_tensors,
+    locked,
     places,
     publish,
     read_meta,
     replacing,
     save_tensors,
-    sound_meta,
     spec_hash,
     write_meta,
 )
@@ -271,7 +271,7 @@ def test_meta_of_which_a_bit_flipped_is_no_meta(tmp_path):
     (tmp_path / "meta.json").write_bytes(whole.replace(b"100", b"900"))
     assert read_meta(tmp_path) is None
     with pytest.raises(Damaged, match=r"meta.json is damaged"):
-        sound_meta(tmp_path)
+        checked_meta(tmp_path)
 
 
 def test_meta_of_an_earlier_version_is_read_unchecked(tmp_path):
@@ -320,7 +320,7 @@ A, B = ({"spec": {"k": k}, "hash": mark * 16, "made_by": "train_sae"} for k, mar
 
 
 def make(out: Path, meta: dict, killed: bool = False) -> None:
-    with alone([out], "make a thing"):
+    with locked([out], "make a thing"):
         if is_complete(out, meta["hash"]):
             return
         place = claim(out, meta)
@@ -415,8 +415,8 @@ def test_an_artifact_of_another_kind_is_not_replaced(tmp_path):
 
 HOLD = """
 import sys, time
-from storage import alone
-with alone([sys.argv[1]], "hold"):
+from storage import locked
+with locked([sys.argv[1]], "hold"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -431,7 +431,7 @@ def holding(folder: Path) -> subprocess.Popen:
 def test_a_second_writer_waits_and_says_for_what_and_a_dead_one_holds_no_lock(tmp_path, capsys):
     holder = holding(tmp_path / "sae")
     threading.Timer(0.5, holder.kill).start()
-    with alone([tmp_path / "sae"], "train an SAE"):
+    with locked([tmp_path / "sae"], "train an SAE"):
         assert holder.poll() is not None
     assert f"waiting to train an SAE until another process is done with {tmp_path / 'sae'}" in capsys.readouterr().err
     holder.wait()

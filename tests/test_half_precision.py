@@ -6,7 +6,7 @@ import torch
 from experiments.disentanglement.feature_choice import wrong_class_margin
 from lib.encoders.encoder import Encoder, load_encoder
 from steering.cached_forward import CachedForward
-from steering.decoding import Choice
+from steering.decoding import TokenSampler
 from steering.interventions import Intervention, Neurons
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_models import open_clip_folder
@@ -103,7 +103,7 @@ def test_steering_that_overflows_is_one_sentence_wherever_it_runs(spec):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_language_model_that_overflows_is_one_sentence_too(temperature):
     logits = torch.zeros(2, 5, dtype=torch.float16)
-    assert Choice(temperature, [0, 1])(logits, [0, 1])
+    assert TokenSampler(temperature, [0, 1])(logits, [0, 1])
     logits[1, 3] = torch.nan
     with pytest.raises(ValueError, match="logits that are not finite in float16: steer less strongly"):
-        Choice(temperature, [0, 1])(logits, [0, 1])
+        TokenSampler(temperature, [0, 1])(logits, [0, 1])

@@ -130,7 +130,7 @@ def test_what_is_in_the_cache_is_loaded_offline(hub, monkeypatch):
 
 
 def test_names_of_repositories_are_checked_before_anything_is_sent(hub):
-    with pytest.raises(ValueError, match=r"write hf:owner/name, with /folder or /file behind"):
+    with pytest.raises(ValueError, match=r"write hf:owner/name, followed by /folder or /file"):
         load_sae("hf:birds")
     with pytest.raises(ValueError, match="write owner/name"):
         push_sae(example(kind="relu"), "birds")

@@ -265,10 +265,10 @@ def test_drawn_answers_depend_on_the_seed_and_not_on_the_batch(llava, pictures):
 
 
 def test_tokens_are_drawn_by_their_probabilities():
-    from steering.decoding import Choice
+    from steering.decoding import TokenSampler
 
     logits = torch.tensor([[1.0, 3.0, 2.0, -50.0]]).repeat(4000, 1)
-    drawn = torch.tensor(Choice(0.5, range(4000))(logits, range(4000))).bincount(minlength=4) / 4000
+    drawn = torch.tensor(TokenSampler(0.5, range(4000))(logits, range(4000))).bincount(minlength=4) / 4000
     assert (drawn - (logits[0] / 0.5).softmax(0)).abs().max() < 0.03
 
 
@@ -451,7 +451,7 @@ def test_settings_that_would_change_answers_are_told(folder_of, tmp_path, name):
     folder = shutil.copytree(folder_of(), tmp_path / "copy")
     path = folder / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: SETTINGS[name]}))
-    with pytest.warns(UserWarning, match=f"generation_config of .* sets {name}, which this book does not apply"):
+    with pytest.warns(UserWarning, match=f"generation_config of .* sets {name}, which this library does not apply"):
         load_llava(f"hf:{folder}", device="cpu")
 
 

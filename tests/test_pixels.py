@@ -17,7 +17,7 @@ from lib.activations import reader as rows
 from lib.activations.extraction import extract
 from lib.activations.reader import LostWorkerError, read_batches
 from lib.encoders.encoder import load_encoder
-from lib.images.pixels import Wire
+from lib.images.pixels import PixelTransfer
 from tests.small_hugging_face import hugging_face_folder
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
@@ -29,7 +29,7 @@ PHOTOS = [
 ]
 
 
-def same(wire: Wire, transform) -> bool:
+def same(wire: PixelTransfer, transform) -> bool:
     """Whether pictures arrive with the numbers of the transform, bit for bit, one by one and in a batch."""
     expected = torch.stack([transform(photo) for photo in PHOTOS])
     arrived = wire.unpack(torch.stack([wire.pack(photo) for photo in PHOTOS]))
@@ -47,7 +47,7 @@ def encoder(tmp_path_factory):
 @pytest.mark.parametrize("family", ["clip", "siglip", "dinov2", "vit", "deit"])
 def test_hugging_face_pictures_travel_as_bytes(tmp_path, family):
     transform = load_encoder(f"hf:{hugging_face_folder(tmp_path, family)}", device="cpu").transform
-    wire = Wire.of(transform)
+    wire = PixelTransfer.of(transform)
     assert wire.pack(PHOTOS[0]).dtype == torch.uint8
     assert same(wire, transform)
 
@@ -55,7 +55,7 @@ def test_hugging_face_pictures_travel_as_bytes(tmp_path, family):
 @pytest.mark.parametrize("spec", ["tiny", "tiny-eye", "a folder of open_clip"])
 def test_other_encoders_pictures_travel_as_bytes(encoder, spec):
     transform = encoder.transform if " " in spec else load_encoder(spec, device="cpu").transform
-    wire = Wire.of(transform)
+    wire = PixelTransfer.of(transform)
     assert wire.pack(PHOTOS[0]).dtype == torch.uint8
     assert same(wire, transform)
 
@@ -81,7 +81,7 @@ def composes() -> dict[str, tuple[object, bool]]:
 @pytest.mark.parametrize("name", list(composes()))
 def test_what_people_write_arrives_with_its_own_numbers(name):
     transform, as_bytes = composes()[name]
-    wire = Wire.of(transform)
+    wire = PixelTransfer.of(transform)
     assert (wire.pack(PHOTOS[0]).dtype == torch.uint8) is as_bytes
     assert same(wire, transform)
 

@@ -163,7 +163,7 @@ def test_what_accelerate_puts_on_blocks_is_used_and_stays(encoder, pixels):
 
 
 def test_what_lies_behind_the_blocks_is_a_copy_that_shares_the_weights(encoder, pixels):
-    tower = encoder.tower.behind_blocks(lambda: torch.zeros(1, encoder.n_tokens, 24))
+    tower = encoder.tower.after_blocks(lambda: torch.zeros(1, encoder.n_tokens, 24))
     before = dict(encoder.model.named_modules())
     assert tower.model is not encoder.model
     assert {p.data_ptr() for p in tower.model.parameters()} == {p.data_ptr() for p in encoder.model.parameters()}

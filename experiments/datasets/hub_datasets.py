@@ -74,7 +74,7 @@ class HuggingFaceSource:
     def _columns(self, names: list[str], indices: np.ndarray) -> "pd.DataFrame":
         return self.rows.select_columns(names).select(indices).to_pandas()
 
-    def paths(self, indices: np.ndarray) -> None:
+    def taxa(self, indices: np.ndarray) -> None:
         return None
 
     def state(self) -> str:

@@ -51,5 +51,5 @@ class INaturalistSource(ClassFolders):
             {name: np.array([path[rank] for path in self.taxa], object)[classes] for rank, name in enumerate(RANKS)}
         )
 
-    def paths(self, indices: np.ndarray) -> list[tuple[str, ...]]:
+    def taxa(self, indices: np.ndarray) -> list[tuple[str, ...]]:
         return [self.taxa[k] for k in self.classes[indices]]

@@ -30,7 +30,7 @@ from lib.devices import bring
 from lib.encoders.encoder import Encoder
 from lib.encoders.sites import as_sites
 from lib.images.image_set import ImageSet, as_image_set
-from storage import alone, code_fingerprint, distributed, modules_of, opened, spec_hash
+from storage import code_fingerprint, distributed, load_if_complete, locked, modules_of, spec_hash
 from storage.files import quoted
 
 __all__ = ["ActivationStore", "ActivationStream", "activations_folder", "extract"]
@@ -109,10 +109,10 @@ class _Plan:
         what = [(name, folder.meta["hash"], folder.geometry) for name, folder in folders.items()]
         distributed.same_on_all_ranks(what, "what to extract")
         there = [(folder.out, folder.meta["hash"]) for folder in folders.values()]
-        look = lambda: [opened(out, digits, ActivationStore.open) for out, digits in there]  # noqa: E731
+        look = lambda: [load_if_complete(out, digits, ActivationStore.open) for out, digits in there]  # noqa: E731
         if (found := distributed.found_on_all_ranks(look)) is not None:
             return dict(zip(folders, found, strict=True))
-        with alone([out for out, _ in there if distributed.rank() == 0], "extract activations"):
+        with locked([out for out, _ in there if distributed.rank() == 0], "extract activations"):
             missing = distributed.my_share(_prepare(folders))
             distributed.on_all_ranks(lambda: self.fill(folders, missing))
             distributed.on_first_rank(lambda: [folder.finish() for folder in folders.values()] and None)

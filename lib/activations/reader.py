@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from lib.arguments import check_count, check_seed
 from lib.devices import bring
 from lib.encoders.encoder import Encoder
-from lib.images.pixels import Wire
+from lib.images.pixels import PixelTransfer
 from storage.files import one_sentence
 
 WAIT = 600  # seconds after which a worker that has sent no batch counts as lost
@@ -118,8 +118,8 @@ def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], wor
     check_count("workers", workers, "processes", least=0)
     if workers is None:  # starting processes takes longer than a handful of images
         workers = min(8, os.cpu_count() or 1) if len(images) > 256 else 0
-    batches, wire, on_gpu = iter(batches), Wire.of(encoder.transform), encoder.device.type == "cuda"
-    prepared, first = _Prepared(images, wire.pack), list(islice(batches, 1))
+    batches, transfer, on_gpu = iter(batches), PixelTransfer.of(encoder.transform), encoder.device.type == "cuda"
+    prepared, first = _Prepared(images, transfer.pack), list(islice(batches, 1))
     loader = DataLoader(
         prepared,
         batch_sampler=chain(first, batches),
@@ -132,7 +132,7 @@ def read_batches(encoder: Encoder, images, batches: Iterable[Sequence[int]], wor
     with explaining_lost_workers():
         try:
             for batch in _uploaded(arrivals, encoder.device) if on_gpu else map(_as_tensor, arrivals):
-                yield batch if batch.pixels is None else batch._replace(pixels=wire.unpack(batch.pixels))
+                yield batch if batch.pixels is None else batch._replace(pixels=transfer.unpack(batch.pixels))
         finally:  # otherwise torch reports a dead worker again in a later, unrelated call
             if workers:
                 arrivals._shutdown_workers()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib.arguments import check_count
 from lib.devices import to_cpu
-from storage import check_files, folder_name, sound_meta, spec_hash
+from storage import check_files, checked_meta, folder_name, spec_hash
 from storage.files import quoted, read_safetensors
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def activations_folder(profile_dir: str | Path, images_spec: str, tokens: str) -
 
 
 def shuffled(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Images of positions (p,) under a pseudo-random permutation of 0 .. n - 1: (p,) int64.
+    """Elements at positions (p,) of a pseudo-random permutation of 0 .. n - 1: (p,) int64.
 
     An eight-round Feistel network over the next power of four, walked along its cycle until it falls below n (Black and
     Rogaway 2002, section 3): any part of the permutation costs no memory and no set-up, so a store of billions of rows
@@ -93,7 +93,7 @@ class ActivationStore:
         Raises FileNotFoundError where there is none, ValueError for an unfinished or damaged one.
         """
         folder = Path(folder).expanduser()
-        meta = sound_meta(folder)
+        meta = checked_meta(folder)
         if meta is None or "site" not in meta:
             raise FileNotFoundError(f"no activations in {folder}: it has no meta.json of a store; run extract first")
         if not meta.get("complete"):
@@ -206,8 +206,8 @@ class ActivationStore:
     def batches(self, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[Tensor]:
         """Endless shuffled batches (batch_size, d) float32; `start` enters the same sequence at that step.
 
-        Rows come in a new permutation each epoch, and a batch may span two epochs. Rows are
-        gathered `BLOCK_ROWS` at a time by a thread that runs ahead, so memory does not depend on the store's size.
+        Each epoch has a new permutation, and a batch may span two epochs. A thread gathers `BLOCK_ROWS` rows ahead, so
+        memory does not depend on the store's size.
         """
         yield from (x.float() for x in self.stored_batches(batch_size, seed, start))
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from lib.devices import to_cpu
 from lib.encoders.encoder import Encoder
 from storage import (
-    carried_digest,
     check_file,
     claim,
-    head_of,
+    embedded_digest,
     is_complete,
+    meta_head,
     publish,
     read_meta,
     replacing,
@@ -40,7 +40,7 @@ class SiteFolder:
         self.geometry, self.dtype = geometry, getattr(torch, spec["dtype"])
         spec = {**spec, "site": site}
         tokens = "pooled" if site == "proj" else spec["tokens"]
-        head = {**head_of(spec, "extract"), "complete": False, "site": site, "tokens": tokens, "d": self.d}
+        head = {**meta_head(spec, "extract"), "complete": False, "site": site, "tokens": tokens, "d": self.d}
         self.meta = {**head, "dtype": spec["dtype"], "geometry": geometry, **about}
         self.complete, self.present = False, set()
 
@@ -110,7 +110,7 @@ class SiteFolder:
             shapes, metadata = safetensors_header(self.shard(i))
             shards.append({"file": name, "rows": shapes["activations"].shape[0]})
             skipped += json.loads(metadata["skipped"])
-            digests[name] = carried_digest(self.shard(i))
+            digests[name] = embedded_digest(self.shard(i))
         rows = sum(shard["rows"] for shard in shards)
         if rows == 0:
             _clear(self.place)

@@ -24,13 +24,13 @@ from lib.encoders.site_places import AllRead, Place, reading
 from lib.encoders.sites import Site, as_sites
 from lib.encoders.tower import KINDS
 from lib.encoders.weights import WeightsHash
-from lib.images.given import Picture, as_picture, is_one_picture
+from lib.images.one_picture import Picture, as_picture, is_one_picture
 from storage.files import quoted
 
 _EMBEDDED_AT_ONCE = 64  # pictures
 
 
-class Intervention(Protocol):
+class InterventionLike(Protocol):
     """What `Encoder.steered` takes: an edit of values (B, T, d) or (B, E); check_fit raises ValueError for a misfit."""
 
     site: str
@@ -44,7 +44,7 @@ class _Steering:
     """One `with encoder.steered(...)`, compared by identity."""
 
     encoder: "Encoder"
-    interventions: tuple[Intervention, ...]
+    interventions: tuple[InterventionLike, ...]
 
 
 class _Active(threading.local):
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
         inner = tower.inner_sites
         self.n_layers = 1 + max(layer for layer, _ in inner)
         self.sites = [f"{layer}.{kind}" for layer, kind in inner] + ["proj"]
-        self._weights_hash, self._mlp_norms = WeightsHash(self.model, tower.beside), {}
+        self._weights_hash, self._mlp_norms = WeightsHash(self.model, tower.other_modules), {}
         self._shape_by: tuple[object, torch.Size] = (None, torch.Size())
 
     def __repr__(self) -> str:
@@ -235,7 +235,7 @@ class Encoder(nn.Module):
         return F.normalize(torch.cat(parts), dim=-1) if parts else torch.empty(0, self.d_embed, device=self.device)
 
     @property
-    def steering(self) -> tuple[Intervention, ...]:
+    def steering(self) -> tuple[InterventionLike, ...]:
         """The interventions that are active in this thread, in order."""
         return tuple(i for steering in self._steerings() for i in steering.interventions)
 
@@ -244,7 +244,7 @@ class Encoder(nn.Module):
         return mine if site is None else [s for s in mine if any(i.site == site for i in s.interventions)]
 
     @contextmanager
-    def steered(self, *interventions: Intervention) -> Iterator[None]:
+    def steered(self, *interventions: InterventionLike) -> Iterator[None]:
         """Context in which the interventions edit every forward pass of this thread, in order; contexts add up.
 
         At `proj` they edit what `run` and `embed_images` give, before it is normalised; elsewhere they edit the

@@ -106,7 +106,7 @@ def _refuse(model_type: str) -> NoReturn:
             "take one of a fixed resolution, such as google/siglip2-base-patch16-224"
         )
     raise ValueError(
-        f"it is a {model_type!r} model; of Hugging Face this book reads the vision transformers {', '.join(FAMILIES)}"
+        f"it is a {model_type!r} model; the vision transformers read from Hugging Face are {', '.join(FAMILIES)}"
     )
 
 
@@ -123,7 +123,7 @@ def check_files(folder: Path, model_class: str, source: str) -> None:
 
 def _no_weights(source: str, model_class: str) -> str:
     return (
-        f"no model.safetensors in {source}: the book reads no other weights, because reading a .bin file can run code; "
+        f"no model.safetensors in {source}: no other weights are read, because a .bin file can run code; "
         f"where you trust the file, convert it by `transformers.{model_class}.from_pretrained({source!r})"
         ".save_pretrained(FOLDER)` and give that folder"
     )

@@ -82,7 +82,7 @@ class HuggingFaceTower(Tower):
         size, other = (tuple(self.transform(Image.new("RGB", s)).shape[1:]) for s in ((640, 480), (480, 640)))
         if size != other:
             raise ValueError(
-                f"its image processor makes pictures of several sizes ({size} and {other}), and this book needs one: "
+                f"its image processor makes pictures of several sizes ({size} and {other}), and one is needed: "
                 "let size and crop_size in preprocessor_config.json fix height and width"
             )
         expected = _pair(self.vision.config.image_size)

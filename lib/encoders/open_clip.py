@@ -64,7 +64,7 @@ class OpenClipTower(Tower):
         return self.model.encode_text(bring(self.tokenizer(texts), device), normalize=False)
 
 
-class OwnTower(OpenClipTower):
+class NativeTower(OpenClipTower):
     """open_clip's own vision transformer: CLIP, CLIPA, CoCa; it always has a CLS token, pooled or not."""
 
     branches = ("ls_1", "ls_2")
@@ -107,13 +107,13 @@ def tower_of(model: nn.Module, make_tokenizer: Callable[[], Callable[[list[str]]
     """The tower for open_clip's `model`. Raises ValueError where the image tower is no vision transformer."""
     trunk = getattr(model.visual, "trunk", None)
     if trunk is None and hasattr(model.visual, "transformer"):
-        return OwnTower(model, make_tokenizer)
+        return NativeTower(model, make_tokenizer)
     blocks = getattr(trunk, "blocks", None)
     if blocks and hasattr(trunk, "num_prefix_tokens") and hasattr(blocks[0], "drop_path1"):
         return TimmTower(model, make_tokenizer)
     kind = type(model.visual if trunk is None else trunk).__name__
     raise ValueError(
-        f"its image tower is no vision transformer but a {kind}: the book reads towers whose blocks carry one token "
+        f"its image tower is no vision transformer but a {kind}: take one whose blocks carry one token "
         "for each patch and add attention and MLP to it in turn"
     )
 
@@ -210,7 +210,7 @@ def _text_settings(config: Path) -> dict:
         raise ValueError(f"{config} describes no CLIP: it has no model_cfg with a vision_cfg and a text_cfg")
     unknown = set(text.get("tokenizer_kwargs") or ()) - set(_TOKENIZER_SETTINGS)
     if unknown:
-        raise ValueError(f"{config} sets {quoted(sorted(unknown))} of the tokenizer, which this book does not pass on")
+        raise ValueError(f"{config} sets {quoted(sorted(unknown))} of the tokenizer, which is not passed on")
     return text
 
 

@@ -110,7 +110,7 @@ class ModuleTower(Tower):
         self.n_prefix, self.has_cls = len(prefix), prefix[:1] == ("cls",)
 
     @property
-    def beside(self) -> list[nn.Module]:
+    def other_modules(self) -> list[nn.Module]:
         inside = set(self.model.modules())
         return [module for module in modules_in(self._embed) if module not in inside]
 

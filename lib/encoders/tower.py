@@ -24,7 +24,7 @@ KINDS = ("attn_out", "mlp_in", "mlp_act", "mlp_out", "resid_post")
 
 
 class Tower(ABC):
-    """A model with what lib has to know of it: where its blocks are, which tokens they carry, how it embeds.
+    """A model with what lib needs to know of it: where its blocks are, which tokens they carry, how it embeds.
 
     Attributes: `model` the original module; `blocks` its transformer blocks; `branches` the names of a block's modules
     whose outputs attention and MLP add to the residual stream, layer scale included; `d_model`, `d_embed`; `grid`
@@ -80,7 +80,7 @@ class Tower(ABC):
             handle.remove()
         return (output[0] if isinstance(output, tuple) else output)[:, :1]
 
-    def behind_blocks(self, stream: Callable[[], Tensor]) -> "Tower":
+    def after_blocks(self, stream: Callable[[], Tensor]) -> "Tower":
         """This tower with bypassed blocks: its passes compute only what follows the blocks, from `stream()` (B, T, d).
 
         The original model is not touched: modules that hold blocks are copied, and share all weights with it.
@@ -100,7 +100,7 @@ class Tower(ABC):
         raise ValueError("this encoder sees images only: it has no text tower; take a CLIP-like one to embed texts")
 
     @property
-    def beside(self) -> list[nn.Module]:
+    def other_modules(self) -> list[nn.Module]:
         """Modules outside `model` that `embed_images` uses."""
         return []
 
@@ -184,5 +184,5 @@ def with_clear_errors(what: str, load: Callable[[], Loaded]) -> Loaded:
                 raise
             reason = one_sentence(error, 400)
             if "trust_remote_code=true" in str(error).lower():
-                reason = "it brings Python code of its own, which this book never runs; take one of transformers' own"
+                reason = "it brings Python code of its own, which is never run here; take one of transformers' own"
             raise ValueError(f"cannot load {what}: {reason}") from error

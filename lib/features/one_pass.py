@@ -32,7 +32,7 @@ def top_images(codes: Tensor, k: int = 16) -> tuple[Tensor, Tensor]:
 
 
 class OnePass:
-    """Collects batch by batch all active codes, and the `top` most active images of each feature with patch maps."""
+    """Collects all active codes, and the `top` most active images of each feature with patch maps, batch by batch."""
 
     def __init__(self, encoder: Encoder, sae: SAE, site: str, tokens: str, n_images: int, top: int) -> None:
         self.encoder, self.sae, self.site, self.tokens = encoder, sae, site, tokens

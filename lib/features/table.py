@@ -81,8 +81,8 @@ class FeatureTable:
         make = partial(_table, begin, images, batch_size, workers, on_error, progress)
         if out is None:
             return make()
-        head = storage.head_of(_spec(encoder, sae, images, site, tokens, top), MADE_BY)
-        return storage.kept(
+        head = storage.meta_head(_spec(encoder, sae, images, site, tokens, top), MADE_BY)
+        return storage.load_or_make(
             Path(out).expanduser(), head, cls.load, lambda place: make()._write(place, head), "make a feature table"
         )
 
@@ -186,8 +186,9 @@ class FeatureTable:
     def save(self, folder: str | Path, spec: dict | None = None) -> None:
         """Write the table as a complete artifact, `features.safetensors` and `meta.json`."""
         folder = Path(folder).expanduser()
-        head = storage.head_of(spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec}, MADE_BY)
-        with storage.alone([folder], "save a feature table"):
+        spec = spec or {"site": self.site, "tokens": self.tokens, "images": self.images_spec}
+        head = storage.meta_head(spec, MADE_BY)
+        with storage.locked([folder], "save a feature table"):
             place = storage.claim(folder, head)
             self._write(place, head)
             storage.publish(place, folder)
@@ -212,7 +213,7 @@ class FeatureTable:
     def load(cls, folder: str | Path) -> FeatureTable:
         """Read what `save` wrote; raises FileNotFoundError where there is no complete table, ValueError for damage."""
         folder = Path(folder).expanduser()
-        meta = storage.sound_meta(folder) or {}
+        meta = storage.checked_meta(folder) or {}
         if not meta.get("complete") or "n_features" not in meta:
             raise FileNotFoundError(f"No feature table in {folder}: make it with FeatureTable.compute(..., out=...).")
         tensors, _ = storage.load_tensors(folder / TENSORS, meta.get("digests", {}).get(TENSORS))

@@ -30,7 +30,7 @@ def download(spec: str, weights: Sequence[str]) -> Path:
     owner, _, rest = text.partition("/")
     name, _, inner = rest.partition("/")
     if not owner or not name:
-        raise ValueError(f"{spec!r} names no repository: write hf:owner/name, with /folder or /file behind if needed.")
+        raise ValueError(f"{spec!r} names no repository: write hf:owner/name, followed by /folder or /file if needed.")
     from huggingface_hub import snapshot_download
 
     repo, place = f"{owner}/{name}", PurePosixPath(inner)

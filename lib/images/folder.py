@@ -21,8 +21,8 @@ class FolderSource(ClassFolders):
     """Picture files below a folder; its sub-folders, if any hold pictures, are the classes.
 
     A `facts.csv` (or `metadata.csv`, as `datasets` writes it) in the folder gives facts: one row a picture, with the
-    picture's path below the folder in a column `file_name` (see `read_facts`); of a picture without a row only its
-    class is known.
+    picture's path below the folder in a column `file_name` (see `read_facts`); a picture without a row has only
+    its class.
     """
 
     FORM = "folder:PATH"
@@ -30,7 +30,7 @@ class FolderSource(ClassFolders):
 
     def __init__(self, path: str):
         root = Path(os.path.expanduser(path))
-        if not os.path.isdir(root):  # also of too long a name, at which Path.is_dir raises OSError
+        if not os.path.isdir(root):  # Path.is_dir raises OSError for too long a name
             folder = quoted(readable(path), 300)[1:-1]
             raise FileNotFoundError(f"There is no folder {folder}; give the path of a folder with pictures in it.")
         super().__init__(root, TABLES)

@@ -29,8 +29,8 @@ READERS = 16  # threads that read files
 class FileList(Sequence[str]):
     """Relative paths of files, in order, as a few flat buffers.
 
-    A million names take some 30 MB, are pickled in one copy, and stay shared between forked worker processes (a list of
-    strings would not: Python writes reference counts into every one that it touches).
+    A million names take some 30 MB, are pickled in one copy, and stay shared between forked worker processes. A list of
+    strings would not, because Python writes reference counts into every string that it reads.
     """
 
     def __init__(self, names: Iterable[tuple[str, str]]):
@@ -171,7 +171,7 @@ class FileSource:
     def facts(self, indices: np.ndarray) -> "pd.DataFrame | None":
         return None
 
-    def paths(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
+    def taxa(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
         return None
 
     def state(self) -> str:
@@ -206,8 +206,8 @@ class FileSource:
 def _content(path: str) -> bytes:
     """SHA-256 of a file's length and its first, middle and last BLOCK of bytes, or of all bytes of a short file."""
     try:
-        at_once = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe would block
-        with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | at_once)) as file:
+        nonblocking = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe would block
+        with open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | nonblocking)) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.sha256(str(size).encode())
             for place in (0, (size - BLOCK) // 2, size - BLOCK) if size > 3 * BLOCK else (0,):

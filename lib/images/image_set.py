@@ -140,7 +140,7 @@ class ImageSet(Sequence[Image.Image]):
     @cached_property
     def taxonomy(self) -> list[tuple[str, ...]] | None:
         """For each picture the taxa of what it shows, from kingdom to species; None where no picture has any."""
-        return self.source.paths(self.indices)
+        return self.source.taxa(self.indices)
 
 
 def load_images(spec: Any, on_error: str = "raise") -> ImageSet:
@@ -215,8 +215,8 @@ def _from_spec(text: str) -> ImageSet:
 def as_image_set(images: Any) -> ImageSet:
     """An image set of pictures in any form; every function that takes pictures calls it.
 
-    images: an `ImageSet`, or what else has its `spec` and `fingerprint`, is returned as it is. A spec of `load_images`;
-    the path of a folder or of a file; a PIL picture; an array (N, H, W, 3) or a tensor (N, 3, H, W), uint8; any
+    images: an `ImageSet`, or one with `spec` and `fingerprint`, is returned as it is. A spec of `load_images`; the
+    path of a folder or of a file; a PIL picture; an array (N, H, W, 3) or a tensor (N, 3, H, W), uint8; any
     iterable of paths, PIL pictures or such pixels; a map-style data set of torch whose items are, or begin with, one of
     them. Pictures in memory are identified by their content, so each is read once. Raises ValueError for others.
     """

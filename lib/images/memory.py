@@ -1,4 +1,4 @@
-"""Image sources in memory (PIL pictures, arrays, a map-style data set of torch), and of files by their paths."""
+"""Image sources for pictures in memory (PIL, arrays, a map-style data set of torch) and for paths of files."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from lib.devices import to_cpu
-from lib.images.given import as_picture
 from lib.images.image_files import FileList, FileSource
+from lib.images.one_picture import as_picture
 from lib.images.pictures import upright_rgb
 from lib.images.source import ImageError
 from storage.files import one_sentence
@@ -30,7 +30,7 @@ class PathsSource(FileSource):
 
 
 class MemorySource:
-    """N pictures of any sequence, each what `as_picture` takes, or a tuple or dictionary that begins with it.
+    """N pictures of any sequence; an item is what `as_picture` takes, or a tuple or dictionary that holds it first.
 
     They are identified by their content, so each is read once. `classes` and `targets`, as data sets of torchvision
     have them, are taken as class names and labels.
@@ -88,7 +88,7 @@ class MemorySource:
     def facts(self, indices: np.ndarray) -> None:
         return None
 
-    def paths(self, indices: np.ndarray) -> None:
+    def taxa(self, indices: np.ndarray) -> None:
         return None
 
     def state(self) -> str:

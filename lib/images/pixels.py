@@ -2,7 +2,7 @@
 
 A model's preprocessing changes a picture's geometry and then maps each byte of each channel to a float. Workers do the
 first and send bytes, a quarter of the floats' size; on arrival, on a GPU too, a lookup table of 3 x 256 floats does the
-second, bit for bit. Preprocessing of any other kind is done wholly by the workers.
+second, bit for bit. Workers do all of any other preprocessing.
 """
 
 from collections.abc import Callable
@@ -21,22 +21,22 @@ _TRIALS = ((301, 203), (64, 90), (16, 16))  # (w, h) of the pictures on which ta
 
 
 @dataclass(frozen=True)
-class Wire:
-    """Both ends of the transfer: `pack` in the worker, `unpack` on arrival. table: (3, 256), None to send floats."""
+class PixelTransfer:
+    """Transfer of pixels: `pack` in the worker, `unpack` on arrival. table: (3, 256), None to send floats."""
 
     pack: Callable[[Any], Tensor]
     table: Tensor | None = None
 
     @classmethod
-    def of(cls, transform: Callable[[Any], Tensor]) -> "Wire":
-        """The transfer for a preprocessing. That the table gives the same floats is tested on pictures of noise."""
+    def of(cls, transform: Callable[[Any], Tensor]) -> "PixelTransfer":
+        """The transfer for a preprocessing: bytes only where the table gives the same floats for pictures of noise."""
         drawn = (np.random.default_rng(w).integers(0, 256, (h, w, 3), dtype=np.uint8) for w, h in _TRIALS)
         noise = [Image.fromarray(pixels) for pixels in drawn]
         for geometry, values, greys in _conversions(transform):
             try:
-                wire = cls(geometry, values(greys).reshape(3, 256))
-                if all(torch.equal(wire.unpack(wire.pack(x)[None])[0], transform(x)) for x in noise):
-                    return wire
+                transfer = cls(geometry, values(greys).reshape(3, 256))
+                if all(torch.equal(transfer.unpack(transfer.pack(x)[None])[0], transform(x)) for x in noise):
+                    return transfer
             except Exception:  # a user's transform may fail in any way on such a picture: then floats are sent
                 continue
         return cls(transform)
@@ -69,15 +69,15 @@ class _Steps:
 
 
 def _conversions(transform: Callable) -> list[tuple[Callable, Callable, Any]]:
-    """Ways to split a transform: (picture -> bytes (3, H, W), bytes -> floats, input of 256 greys for the latter)."""
+    """Splits of a transform: (picture -> bytes (3, H, W), bytes -> floats, input of 256 greys for the latter)."""
     if hasattr(transform, "geometry") and hasattr(transform, "values"):
         return [(transform.geometry, transform.values, torch.from_numpy(np.stack([_GREYS] * 3)))]
-    steps, ways = tuple(getattr(transform, "transforms", ())), []
+    steps, splits = tuple(getattr(transform, "transforms", ())), []
     for n in range(len(steps) - 1, 0, -1):
         image = Image.fromarray(_GREYS).convert("RGB")
-        ways.append((_Steps(steps[:n]), _Steps(steps[n:]).run, image))
-        ways.append((_Steps(steps[:n]), _Steps(steps[n:]).run, torch.from_numpy(np.stack([_GREYS] * 3))))
-    return ways
+        splits.append((_Steps(steps[:n]), _Steps(steps[n:]).run, image))
+        splits.append((_Steps(steps[:n]), _Steps(steps[n:]).run, torch.from_numpy(np.stack([_GREYS] * 3))))
+    return splits
 
 
 def _bytes(image: Any) -> Tensor:

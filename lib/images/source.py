@@ -32,7 +32,7 @@ class Source(Protocol):
     def facts(self, indices: np.ndarray) -> "pd.DataFrame | None":
         """A table of facts about these pictures, one row each; None where nothing is known."""
 
-    def paths(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
+    def taxa(self, indices: np.ndarray) -> list[tuple[str, ...]] | None:
         """Their taxa from kingdom to species, () for a picture that shows none; None where no picture has any."""
 
     def state(self) -> str:

@@ -21,7 +21,7 @@ def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tup
     top_images: `(F, top)` integers, one row of image indices per feature; -1 stands for no image, and a row counts each
     image once. Returns pairs `(P, 2)` int64 with i < j, in ascending order, and their index `(P,)` float32, exact.
     The paper leaves out features with fewer than `top` images: pass `top_images[(top_images >= 0).all(1)]` for that.
-    Overlaps are counted `block` at a time: no F x F memory.
+    Overlaps are counted in parts of `block`, never as an (F, F) matrix.
 
     Raises ValueError when `above` is negative (every pair would qualify), the shape is wrong, or more than 67 million
     pairs qualify (`jaccard_counts` counts any number).

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: everything its next step depends on, in one file that carries its digest."""
+"""Training checkpoints: all that the next step depends on, in one file with its digest."""
 
 from __future__ import annotations
 

@@ -194,9 +194,9 @@ class SAEConfig(metaclass=_ByKind):
         return (n_features,)
 
     def to_dict(self) -> dict[str, object]:
-        """All settings by name, in JSON's types; settings of other kinds, but for later ones, have their defaults.
+        """All settings by name, as JSON types: those of this kind, and the defaults of those in `_WRITTEN`.
 
-        It is what specs and config.json hold: no hash depends on which class a setting belongs to, or on later kinds.
+        Specs and config.json hold them, so that no hash depends on a setting's class or on kinds added later.
         """
         values = {**_WRITTEN, **asdict(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

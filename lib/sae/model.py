@@ -24,11 +24,11 @@ from lib.sae.training_log import read_metrics
 from storage import (
     check_file,
     check_files,
+    checked_meta,
     digest_of,
     load_tensors,
     replacing,
     save_tensors,
-    sound_meta,
     write_meta,
 )
 from storage.files import naming, quoted, read_json, safetensors_header
@@ -243,7 +243,7 @@ class SAE(nn.Module):
             target = _target(values.pop("target", None))
             config = SAEConfig.from_dict(values)
             shapes = weight_shapes(config, d, target)
-        check_files(folder, sound_meta(folder) or {})
+        check_files(folder, checked_meta(folder) or {})
         sae = _with_weights(partial(cls, config, d, target), shapes, folder / "model.safetensors")
         sae.origin, sae.history = origin, _history(folder)
         return sae.to(choose_device(device))

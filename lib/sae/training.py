@@ -28,7 +28,17 @@ from lib.sae.model import SAE, SAEConfig
 from lib.sae.objectives import objective_of
 from lib.sae.training_data import Activations, Setup, as_activations, batches, require_finite, scaled, widths
 from lib.sae.training_log import METRICS, TrainingLog
-from storage import alone, claim, code_fingerprint, digest_of, distributed, head_of, modules_of, opened, publish
+from storage import (
+    claim,
+    code_fingerprint,
+    digest_of,
+    distributed,
+    load_if_complete,
+    locked,
+    meta_head,
+    modules_of,
+    publish,
+)
 
 LR_DIVISORS = {"paper": 125, "code": 625}
 """By `lr_rule`: the learning rate is 16 / (divisor sqrt(F)) in arXiv 2504.02821 and in its code."""
@@ -59,11 +69,11 @@ def train_sae(
     _check(store, configs, validation)
     jobs = [Job(one, folder, _spec(store, one) if folder else {}) for one, folder in zip(configs, folders, strict=True)]
     distributed.same_on_all_ranks([job.spec for job in jobs], "what to train")
-    saes = distributed.found_on_all_ranks(lambda: [job.opened(device) for job in jobs])
+    saes = distributed.found_on_all_ranks(lambda: [job.load(device) for job in jobs])
     for job in jobs if saes else ():
         remove_checkpoint(job.folder)  # where the process was killed just after it had finished
     if saes is None:
-        with alone([job.folder for job in jobs if job.folder and distributed.rank() == 0], "train an SAE"):
+        with locked([job.folder for job in jobs if job.folder and distributed.rank() == 0], "train an SAE"):
             places = distributed.on_first_rank(lambda: [job.folder and claim(job.folder, job.meta) for job in jobs])
             claimed = [replace(job, folder=place) for job, place in zip(jobs, places, strict=True)]
             saes = _train_missing(claimed, store, validation, device, progress)
@@ -84,20 +94,20 @@ class Job:
     @property
     def meta(self) -> dict:
         """The head of its meta.json."""
-        return head_of(self.spec, "train_sae")
+        return meta_head(self.spec, "train_sae")
 
-    def opened(self, device: str) -> SAE | None:
+    def load(self, device: str) -> SAE | None:
         """The SAE where it is finished, of this spec and undamaged, else None."""
         if self.folder is None:
             return None
-        return opened(self.folder, self.meta["hash"], lambda folder: SAE.load(folder, device))
+        return load_if_complete(self.folder, self.meta["hash"], lambda folder: SAE.load(folder, device))
 
 
 def _train_missing(
     jobs: list[Job], store: Activations, validation: Activations | None, device: str, progress: bool
 ) -> list[SAE]:
     """Train the SAEs that are not finished, each rank some of them, and return all SAEs."""
-    missing = distributed.on_first_rank(lambda: [i for i, job in enumerate(jobs) if job.opened("cpu") is None])
+    missing = distributed.on_first_rank(lambda: [i for i, job in enumerate(jobs) if job.load("cpu") is None])
     work = [job.config.n_features(store.d) * job.config.steps for job in jobs]
     mine = _assigned(missing, work, distributed.world_size())[distributed.rank()]
     trained: dict[int, SAE] = {}
@@ -179,7 +189,7 @@ class Run:
     """One SAE in training, in the units of the normalised input."""
 
     def __init__(self, config: SAEConfig, setup: Setup, folder: Path | None, spec: dict | None) -> None:
-        self.config, self.setup, self.folder, self.meta = config, setup, folder, head_of(spec or {}, "train_sae")
+        self.config, self.setup, self.folder, self.meta = config, setup, folder, meta_head(spec or {}, "train_sae")
         self.step, self.scales = 0, setup.scales
         self.sae = SAE(config, setup.d, setup.target).to(setup.device)
         self.sae.b_dec.data.copy_(setup.b_dec)

@@ -39,6 +39,6 @@ def as_picture(image: object) -> Image.Image:
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)):
         raise ValueError(
             f"pixels are uint8 of shape (H, W, 3), or (3, H, W) in a tensor, not {pixels.dtype} of {pixels.shape}: of "
-            "floats from 0 to 1 give (255 * x).round() as uint8, not preprocessed, for the encoder does that itself"
+            "floats from 0 to 1 give (255 * x).round() as uint8, not preprocessed, which the encoder does itself"
         )
     return Image.fromarray(pixels)
