@@ -166,7 +166,7 @@ def scaled(x: Vectors, train: np.ndarray) -> Vectors:
     return (y / np.sqrt(max(float(squares), 1e-12) / len(train))).astype(np.float32)
 
 
-def mean_difference(x: Vectors, truth: np.ndarray, train: np.ndarray) -> np.ndarray:
+def mean_gap(x: Vectors, truth: np.ndarray, train: np.ndarray) -> np.ndarray:
     """|mean with the fact - mean without it| of each column, in its standard deviations, on the training rows: (D,)."""
     from scipy.sparse import issparse
 
@@ -199,7 +199,7 @@ def fit_probe(
     """Fit a probe of a fact `(N,)` bool on vectors from `scaled`, with the strength of lowest validation log loss.
 
     AUC would not depend on the strength of a probe of one column.
-    k: sparse probing, of the k columns with the largest `mean_difference` only (Gurnee et al. 2023, arXiv 2305.01610).
+    k: sparse probing, of the k columns with the largest `mean_gap` only (Gurnee et al. 2023, arXiv 2305.01610).
     Raises ValueError where the fact is constant on training or validation pictures.
     """
     from sklearn.linear_model import LogisticRegression
@@ -207,7 +207,7 @@ def fit_probe(
 
     if not enough(truth[:, None], split.train, split.validation, least=1)[0]:
         raise ValueError("a probe needs pictures with and without the fact, to learn from and to choose by; add some.")
-    columns = None if k is None else np.sort(mean_difference(x, truth, split.train).argsort(kind="stable")[::-1][:k])
+    columns = None if k is None else np.sort(mean_gap(x, truth, split.train).argsort(kind="stable")[::-1][:k])
     seen = x if columns is None else x[:, columns]
     learn = seen[split.train], truth[split.train]
     models = [LogisticRegression(C=strength, max_iter=300, tol=1e-3).fit(*learn) for strength in strengths]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lib.encoders.folders import check_tokenizer, check_weights
-from lib.encoders.hub_files import check_files, load_model, settings_of
+from lib.encoders.hub_files import load_model, require_files, settings_of
 from lib.encoders.hugging_face import HuggingFaceTower, tower_of
 from lib.encoders.tower import checked
 from storage.files import naming
@@ -49,7 +49,7 @@ def llava_parts(name: str, dtype: torch.dtype, device_map: str | dict | None) ->
 
     folder, source, config = settings_of(name, "LLaVA", "model.safetensors, a processor and a tokenizer")
     block = _feature_block(config)
-    check_files(folder, "LlavaForConditionalGeneration", source)
+    require_files(folder, "LlavaForConditionalGeneration", source)
     check_tokenizer(str(folder))
     check_weights(folder, folder / "config.json")
     processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)

@@ -1,6 +1,6 @@
 """Files on disk: reading foreign files safely, the artifacts of this project, and processes that make them together.
 
-`files`, `tables` and `downloads` read foreign files: errors are one sentence, and no code in a file runs.
+`files`, `fact_tables` and `downloads` read foreign files: errors are one sentence, and no code in a file runs.
 Artifacts (activation stores, SAEs, feature tables) are addressed by the spec that made them (`fingerprints`), never
 half-written (`writing`), verified by their digests (`digests`). A folder holds the artifact that was last finished for
 it; artifacts of other specs are kept beside it, as `<folder>.<its hash>` (`places`). Several processes share the work

@@ -17,9 +17,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
 
-from book.tools.arguments import check_port
 from book.tools.live import NOTEBOOK, live_notebook, prepare
 from book.tools.live_server import IDLE, MOST_KERNELS
+from book.tools.option_types import check_port
 from book.tools.profiles import Profile
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from lib.activations.extraction import ActivationStore
 from lib.hub import load_sae, package_sae, push_sae
-from lib.hub.remote import download
+from lib.hub.remote import download_sae
 from lib.sae.model import SAEConfig
 from lib.sae.training import train_sae
 from tests.peers.exports import example
@@ -138,4 +138,4 @@ def test_names_of_repositories_are_checked_before_anything_is_sent(hub):
 
 
 def test_a_local_path_may_be_written_like_a_hub_spec(tmp_path):
-    assert download(f"hf:{tmp_path}", ()) == tmp_path
+    assert download_sae(f"hf:{tmp_path}", ()) == tmp_path

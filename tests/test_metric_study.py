@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
 from experiments.ground_truth import Facts
-from experiments.metric_study import visaebench
+from experiments.metric_study import visaebench_metrics as visaebench
 from experiments.metric_study.agreement import (
     AGAINST,
     BLIND,

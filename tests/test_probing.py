@@ -18,7 +18,7 @@ from experiments.probing import (
     joined,
     kept,
     marks,
-    mean_difference,
+    mean_gap,
     pool,
     probe_facts,
     random_split,
@@ -142,7 +142,7 @@ def test_scaled_training_rows_have_a_mean_square_length_of_one_whatever_the_unit
 @pytest.mark.parametrize("sparse", [False, True])
 def test_the_mean_difference_is_in_standard_deviations_of_the_training_rows(rows, sparse):
     x, truth = rows
-    got = mean_difference(csr_array(x) if sparse else x, truth, np.arange(200))
+    got = mean_gap(csr_array(x) if sparse else x, truth, np.arange(200))
     for column in range(20):
         values, fact = x[:200, column].astype(float), truth[:200]
         assert got[column] == pytest.approx(abs(values[fact].mean() - values[~fact].mean()) / values.std(), rel=1e-3)

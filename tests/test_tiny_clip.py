@@ -14,7 +14,7 @@ from menagerie.clip.architecture import build_clip, learn_vocabulary, load_token
 from menagerie.clip.card import write_card
 from menagerie.clip.exam import exam
 from menagerie.clip.pool import GRID, LETTERS, PERSON, STICKER, PicturePool, encode_facts, patch_content, patch_letters
-from menagerie.clip.run import shifted
+from menagerie.clip.resumable_run import shifted
 from menagerie.clip.training import TinyClipTrainer, TrainingPlan, contrastive_loss, named_species, run_blocks
 from tests.shipped_models import assert_card_follows_from, assert_resuming_changes_nothing
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from book.tools import supervised
-from book.tools.arguments import positive, whole
 from book.tools.executors import limits_here, on_slurm, on_this_machine, printing_logs
+from book.tools.option_types import positive, whole
 from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, needs_confirmation, show, size
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.shares import LIMITS

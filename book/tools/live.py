@@ -19,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.translators import PythonTranslator
 
 from book.tools import supervised
-from book.tools.arguments import check_port, whole
+from book.tools.option_types import check_port, whole
 from book.tools.profiles import Profile
 
 NOTEBOOK = "06a_steering_panel"

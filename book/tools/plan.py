@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from book.tools.arguments import positive, whole
 from book.tools.executors import gpus_here
+from book.tools.option_types import positive, whole
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.work import Planner, Work
 

@@ -23,7 +23,7 @@ import papermill
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from book.tools.arguments import whole
+from book.tools.option_types import whole
 from book.tools.profiles import Profile
 from book.tools.shares import reserved
 

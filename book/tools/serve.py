@@ -5,7 +5,7 @@ import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-from book.tools.arguments import check_port, whole
+from book.tools.option_types import check_port, whole
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.datasets.locations import DataSet, check_split, check_values
 from lib.images.image_files import FileList, FileSource
-from storage.tables import read_csv
+from storage.fact_tables import read_csv
 
 if TYPE_CHECKING:
     import pandas as pd

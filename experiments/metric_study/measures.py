@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from experiments.ground_truth import Facts, best_f1
-from experiments.metric_study import visaebench
+from experiments.metric_study import visaebench_metrics as visaebench
 from experiments.repeated_runs import twins
 from experiments.steerability import softmax_over, steerability
 from lib import SAE, metrics

@@ -36,7 +36,7 @@ def hugging_face_tower(name: str) -> HuggingFaceTower:
     for setting, value in family.settings.items():
         setattr(config, setting, value)
     model_class = next((name for name in config.architectures or [] if name in family.classes), family.classes[0])
-    check_files(folder, model_class, source)
+    require_files(folder, model_class, source)
     check_weights(folder, folder / "config.json")
     options = {"dtype": torch.float32, **family.options}
     model = load_model(str(folder), getattr(transformers, model_class), config, options)
@@ -54,7 +54,7 @@ def settings_of(name: str, what: str, needs: str) -> tuple[Path, str, "Pretraine
     folder, source = local_folder(name)
     if folder is not None and not (folder / "config.json").exists():
         raise FileNotFoundError(f"no {what} in {source}: it needs a config.json, {needs}")
-    folder = folder or download(name)
+    folder = folder or download_model(name)
     check_settings(folder)
     return folder, source, transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
@@ -66,7 +66,7 @@ def local_folder(name: str) -> tuple[Path | None, str]:
     return (folder, str(folder)) if is_folder else (None, name)
 
 
-def download(name: str, weights: str = "model.safetensors") -> Path:
+def download_model(name: str, weights: str = "model.safetensors") -> Path:
     """The folder of a model in the hub's cache, with its settings, safetensors and tokenizer, and without code.
 
     Cached files are found offline too.
@@ -110,7 +110,7 @@ def _refuse(model_type: str) -> NoReturn:
     )
 
 
-def check_files(folder: Path, model_class: str, source: str) -> None:
+def require_files(folder: Path, model_class: str, source: str) -> None:
     """Raises FileNotFoundError where a folder lacks weights that may be read, or the preprocessing."""
     if not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(_no_weights(source, model_class))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.devices import bring
 from lib.encoders.folders import check_settings, check_tokenizer, check_weights
-from lib.encoders.hub_files import download, local_folder
+from lib.encoders.hub_files import download_model, local_folder
 from lib.encoders.tower import Tower, with_clear_errors
 from storage.files import check_archive, naming, ordinary_file, quoted, read_json, safetensors_header
 
@@ -165,9 +165,9 @@ def _no_random_weights_warning() -> Iterator[None]:
 
 
 def _hub_tower(name: str, weights: str | None) -> Tower:
-    folder = download(name, "open_clip_model.safetensors")
+    folder = download_model(name, "open_clip_model.safetensors")
     if weights is None and not any(folder.glob("*.safetensors")):  # an older repository
-        weights = str(download(name, "open_clip_pytorch_model.bin") / "open_clip_pytorch_model.bin")
+        weights = str(download_model(name, "open_clip_pytorch_model.bin") / "open_clip_pytorch_model.bin")
     return folder_tower(folder, weights)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from lib.devices import choose_device
-from lib.hub.remote import PREFIX, download
+from lib.hub.remote import PREFIX, download_sae
 from lib.registry import registered
 from lib.sae.model import SAE
 from storage.files import naming, ordinary_file, read_json
@@ -43,7 +43,7 @@ def load_sae(
     if unknown := set(fallback) - set(_FALLBACK):
         raise ValueError(f"load_sae has no argument {', '.join(sorted(unknown))}; it takes {', '.join(_FALLBACK)}.")
     text = os.fspath(spec)
-    place = download(text, WEIGHTS) if text.startswith(PREFIX) else Path(text).expanduser()
+    place = download_sae(text, WEIGHTS) if text.startswith(PREFIX) else Path(text).expanduser()
     path = ordinary_file(_weights(place, text))
     with naming(path):
         own = format == OWN or (format is None and _is_own(path))

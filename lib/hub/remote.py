@@ -19,7 +19,7 @@ SETTINGS = ("cfg.json", "config.json", "config.yaml", "config.yml")
 """Files of settings beside the weights, in the order in which they are looked for."""
 
 
-def download(spec: str, weights: Sequence[str]) -> Path:
+def download_sae(spec: str, weights: Sequence[str]) -> Path:
     """The local folder or file of `hf:owner/name[/folder or file][@revision]`; `weights`: names looked for in a folder.
 
     Cached files are found offline too. Raises FileNotFoundError, PermissionError or ConnectionError.

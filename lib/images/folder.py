@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lib.images.image_files import ClassFolders, readable
+from storage.fact_tables import read_facts
 from storage.files import quoted
-from storage.tables import read_facts
 
 if TYPE_CHECKING:
     import pandas as pd

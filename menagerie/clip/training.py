@@ -23,7 +23,7 @@ from menagerie.clip.architecture import (
 )
 from menagerie.clip.heads import HelperHeads
 from menagerie.clip.pool import CAPTIONS_A_PICTURE, FACTS, PicturePool
-from menagerie.clip.run import RunPlan, TrainingRun
+from menagerie.clip.resumable_run import RunPlan, TrainingRun
 
 
 @dataclass(frozen=True)

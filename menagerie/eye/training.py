@@ -8,7 +8,7 @@ from torch import Tensor
 
 from menagerie.clip.heads import HelperHeads
 from menagerie.clip.pool import FACTS, PicturePool
-from menagerie.clip.run import RunPlan, TrainingRun
+from menagerie.clip.resumable_run import RunPlan, TrainingRun
 from menagerie.eye.architecture import EYE, build_eye, save_eye, to_pixels
 
 

@@ -15,7 +15,7 @@ from lib.encoders.encoder import Encoder
 from menagerie import Menagerie
 from menagerie.clip.architecture import to_pixels
 from menagerie.clip.pool import PicturePool
-from menagerie.clip.run import RunPlan, TrainingRun
+from menagerie.clip.resumable_run import RunPlan, TrainingRun
 from menagerie.llava.architecture import (
     FEATURE_LAYER,
     build_llava,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lib.encoders.encoder import Encoder, load_encoder
 from menagerie.clip.architecture import to_pixels
 from menagerie.clip.pool import PicturePool
-from menagerie.clip.run import RunPlan, TrainingRun
+from menagerie.clip.resumable_run import RunPlan, TrainingRun
 from menagerie.clip.training import block_outputs
 from menagerie.shipped import TINY_TOPK, embedded
 from storage import replacing, save_tensors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from experiments.metric_study import visaebench
+from experiments.metric_study import visaebench_metrics as visaebench
 
 LIMIT = 1e-6
 
