@@ -5,7 +5,7 @@ A package registers by entry points in its pyproject.toml, in a group `monoseman
 - `images`: a class that is a `lib.images.source.Source`, made from what follows the colon of a spec, with `FORM`, how a
   spec of it is written, and `CODE`, if there is any, the modules that its pictures depend on.
 - `names`: a public name of `lib` that lives in a package above it, such as `Intervention`.
-- `encoders`, `llavas`: a function that returns the spec of the model for which the name stands.
+- `encoders`, `llavas`: a function that returns the model's spec.
 - `objectives`: by kind of SAE, a class that is a `lib.sae.objectives.Objective`.
 - `formats`: by library, a module with `Checkpoint(path)`, whose `str` lists what a file of weights holds and whose
   `check(sae)` raises where part of it was not read; `recognises(checkpoint)`; and `load(checkpoint, fallback)`, which

@@ -32,7 +32,9 @@ def transcoded(
     origin = transcoder.origin
     read, written = sites or (origin and origin.site, origin and origin.target)
     if not read or not written:
-        raise ValueError("this transcoder does not say its sites: give sites=('4.mlp_in', '4.mlp_out'), or whichever")
+        raise ValueError(
+            "this transcoder does not record its sites: give them, such as sites=('4.mlp_in', '4.mlp_out')"
+        )
     reading = _Reading(str(Site.parse(read)), transcoder, check)
     return encoder.steered(reading, _Writing(str(Site.parse(written)), reading))
 

@@ -49,7 +49,7 @@ def _found(folder: Path, root: Path) -> Found:
         for path in sorted(folder.rglob("*.safetensors")):
             check_file(path)
         if meta and not meta.get("complete"):
-            return "unfinished", "goes on when the same is run again"
+            return "unfinished", "resumes when the same is run again"
         if aside := _ASIDE.fullmatch(folder.name):
             return "kept", f"of another spec than {aside['name']}; delete it if it is not needed"
         return "sound", "" if "digests" in meta else "of an earlier version, or saved by hand"

@@ -75,7 +75,7 @@ def load_tensors(path: Path, digest: str | None = None) -> tuple[dict[str, Tenso
 def check_files(folder: Path, meta: dict) -> None:
     """Raises Damaged for the first file whose digest is not the one in the folder's meta.json."""
     digests = meta.get("digests", {})
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing runs beside Python
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the GIL
         list(pool.map(check_file, [folder / name for name in digests], digests.values()))
 
 
@@ -88,7 +88,7 @@ def check_file(path: Path, digest: str | None = None) -> None:
         digest = digest or embedded_digest(path)
         sound = digest is None or digest_of(path) == digest
     except FileNotFoundError:
-        raise Damaged(f"{path} is missing or damaged: it is not there") from None
+        raise Damaged(f"{path} is missing or damaged: no such file") from None
     if not sound:
         raise Damaged(f"{path} is missing or damaged: its bytes are not those that were written")
 

@@ -174,7 +174,7 @@ def launch(function: Callable, *args: object, processes: int, **options: object)
 
 def _in_a_fork(function: Callable, args: tuple) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # so that the launcher can end a process that waits for another
-    torch.set_num_threads(1)  # the threads of the notebook's process are not there in its forks: OpenMP would wait
+    torch.set_num_threads(1)  # a fork lacks the threads of the notebook's process: OpenMP would wait for them
     function(*args)
 
 

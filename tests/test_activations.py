@@ -391,7 +391,7 @@ def test_the_cls_token_of_an_encoder_without_one_is_an_error(run, encoder, monke
     ],
 )
 def test_wrong_arguments_are_errors_before_anything_is_written(run, tmp_path, options):
-    with pytest.raises(ValueError, match=r"dtype|on_error|layers 0 to 3|unknown site|is a number of pictures"):
+    with pytest.raises(ValueError, match=r"dtype|on_error|layers 0 to 3|unknown site|must be an integer"):
         run(**options)
     assert not (tmp_path / "out").exists()
 

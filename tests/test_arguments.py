@@ -51,7 +51,7 @@ def doors(encoder, images, folder):
 @pytest.mark.parametrize("wrong", [-4, 2.5, "a", True, float("nan")], ids=str)
 def test_every_door_refuses_what_is_no_such_number(encoder, images, tmp_path, wrong):
     for door, (name, call) in doors(encoder, images, tmp_path).items():
-        with pytest.raises(ValueError, match=f"{name} is a (whole )?number") as error:
+        with pytest.raises(ValueError, match=f"{name} must be an integer of at least") as error:
             call(wrong)
         assert "\n" not in str(error.value), door
     assert not list(tmp_path.iterdir())

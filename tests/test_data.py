@@ -159,7 +159,7 @@ def test_pictures_of_no_class_are_one_more_class_of_a_sample():
 
 
 def test_a_sample_of_nothing_is_an_error(sorted_folder):
-    with pytest.raises(ValueError, match="a number of pictures, at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"an integer of at least 1 \(pictures\), not 0"):
         sorted_folder.sample(0)
 
 

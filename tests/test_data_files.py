@@ -82,7 +82,7 @@ def test_a_table_of_facts_is_not_left_out(tmp_path):
 def test_a_folder_of_other_files_alone_is_an_error_that_counts_them(tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.heic").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"no pictures in .* but 3 files \(3 \.heic\); files end in such as \.jpg"):
+    with pytest.raises(ValueError, match=r"no pictures in .* but 3 files \(3 \.heic\); picture files end in \.jpg"):
         load_images(f"folder:{tmp_path}")
 
 

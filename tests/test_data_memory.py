@@ -163,7 +163,7 @@ def test_what_is_no_set_of_pictures_is_an_error_that_says_what_is(images, messag
 )
 def test_an_item_that_is_no_picture_is_an_error_that_names_it(item):
     images = as_image_set([Image.new("RGB", (4, 4)), item])
-    with pytest.raises(ValueError, match=r"picture 1 is not|/nowhere/a\.png is not there"):
+    with pytest.raises(ValueError, match=r"picture 1 is not|/nowhere/a\.png is missing"):
         images[1]
 
 

@@ -254,10 +254,10 @@ def test_top_images_of_given_codes(layout):
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        ({"batch_size": 0}, "batch_size is a number of pictures, at least 1, not 0"),
-        ({"batch_size": -4}, "batch_size is a number of pictures, at least 1, not -4"),
-        ({"workers": -1}, "workers is a number of processes, at least 0, not -1"),
-        ({"workers": 2.5}, "workers is a number of processes, at least 0, not 2.5"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1 \\(pictures\\), not 0"),
+        ({"batch_size": -4}, "batch_size must be an integer of at least 1 \\(pictures\\), not -4"),
+        ({"workers": -1}, "workers must be an integer of at least 0 \\(processes\\), not -1"),
+        ({"workers": 2.5}, "workers must be an integer of at least 0 \\(processes\\), not 2.5"),
     ],
 )
 def test_a_number_of_pictures_or_processes_that_is_none_is_refused(encoder, sae, option, sentence):

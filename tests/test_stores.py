@@ -75,7 +75,7 @@ def test_a_row_beyond_the_end_is_an_error(store):
     "chosen", [torch.ones(3, dtype=torch.bool), [True, False], 1.5, [0.2, 3.9], "a", None, [[1, 2]]]
 )
 def test_what_chooses_no_rows_is_refused_in_a_sentence(store, chosen):
-    with pytest.raises(IndexError, match="chosen by whole numbers, a slice or a mask of its 100 rows, not by "):
+    with pytest.raises(IndexError, match="chosen by integers, a slice or a mask of its 100 rows, not by "):
         store[chosen]
 
 
@@ -115,7 +115,7 @@ def test_the_disk_does_not_change_the_order(rows, tmp_path):
 
 
 def test_no_batch_size_below_one(store):
-    with pytest.raises(ValueError, match="a number of rows, at least 1"):
+    with pytest.raises(ValueError, match=r"an integer of at least 1 \(rows\)"):
         next(store.batches(0))
 
 

@@ -185,7 +185,10 @@ def test_what_cannot_work_is_refused_in_one_sentence(clip, stores):
         (lambda: train(PairedActivations(x, y), SHORT, validation=x), "have width 32, those to train on 32 and 24"),
         (lambda: Intervention(transcoder, "1.mlp_out", {0: 1.0}), "a transcoder writes at another site than it reads"),
         (lambda: export_saelens(transcoder, "nowhere"), "it predicts another site than it reads"),
-        (lambda: transcoded(clip, transcoder), r"does not say its sites: give sites=\('4\.mlp_in', '4\.mlp_out'\)"),
+        (
+            lambda: transcoded(clip, transcoder),
+            r"does not record its sites: give them, such as sites=\('4\.mlp_in', '4\.mlp_out'\)",
+        ),
         (lambda: transcoded(clip, SAE(SHORT, 24)), "this SAE predicts its own input"),
         (
             lambda: transcoded(clip, transcoder, ("1.mlp_out", "1.mlp_in")).__enter__(),

@@ -1,7 +1,7 @@
 """Extraction: activations at any number of sites from one forward pass, into sharded stores or straight into training.
 
 A shard holds a fixed number of images, and no batch spans two shards. So a shard depends on its own images only: an
-extraction that was killed goes on at the first missing shard and ends with the same bits as one that was not.
+extraction that was killed resumes at the first missing shard and ends with the same bits as one that was not.
 """
 
 from collections.abc import Iterable, Iterator
@@ -66,7 +66,7 @@ def extract(
     named in meta.json.
     workers: processes that read images; None for one a core, and none for a few images.
 
-    A complete store of the same spec is opened; an unfinished one goes on at its first missing or damaged shard, with
+    A complete store of the same spec is opened; an unfinished one resumes at its first missing or damaged shard, with
     its own shard size; a store of another spec that lies in the folder is kept beside it (see `storage.places`).
     Raises ValueError for bad arguments, unreadable images and values that are not finite, OSError for a full disk;
     finished shards are kept, and the next call continues after them.

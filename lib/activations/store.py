@@ -97,9 +97,7 @@ class ActivationStore:
         if meta is None or "site" not in meta:
             raise FileNotFoundError(f"no activations in {folder}: it has no meta.json of a store; run extract first")
         if not meta.get("complete"):
-            raise ValueError(
-                f"the extraction into {folder} is not finished: run extract again, it goes on where it was"
-            )
+            raise ValueError(f"the extraction into {folder} is not finished: run extract again to resume it")
         check_files(folder, meta)
         parts = []
         for shard in meta["shards"]:
@@ -168,7 +166,7 @@ class ActivationStore:
         if rows.ndim <= 1 and (whole or not rows.numel()):
             return rows.long()
         raise IndexError(
-            f"rows of a store are chosen by whole numbers, a slice or a mask of its {len(self)} rows, not by "
+            f"rows of a store are chosen by integers, a slice or a mask of its {len(self)} rows, not by "
             f"{quoted(chosen)}"
         )
 

@@ -244,7 +244,7 @@ class ClassFolders(FileSource):
             beside = f" but {counted(left_out)}" if left_out else ""
             folder = readable(os.fspath(root))
             raise ValueError(
-                f"There are no pictures in {folder}{beside}; files end in such as .jpg, .png, .tif or .webp."
+                f"There are no pictures in {folder}{beside}; picture files end in .jpg, .png, .tif, .webp or the like."
             )
         warn_of_left_out(root, left_out)
         tops = [folder.partition("/")[0] for folder in files.folders]

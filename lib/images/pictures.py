@@ -47,7 +47,7 @@ def read_picture(file: Path | bytes, name: str) -> Image.Image:
     try:
         return _read(file)
     except FileNotFoundError:
-        raise ImageError(f"{name} is not there: it was moved, or its archive was not wholly unpacked.") from None
+        raise ImageError(f"{name} is missing: it was moved, or its archive was not fully unpacked.") from None
     except _UNREADABLE as error:
         reason = one_sentence(error).replace(str(file), "the file") if isinstance(file, Path) else one_sentence(error)
         raise ImageError(f"{name} is not a readable picture: {reason}; repair or remove it, or skip errors.") from error

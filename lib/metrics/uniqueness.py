@@ -116,7 +116,7 @@ class _Sets:
         A sparse product takes a step for each pair of features that share an image, which is quadratic for images in
         very many top lists: those, a few hundred at most, go through a dense product.
         """
-        shown_by = self._incidence.getnnz(axis=0)  # (V,) features behind each image
+        shown_by = self._incidence.getnnz(axis=0)  # (V,) features that have each image
         common = shown_by > max(len(self) // _COMMON, 1)
         if np.square(shown_by[common], dtype=np.float64).sum() < len(self) ** 2 / 2:
             common[:] = False  # too few to be worth a dense product of all pairs
