@@ -23,6 +23,7 @@ WITHOUT_REPLACEMENT, WITH_REPLACEMENT, PATCHES = "choice-random", "choice-with-r
 
 
 def as_sentence(finding: str) -> str:
+    """The finding with a capital and a full stop."""
     return f"{finding[0].upper()}{finding[1:]}."
 
 

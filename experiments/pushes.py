@@ -25,7 +25,7 @@ class CodeRange:
 
     @classmethod
     def of(cls, dictionary: Dictionary, store: ActivationStore, mean: Tensor) -> CodeRange:
-        """rest: zero for SAE features, else codes of the mean activation (d,); peak: the largest code on any row."""
+        """Range on a store. rest: 0 for SAE features, else codes of the mean activation (d,); peak: largest code."""
         resting = isinstance(dictionary, SAE)
         rest = torch.zeros(dictionary.n_features) if resting else dictionary.encode(mean)
         return cls(dictionary, str(store.site), rest, largest_codes(dictionary, store))

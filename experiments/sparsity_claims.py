@@ -17,7 +17,7 @@ from lib.metrics.intervals import Interval
 
 @dataclass(frozen=True, eq=False)
 class SparsityClaims:
-    """free: the kind without a fixed L0; inside: of its maps of L0."""
+    """The claims, measured. free: the kind whose L0 is not fixed; inside: of its maps of L0."""
 
     spliced: SplicedSuite
     free: str
@@ -25,7 +25,7 @@ class SparsityClaims:
 
     @property
     def layers(self) -> list[int]:
-        """Blocks behind which the residual stream is read."""
+        """Blocks after which the residual stream is read."""
         return self.spliced.suite.layers()
 
     @property

@@ -135,7 +135,7 @@ class Inside:
 
     @classmethod
     def of(cls, maps: Mapping[int, Tensor], n: int) -> Inside:
-        """maps: L0 (P, h, w) by layer; those of fewer than 3 x 3 patches have no inside, and are left out."""
+        """From maps of L0 (P, h, w) by layer; those of fewer than 3 x 3 patches have no inside, and are left out."""
         wide = {layer: found for layer, found in maps.items() if min(found.shape[1:]) >= 3}
         gaps = {layer: centre_minus_border(found) / found.mean() for layer, found in wide.items()}
         mean = torch.stack(list(gaps.values())).mean(0) if gaps else torch.empty(0)

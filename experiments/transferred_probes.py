@@ -54,7 +54,7 @@ class TransferredProbes:
 
     @classmethod
     def of(cls, moved: pd.DataFrame, n: int = 2000) -> TransferredProbes:
-        """moved: rows of `Comparison.elsewhere` with a column `shift`."""
+        """From rows of `Comparison.elsewhere` with a column `shift`."""
         index = ["shift", "size", "fact"]
         return cls(moved.pivot_table(index=index, columns=["part", "vectors"], values="auc"), n)
 

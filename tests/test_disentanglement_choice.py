@@ -287,8 +287,8 @@ def test_the_middle_is_between_a_quarter_and_three_quarters():
 def test_a_deal_that_was_seen_before_is_said():
     task = Task("t", range(8), ("a",), ((("x",),),), np.zeros(8), ("some",), np.zeros(8, int), scene=np.arange(8))
     assert examination.seen_before(task, (3, 3, 2), 5, [5]) == 1.0
-    assert "people: 25%" in examination.describe_earlier_deals({"people": 0.25})
-    assert examination.describe_earlier_deals({}) == "No test of these pictures was opened before this one."
+    assert "people: 25%" in examination.describe_earlier_tests({"people": 0.25})
+    assert examination.describe_earlier_tests({}) == "No test of these pictures was opened before this one."
 
 
 class TestPanelData:

@@ -251,7 +251,7 @@ def seen_before(task: Task, sizes: Sequence[int], deal: int, earlier: Sequence[i
     return float(np.isin(scene[split_scenes(task, sizes, deal)[2]], opened).mean())
 
 
-def describe_earlier_deals(shares: Mapping[str, float]) -> str:
+def describe_earlier_tests(shares: Mapping[str, float]) -> str:
     """A note on tests that were opened before; shares: of `seen_before`, by task."""
     if not shares:
         return "No test of these pictures was opened before this one."

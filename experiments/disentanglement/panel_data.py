@@ -21,7 +21,7 @@ TaskSite = tuple[str, str]
 
 @dataclass(frozen=True)
 class PanelData:
-    """choices, tried, runners: by task; saes: by site; usual: runners of tasks on ordinary pictures."""
+    """The panel's data. choices, tried, runners: by task; saes: by site; usual: runners on ordinary pictures."""
 
     choices: Mapping[str, Choice]
     tried: Mapping[str, Sequence[Setting]]
