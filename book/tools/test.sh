@@ -17,7 +17,7 @@ lint-imports --no-cache # the floors of the house: CONTRIBUTING.md
 
 step 'Unit tests'
 export OMP_NUM_THREADS=1 # as many processes as cores
-python -m pytest -q --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
+python -m pytest -q --durations 15 --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
 
 step 'The library and the notebooks on CUDA, emulated where there is none'
 python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
@@ -37,4 +37,4 @@ python -m pytest -q tests/two_runs
 
 # what fails twice fails; what a crowded machine's browser was late for once is listed as RERUN
 step 'The rendered book in a browser'
-python -m pytest -q -rR --reruns 1 tests/browser -n "${CORES:-2}" --dist loadfile
+python -m pytest -q -rR --reruns 1 --durations 10 tests/browser -n "${CORES:-2}" --dist loadfile
