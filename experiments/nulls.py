@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from lib import metrics
-from lib.devices import bring, to_cpu
+from lib.devices import bring, rows_at_once, to_cpu
 from lib.metrics.columns import csr, transposed_csr
 from lib.sae.model import SAE, SAEConfig
 
-BLOCK = 1 << 24  # numbers in memory at once
 PENALTIES = (0.01, 0.1, 1.0)  # of a null's decoder
 
 
@@ -100,7 +99,8 @@ def null_dictionary(
     rows = to_cpu(rows).float()
     sae, centred = SAE(SAEConfig(kind="relu", width=len(counts), seed=seed), rows.shape[1]), rows - rows.mean(0)
     directions = drawn(rows.shape[1], len(counts), seed) * (counts > 0)
-    blocks = [slice(i, i + max(1, BLOCK // len(rows))) for i in range(0, len(counts), max(1, BLOCK // len(rows)))]
+    width = rows_at_once(len(rows))
+    blocks = [slice(i, i + width) for i in range(0, len(counts), width)]
     found = torch.cat([thresholds(centred @ directions[:, some], counts[some]) for some in blocks])
     sae.b_dec.copy_(rows.mean(0))
     sae.W_enc.copy_(directions)
@@ -159,7 +159,7 @@ def _projected(rows: Tensor, directions: Tensor, counts: Tensor) -> Tensor:
 
 def _blocks(centred: Tensor, directions: Tensor, counts: Tensor) -> Iterator[Tensor]:
     """CSR (f, N) of some columns at a time."""
-    width = max(1, BLOCK // len(centred))
+    width = rows_at_once(len(centred))
     for start in range(0, len(counts), width):
         some = slice(start, start + width)
         yield to_cpu(made_sparse(centred @ directions[:, some], counts[some]).t()).to_sparse_csr()

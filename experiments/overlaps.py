@@ -13,10 +13,11 @@ from scipy.stats import hypergeom, spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from experiments.nulls import BLOCK, drawn_directions
+from experiments.nulls import drawn_directions
 from experiments.published import UNIQUENESS
 from experiments.tables import number
 from lib import metrics
+from lib.devices import rows_at_once
 from lib.metrics.intervals import Interval
 
 Counts = tuple[Tensor, Tensor]
@@ -84,7 +85,7 @@ class Overlaps:
         Made as sparse as the features, they would have the same top pictures.
         """
         directions, centred = drawn_directions(rows.shape[1], len(self.full), seed), rows.float() - rows.float().mean(0)
-        parts = (centred @ some for some in directions.split(max(1, BLOCK // len(rows)), dim=1))
+        parts = (centred @ some for some in directions.split(rows_at_once(len(rows)), dim=1))
         n_top = min(self.top.shape[1], len(rows))  # fewer rows have no direction
         top = torch.cat([part.topk(n_top, dim=0).indices.t() for part in parts])
         return Overlaps(top, self.n_pictures, directions.t())

@@ -6,9 +6,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from lib.devices import check_finite, to_cpu, to_numpy
-
-_ENTRIES = 1 << 22  # numbers of a block of permutations
+from lib.devices import check_finite, rows_at_once, to_cpu, to_numpy
 
 
 class Trend(TypedDict):
@@ -66,7 +64,7 @@ def _shuffled_leads(values: np.ndarray, levels: np.ndarray, n: int, rng: np.rand
     _, first, count = np.unique(values[order], return_index=True, return_counts=True)
     ties = np.repeat(first, count), np.repeat(first + count, count)  # (n,) where an entry's equals begin and end
     sizes = np.bincount(levels)
-    parts, block = [_lead(levels[None], len(sizes), *ties)], max(1, _ENTRIES // len(levels))
+    parts, block = [_lead(levels[None], len(sizes), *ties)], rows_at_once(len(levels))
     for start in range(0, n, block):
         shuffled = np.tile(levels, (min(block, n - start), 1))
         parts.append(_lead(rng.permuted(shuffled, axis=1, out=shuffled), len(sizes), *ties))

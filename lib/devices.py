@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from storage.distributed import local_gpu
 from storage.files import quoted
 
+AT_ONCE = 1 << 23
+"""Numbers of a temporary table in memory at a time: 32 MB in float32."""
+
 Home = torch.device | str | Tensor | nn.Module
 """A device, or something that lies on one: the device of a module is that of its first parameter or buffer."""
 
@@ -29,6 +32,11 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device(device)
     except RuntimeError:
         raise ValueError(f"there is no device {quoted(device)}: write auto, cpu, mps, cuda or cuda:0") from None
+
+
+def rows_at_once(numbers: int) -> int:
+    """How many rows of so many numbers fit into `AT_ONCE`; at least one."""
+    return max(1, AT_ONCE // max(1, numbers))
 
 
 def home_of(where: Home) -> torch.device:

@@ -9,7 +9,6 @@ import torch
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
-from lib.metrics import intervals
 from lib.metrics.intervals import (
     Interval,
     bootstrap,
@@ -88,7 +87,7 @@ def test_a_lower_level_gives_a_narrower_interval_inside():
 
 def test_blocks_leave_the_interval_as_wide(monkeypatch):
     whole = bootstrap(mean, normal(50), n=9000)
-    monkeypatch.setattr(intervals, "BLOCK", 7000)
+    monkeypatch.setattr("lib.devices.AT_ONCE", 7000)
     assert bootstrap(mean, normal(50), n=9000) == pytest.approx(whole, abs=0.02)
 
 

@@ -54,7 +54,7 @@ def test_a_stored_zero_is_not_active(codes, rows):
 
 def test_they_are_drawn_by_the_seed_and_block_by_block(codes, rows, monkeypatch):
     whole = {name: null.to_dense() for name, null in nulls_of(codes, rows, seed=3).items()}
-    monkeypatch.setattr("experiments.nulls.BLOCK", 3 * N)
+    monkeypatch.setattr("lib.devices.AT_ONCE", 3 * N)
     for name, null in nulls_of(codes, rows, seed=3).items():
         assert torch.allclose(null.to_dense(), whole[name], atol=1e-6)
     other = nulls_of(codes, rows, seed=4)
@@ -108,7 +108,7 @@ def sae() -> SAE:
 
 @pytest.mark.parametrize("drawn", DRAWN.values(), ids=DRAWN)
 def test_a_null_dictionary_is_as_sparse_as_the_one_beside_it_and_reads_what_was_drawn(sae, rows, drawn, monkeypatch):
-    monkeypatch.setattr("experiments.nulls.BLOCK", 7 * N)
+    monkeypatch.setattr("lib.devices.AT_ONCE", 7 * N)
     null = null_dictionary(sae, rows, 3, drawn)
     wanted = (sae.encode(rows) > 0).sum(0)
     assert (wanted[0], wanted[1]) == (0, N)

@@ -97,7 +97,7 @@ def test_many_permutations_give_what_few_at_a_time_give(monkeypatch):
     rng = np.random.default_rng(1)
     values, levels = rng.normal(size=30), rng.integers(3, size=30)
     at_once = trend_test(values, levels, n_permutations=100)
-    monkeypatch.setattr("experiments.trends._ENTRIES", 64)
+    monkeypatch.setattr("lib.devices.AT_ONCE", 64)
     assert trend_test(values, levels, n_permutations=100) == at_once
 
 

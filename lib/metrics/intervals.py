@@ -10,9 +10,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from lib.devices import check_finite, metric, to_cpu
-
-BLOCK = 1 << 23  # numbers resampled at a time
+from lib.devices import check_finite, metric, rows_at_once, to_cpu
 
 
 class Interval(NamedTuple):
@@ -63,7 +61,7 @@ def bootstrap(
         return Interval(value)
     # scipy's is no faster, and one resample without a value (a rank correlation of ties) makes its interval NaN
     generator = torch.Generator().manual_seed(seed)
-    width = max(1, BLOCK // sum(sample.numel() for sample in rows))
+    width = rows_at_once(sum(sample.numel() for sample in rows))
     drawn = []
     for start in range(0, n, width):
         size = min(width, n - start)

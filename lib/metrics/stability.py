@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.devices import metric
+from lib.devices import metric, rows_at_once
 from lib.metrics.columns import check_matrix, csr, transposed_csr
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ EXACT_UP_TO = 4096
 
 CANDIDATES = 32
 """Most similar partners of each feature that the matching of wider dictionaries considers."""
-
-BLOCK = 1 << 26
-"""Similarities in memory at a time."""
 
 Similarities = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Function of features (n,) of A and (m,) of B to their similarities (n, m)."""
@@ -226,7 +223,7 @@ def _assign_candidates(
 
     k, n = min(k, len(right)), len(left)
     values, columns = np.empty((n, k)), np.empty((n, k), dtype=np.int64)
-    step = max(1, BLOCK // len(right))
+    step = rows_at_once(len(right))
     for start in range(0, n, step):
         top = torch.from_numpy(similarities(left[start : start + step], right)).topk(k, dim=1)
         values[start : start + step], columns[start : start + step] = top.values, top.indices

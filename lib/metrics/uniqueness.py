@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.devices import metric
+from lib.devices import AT_ONCE, metric
 
 _COMMON = 32  # an image in the top lists of more than 1 / 32 of the features is counted by a dense product
 _MOST_PAIRS = 1 << 26  # pairs that `jaccard` returns at most: about 1.3 GB
 
 
 @metric(on="cpu")
-def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tuple[Tensor, Tensor]:
+def jaccard(top_images: Tensor, above: float = 0.0, block: int = AT_ONCE) -> tuple[Tensor, Tensor]:
     """All pairs of features whose sets of top images overlap more than `above`, by Jaccard index |A & B| / |A | B|.
 
     top_images: `(F, top)` integers, one row of image indices per feature; -1 stands for no image, and a row counts each
@@ -46,7 +46,7 @@ def jaccard(top_images: Tensor, above: float = 0.0, block: int = 1 << 23) -> tup
 
 
 @metric(on="cpu")
-def jaccard_counts(top_images: Tensor, block: int = 1 << 23) -> tuple[Tensor, Tensor]:
+def jaccard_counts(top_images: Tensor, block: int = AT_ONCE) -> tuple[Tensor, Tensor]:
     """The distribution of the Jaccard index over all pairs of features: distinct values, ascending, and their counts.
 
     Arguments as of `jaccard`. Returns values `(V,)` float64, exact, beginning with 0, and counts `(V,)` int64 whose sum
