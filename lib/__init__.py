@@ -38,7 +38,6 @@ _HOME = {  # public name -> the module that defines it
 }
 _PACKAGES = (
     "activations",
-    "artifacts",
     "distributed",
     "encoders",
     "features",
@@ -55,6 +54,7 @@ _MOVED = {  # names of earlier versions -> where they are now
     "plots": "from experiments import plots",
     "menagerie": "import menagerie",
     "widgets": "import widgets",
+    "artifacts": "import storage",
     "data": "from lib import load_images, ImageSet",
     "models": "from lib import load_encoder, from_module, Encoder, Site",
     "training": "from lib import train_sae",
