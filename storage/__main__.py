@@ -44,7 +44,7 @@ def _found(folder: Path, root: Path) -> Found:
     def look() -> tuple[str, str]:
         nonlocal made_by
         meta = checked_meta(folder) or {}
-        made_by = maker_of(meta) or "?"
+        made_by = str(maker_of(meta) or "?")
         check_files(folder, meta)
         for path in sorted(folder.rglob("*.safetensors")):
             check_file(path)

@@ -36,7 +36,7 @@ def locked(folders: Iterable[str | os.PathLike], work: str) -> Iterator[None]:
     work: what is about to be done, for the message ("train an SAE").
     """
     with ExitStack() as locks:
-        for folder in sorted({Path(os.path.abspath(folder)) for folder in folders}):  # in one order, against deadlocks
+        for folder in sorted({Path(os.path.realpath(folder)) for folder in folders}):  # in one order, against deadlocks
             locks.enter_context(_lock(folder, work))
         yield
 
@@ -111,7 +111,7 @@ def claim(out: str | os.PathLike, meta: dict) -> Path:
     process and damaged files of the artifact are removed. Raises ValueError where `out` holds files that `made_by` did
     not make and that would be overwritten or moved.
     """
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     mine = out.with_name(f"{out.name}.{meta['hash']}")
     for folder in (out, mine):
         _sweep(folder)
@@ -122,7 +122,7 @@ def claim(out: str | os.PathLike, meta: dict) -> Path:
         if out.is_dir():
             out.rmdir()
         mine.rename(out)
-    place = out if here is None or here["hash"] == meta["hash"] else mine
+    place = out if here is None or here.get("hash") == meta["hash"] else mine
     place.mkdir(parents=True, exist_ok=True)
     there = read_meta(place) or {**meta, "complete": False}
     for name, digest in there.get("digests", {}).items():
@@ -131,7 +131,7 @@ def claim(out: str | os.PathLike, meta: dict) -> Path:
         except Damaged:
             there["complete"] = False
             (place / name).unlink(missing_ok=True)
-    if not there["complete"]:
+    if not there.get("complete"):
         write_meta(place, {name: value for name, value in there.items() if name != "digests"})
     return place
 
@@ -175,7 +175,7 @@ def _refuse_others(out: Path, here: dict | None, meta: dict) -> None:
         in_the_way = [name for name in names if any(fnmatch(name, own) for own in _CONTENTS)]
     elif maker_of(here) != meta["made_by"]:
         in_the_way = ["meta.json"]
-    elif here["hash"] != meta["hash"]:  # the folder is to be moved
+    elif here.get("hash") != meta["hash"]:  # the folder is to be moved
         in_the_way = [name for name in names if not any(fnmatch(name, own) for own in (*_CONTENTS, *_ON_THE_WAY))]
     else:
         in_the_way = []
@@ -196,7 +196,7 @@ def maker_of(meta: dict) -> str | None:
 
 def publish(place: Path, out: str | os.PathLike) -> None:
     """Move the finished artifact in `place` to `out`; an artifact of another spec in `out` is kept beside it."""
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     if place == out:
         return
     if out.exists():

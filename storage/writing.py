@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from storage.files import inside
+
 
 class Damaged(ValueError):
     """A file of an artifact is missing, or its bytes are not those that were written."""
@@ -117,13 +119,21 @@ def checked_meta(folder: str | os.PathLike) -> dict | None:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         digest = meta.pop("digest", None)
-        if digest is None or digest == _meta_digest(meta):  # earlier versions wrote none
+        known = digest is None or digest == _meta_digest(meta)  # one without was written by an earlier version
+        if known and _names_files(meta.get("digests", {}), path.parent):
             return meta
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, AttributeError, TypeError, RecursionError):  # no UTF-8, no JSON, no object
         pass
     raise Damaged(f"{path} is damaged, its content is not what was written: make the artifact in {folder} again")
+
+
+def _names_files(digests: object, folder: Path) -> bool:
+    """Whether these are digests by the name of a file in the folder; ValueError for a name that leads out of it."""
+    return isinstance(digests, dict) and all(
+        inside(folder, name) and isinstance(digest, str) for name, digest in digests.items()
+    )
 
 
 def write_meta(folder: str | os.PathLike, meta: dict) -> None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
 import storage.fingerprints
@@ -386,6 +388,55 @@ def test_a_folder_with_a_damaged_meta_file_is_set_aside_whole(tmp_path):
     with pytest.warns(UserWarning, match=r"meta.json is damaged.*moved to .*sae\.damaged"):
         make(tmp_path / "sae", A)
     assert content(tmp_path / "sae") == content(tmp_path / "sae.damaged") == "k = 8"
+
+
+@pytest.mark.parametrize("name", ["../thesis.pdf", "/"])
+def test_a_meta_file_whose_digests_name_files_elsewhere_deletes_none_of_them(name, tmp_path):
+    thesis = tmp_path / "thesis.pdf"
+    thesis.write_text("years of work")
+    make(tmp_path / "sae", A)
+    digests = {str(thesis) if name == "/" else name: "0" * 64}
+    write_meta(tmp_path / "sae", {**A, "complete": True, "digests": digests})
+    with pytest.warns(UserWarning, match=r"meta\.json is damaged.*was moved to"):
+        make(tmp_path / "sae", A)
+    assert thesis.read_text() == "years of work"
+    assert content(tmp_path / "sae") == "k = 8"
+
+
+@pytest.mark.parametrize("odd", [{"digests": None}, {"digests": [1]}, {"digests": {"x": 5}}, {"digests": {"x": None}}])
+def test_digests_that_are_none_are_damage(odd, tmp_path):
+    make(tmp_path / "sae", A)
+    write_meta(tmp_path / "sae", {**A, "complete": True, **odd})
+    with pytest.raises(Damaged, match="is damaged"):
+        sound_meta(tmp_path / "sae")
+    with pytest.warns(UserWarning, match="was moved to"):
+        make(tmp_path / "sae", A)
+
+
+@pytest.mark.parametrize("missing", ["hash", "complete"])
+def test_a_meta_file_without_an_entry_is_no_finished_artifact(missing, tmp_path):
+    make(tmp_path / "sae", A)
+    meta = {**A, "complete": True}
+    write_meta(tmp_path / "sae", {name: value for name, value in meta.items() if name != missing})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make(tmp_path / "sae", A)
+    assert is_complete(tmp_path / "sae", A["hash"])
+
+
+def test_a_link_to_a_folder_stays_one_and_has_the_folders_lock(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "sae").symlink_to(tmp_path / "disk" / "sae")
+    make(tmp_path / "sae", A)
+    with pytest.warns(UserWarning, match="kept as"):
+        make(tmp_path / "sae", B)
+    assert (tmp_path / "sae").is_symlink()
+    assert content(tmp_path / "disk" / "sae") == "k = 20"
+    assert content(tmp_path / "disk" / f"sae.{A['hash']}") == "k = 8"
+    with alone([tmp_path / "sae"], "write"):
+        lock = FileLock(tmp_path / "disk" / ".sae.lock")
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "shard-00000.safetensors"])

@@ -138,10 +138,9 @@ def _folders(out: str | os.PathLike | Sequence | None, configs: list[SAEConfig])
         return [None] * len(configs)
     out = [out] if isinstance(out, str | os.PathLike) else out
     folders = [Path(folder).expanduser() for folder in out]
-    if len(set(folders)) != len(configs):
-        raise ValueError(
-            f"{len(configs)} configs need as many different `out` folders; {len(set(folders))} were given."
-        )
+    different = len({os.path.realpath(folder) for folder in folders})
+    if not different == len(folders) == len(configs):
+        raise ValueError(f"{len(configs)} configs need as many different `out` folders; {different} were given.")
     return folders
 
 
