@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.functional import normalize
 
-from lib import SAE, PairedActivations, SAEConfig, extract, load_encoder, load_sae, metrics, train_sae
+from lib import SAE, ActivationStream, PairedActivations, SAEConfig, extract, load_encoder, load_sae, metrics, train_sae
 from lib.sae.config import BY_BATCH
 from lib.sae.objectives import objective_of, trained_kinds
 from lib.sae.origin import Origin, Target
@@ -271,3 +271,31 @@ def test_prismas_may_be_of_another_width_and_of_a_file_with_its_settings_pickled
     torch.save({"cfg": cfg, "state_dict": state}, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match="b_enc"):
         load_sae(tmp_path)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_that_do_not_belong_together_are_refused_however_many_there_are(seed, clip, tmp_path):
+    """Random tokens of two seeds, a stream beside a store, and two streams that are shuffled in other buffers."""
+
+    def extracted(site, seed):
+        options = {"out": tmp_path / f"{site}-{seed}", "seed": seed, "workers": 0, "progress": False}
+        return extract(clip, Pictures(12), [site], "random:2", **options)[site]
+
+    def streamed(site, **options):
+        return ActivationStream(clip, Pictures(12), site, "random:2", workers=0, **options)
+
+    inputs, targets = extracted("1.mlp_in", 0), extracted("1.mlp_out", seed)
+    if seed == 0:
+        assert len(PairedActivations(inputs, targets)) == len(inputs)
+        pairs = PairedActivations(streamed("1.mlp_in", buffer_rows=9), streamed("1.mlp_in", buffer_rows=9))
+        batch = next(pairs.batches(4, seed=0))
+        torch.testing.assert_close(batch[:, : pairs.d], batch[:, pairs.d :])
+    else:
+        with pytest.raises(ValueError, match="these have other seed: extract both at once"):
+            PairedActivations(inputs, targets)
+    for others in ((streamed("1.mlp_in"), targets), (inputs, streamed("1.mlp_out"))):
+        with pytest.raises(ValueError, match="order"):
+            PairedActivations(*others)
+    for options in ({"buffer_rows": 9}, {"batch_size": 5}):
+        with pytest.raises(ValueError, match="these have other order"):
+            PairedActivations(streamed("1.mlp_in"), streamed("1.mlp_out", **options))

@@ -235,7 +235,8 @@ class ActivationStream:
         )
         spec = {**_source_spec(encoder, images, self._tokens), "site": self.site, "stream": True}
         head = {"spec": spec, "hash": spec_hash(spec), "site": self.site, "tokens": self.tokens, "d": self.d}
-        self.meta = {**head, **_about(encoder)}
+        order = f"streamed, {self._image_batch} pictures into {buffer_rows} rows"
+        self.meta = {**head, **_about(encoder), "order": order}
 
     def __len__(self) -> int:
         return len(self.images) * (1 if self.site == "proj" else self._tokens.per_image)

@@ -114,8 +114,8 @@ class PairedActivations:
 
     def __init__(self, inputs: object, targets: object, skip: bool = False) -> None:
         self.inputs, self.targets = as_activations(inputs), as_activations(targets)
-        specs = [part.meta.get("spec", {}) for part in (self.inputs, self.targets)]
-        differ = [name for name in ("encoder", "images", "tokens") if len({str(spec.get(name)) for spec in specs}) > 1]
+        a, b = ({**part.meta.get("spec", {}), "order": part.meta.get("order")} for part in (self.inputs, self.targets))
+        differ = [name for name in ("encoder", "images", "tokens", "seed", "order") if a.get(name) != b.get(name)]
         if len(self.inputs) != len(self.targets) or differ:
             why = f"other {' and '.join(differ)}" if differ else f"{len(self.inputs)} and {len(self.targets)} rows"
             raise ValueError(
