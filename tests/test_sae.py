@@ -242,6 +242,14 @@ def test_no_value_of_any_field_gets_past_the_config_or_ends_in_another_error(fie
         assert len(str(caught.value)) < 300
 
 
+def test_a_setting_by_position_and_by_name_is_refused_as_one_too_many_is():
+    assert SAEConfig("topk", 2).expansion == 2
+    with pytest.raises(TypeError, match="SAEConfig got kind twice, by position and by name"):
+        SAEConfig("topk", kind="relu")
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        SAEConfig(*["topk"] * 99)
+
+
 def test_whole_numbers_of_any_type_are_integers_and_make_one_spec():
     plain = SAEConfig(k=8, width=64, expansion=8, steps=100)
     assert SAEConfig(k=8.0, width=np.int64(64), expansion=np.float32(8), steps=1e2) == plain
@@ -321,9 +329,10 @@ def test_loading_says_what_is_wrong_with_a_folder(tmp_path):
     for changes, message in (
         ({"colour": "red"}, "Unknown SAE config fields: 'colour'"),
         ({"k": "many"}, "k must be an integer, not 'many'"),
+        ({"d": 10**400}, "must be an integer from 1 to 2147483648"),
         (
             {"colour": None, "d": "wide"},
-            r"d, the width of the activations, must be an integer of at least 1, not 'wide'",
+            r"d, the width of the activations, must be an integer from 1 to 2147483648, not 'wide'",
         ),
     ):
         make_sae().save(tmp_path)

@@ -65,8 +65,10 @@ class _ByKind(type):
     """Metaclass that makes the config of the given `kind`, whichever class is called: for `dataclasses.replace` too."""
 
     def __call__(cls, *values: object, **settings: object) -> SAEConfig:
-        names = [field.name for field in fields(cls)][: len(values)]
-        settings = {**dict(zip(names, values, strict=True)), **settings}
+        given = cls.__signature__.bind_partial(*values).arguments
+        if twice := given.keys() & settings:
+            raise TypeError(f"SAEConfig got {', '.join(sorted(twice))} twice, by position and by name.")
+        settings = {**given, **settings}
         kind = settings.setdefault("kind", cls.kind)
         made, known = _class_of(kind)
         for name in [name for name in settings if name not in known and name in DEFAULTS]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.devices import bring, choose_device
-from lib.sae.config import BY_BATCH, KINDS, PENALISED, SAEConfig
+from lib.sae.config import BY_BATCH, KINDS, PENALISED, RANGES, SAEConfig
 from lib.sae.origin import Origin, Target
 from lib.sae.selection import Codes, PreActivations
 from lib.sae.training_log import read_metrics
@@ -271,8 +271,8 @@ def weight_shapes(config: SAEConfig, d: int, target: Target | None = None) -> di
 
 
 def _width(d: object) -> int:
-    if not isinstance(d, int) or isinstance(d, bool) or d < 1:
-        raise ValueError(f"d, the width of the activations, must be an integer of at least 1, not {quoted(d)}.")
+    if not isinstance(d, int) or isinstance(d, bool) or not RANGES["width"][0](d):
+        raise ValueError(f"d, the width of the activations, must be an integer {RANGES['width'][1]}, not {quoted(d)}.")
     return d
 
 
