@@ -73,6 +73,7 @@ TYPES = {kind.__name__: kind for kind in (int, float, str, bool, list, dict)} | 
     "Count": Count, "Natural": Natural, "Positive": Positive, "NonNegative": NonNegative, "Share": Share,
     "Kind": Kind, "Site": Site, "OnError": OnError,
 }  # fmt: skip
+LARGEST = 10**15  # number of any parameter, in size: no count of steps that can be run is larger
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", dict: "a mapping"}
 
 
@@ -121,8 +122,9 @@ def read(name: str, kind: Any, value: Any) -> Any:
         result = _READERS[base](value)
         if limits is not None and result not in limits:
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError) as error:
         wanted = limits.text if limits else _PLAIN[base]
+        wanted += f", at most {LARGEST:.0e}" if isinstance(error, OverflowError) else ""
         raise ValueError(f"{name} must be {wanted}, not {_quoted(value)}") from None
     return result
 
@@ -152,8 +154,10 @@ def _number(value: Any) -> int | float:
             value = int(value)
         except ValueError:
             value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:  # NaN is neither
         raise TypeError
+    if abs(value) > LARGEST:
+        raise OverflowError
     return value
 
 

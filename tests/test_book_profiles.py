@@ -110,6 +110,7 @@ def test_an_unknown_key_of_a_profile_is_an_error(project):
         ("notebooks: {a: {threads: -1}}", "threads must be a number from 1"),
         ("notebooks: {a: {after: b}}", "after must be a list of texts"),
         ("notebooks: {a: {parameters: {n: 2.5}}}", "a: n must be a whole number, not 2.5"),
+        ("notebooks: {a: {parameters: {n: 1.0e+30}}}", "a: n must be a whole number, at most 1e.15, not 1e.30"),
         ("shared: {n: many}\nnotebooks: {a: {}}", "a: n must be a whole number, not 'many'"),
     ],
 )  # fmt: skip

@@ -33,6 +33,8 @@ def test_a_value_is_read_by_the_type_that_is_declared(annotation, given, meant):
     [
         ("Count", 2.5, "p must be a whole number, 1 or more, not 2.5"), ("Count", 0, "1 or more, not 0"),
         ("Count", True, "not True"), ("Count", "many", "not 'many'"), ("Count", None, "not None"),
+        ("Count", 1e30, "p must be a whole number, 1 or more, at most 1e.15, not 1e.30"),
+        ("Count", "1" + "0" * 400, "1 or more, at most 1e.15"), ("float", -1e300, "a number, at most 1e.15"),
         ("Natural", -1, "0 or more"), ("int", math.inf, "a whole number, not inf"),
         ("float", "nan", "a number, not 'nan'"), ("Positive", 0, "above 0"), ("Share", 1.2, "from 0 to 1"),
         ("NonNegative", -0.1, "0 or more"), ("str", None, "a text"), ("str", ["a"], "a text"),
