@@ -135,11 +135,20 @@ def measurements(results: Path) -> dict[str, Measurement]:
     """What the notebooks of a profile measured, by claim id: `claims` and `claim_nulls` of every `results/*.json`."""
     found = {}
     for file in sorted(Path(results).glob("*.json")):
-        content = read_results(file)
-        nulls = {name: Interval(**null) for name, null in content.get("claim_nulls", {}).items()}
-        for name, numbers in content.get("claims", {}).items():
-            if numbers["value"] is not None:
+        claims, nulls = intervals_in(file)
+        for name, interval in claims.items():
+            if interval.value is not None:
                 null = nulls.get(name)
                 known = null is not None and null.value is not None
-                found[name] = Measurement(**numbers, notebook=file.stem, null=null if known else None)
+                found[name] = Measurement(*interval, notebook=file.stem, null=null if known else None)
     return found
+
+
+def intervals_in(file: Path) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """`claims` and `claim_nulls` of a file of results. Raises ValueError that names a file which holds others."""
+    content = read_results(file)
+    try:
+        parts = [content.get(part, {}).items() for part in ("claims", "claim_nulls")]
+        return tuple({name: Interval(**Interval(**numbers).claim()) for name, numbers in part} for part in parts)
+    except (AttributeError, TypeError):
+        raise ValueError(f"{file} holds claims that are no value with low and high: run its chapter again.") from None

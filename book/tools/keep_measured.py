@@ -10,11 +10,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from experiments.claims import load_claims
-from experiments.results import read_results
+from book.tools.profiles import NAME
+from experiments.claims import intervals_in, load_claims
 from storage import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +25,8 @@ def collected(results: Path, known: set[str]) -> dict[str, dict]:
     """`claims` and `claim_nulls` of all results, of known claim ids. Raises ValueError where there is none."""
     found: dict[str, dict] = {"claims": {}, "claim_nulls": {}}
     for file in sorted(results.glob("*.json")):
-        content = read_results(file)
-        for part, some in found.items():
-            some |= {name: value for name, value in content.get(part, {}).items() if name in known}
+        for some, intervals in zip(found.values(), intervals_in(file), strict=True):
+            some |= {name: interval.claim() for name, interval in intervals.items() if name in known}
     if not found["claims"]:
         raise ValueError(f"{results} holds no results with claims: run a chapter with --to first.")
     return found
@@ -48,14 +48,16 @@ def keep(path: Path, head: dict[str, str], found: dict[str, dict]) -> None:
         temporary.write_text(json.dumps(head | where | found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m book.tools.keep_measured", description=__doc__.splitlines()[0])
     parser.add_argument("name", help="of the file in assets/measured")
     parser.add_argument("folder", type=Path, help="what --to named")
     parser.add_argument("--about", required=True, help="encoder, judge and pictures, in a sentence")
     parser.add_argument("--command", required=True, help="the command, paths of your machine left out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
+        if not NAME.fullmatch(options.name):
+            raise ValueError(f"{options.name!r} is no name of a file: use letters, digits, dots, - and _ only.")
         found = collected(options.folder / "results", {claim.id for claim in load_claims(ROOT / "book/claims.yaml")})
         path = ROOT / "assets" / "measured" / f"{options.name}.json"
         keep(path, {"about": options.about, "command": options.command, "commit": commit()}, found)
