@@ -323,6 +323,8 @@ def test_other_weights_keep_the_tags_activation_and_preprocessing(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(open_clip.pretrained._PRETRAINED, "ViT-S-32-alt", {"quick": tag})
         encoder = load_encoder("open_clip:ViT-S-32-alt/quick", device="cpu", weights=str(path))
+        with pytest.warns(UserWarning, match=r"w\.safetensors does not say its activation and is read with GELU"):
+            load_encoder(f"open_clip:ViT-S-32-alt/{path}", device="cpu")
     plain = load_encoder(f"open_clip:ViT-S-32-alt/{path}", device="cpu")
     assert encoder.tower.transform_spec["mean"] == (0.1, 0.2, 0.3)
     assert encoder.tower.transform_spec["resize_mode"] == "squash"

@@ -1,6 +1,7 @@
 """Image towers of open_clip, and how its models are loaded."""
 
 import logging
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,7 +148,24 @@ def open_clip_tower(name: str, weights: str | None) -> Tower:
         )
     if pretrained != "none" and not (tag and weights is None):
         load_weights(model, Path(pretrained))
+        if not tag:
+            _warn_of_activation(architecture, pretrained)
     return tower_of(model, lambda: open_clip.get_tokenizer(architecture))
+
+
+def _warn_of_activation(architecture: str, weights: str) -> None:
+    """Warn that a file of weights does not say its activation, where the architecture's own tags have two."""
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    quick = [tag for tag in tags if open_clip.get_pretrained_cfg(architecture, tag).get("quick_gelu")]
+    if quick and not open_clip.get_model_config(architecture).get("quick_gelu"):
+        warnings.warn(
+            f"{weights} does not say its activation and is read with GELU, while {architecture} has weights trained "
+            f"with QuickGELU ({', '.join(quick[:3])}): if these are such, name open_clip:{architecture}/{quick[0]} and "
+            f"give the file as weights=.",
+            stacklevel=4,
+        )
 
 
 @contextmanager
