@@ -31,7 +31,7 @@ def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
     if "group_sizes" in state:
         weights = _by_matrix(checkpoint, centred=True)
         fractions = group_fractions(state["group_sizes"].tolist())
-        return assemble(weights, kind="matryoshka", k=int(state["k"]), group_fractions=fractions)
+        return assemble(weights, kind="matryoshka", k=_number(state["k"]), group_fractions=fractions)
     if "W_enc" in state:
         return assemble(_by_matrix(checkpoint, centred=False), kind="jumprelu")
     encoder, decoder = required(state, ("encoder.weight", "decoder.weight"), path)
@@ -88,4 +88,9 @@ def _k(checkpoint: Checkpoint, fallback: dict) -> int:
     known = (checkpoint.config or {}).get("trainer", {}).get("k") if known is None else known
     if known is None:
         raise ValueError(f"{checkpoint.path} does not say how many latents are active: call load_sae(..., k=...).")
-    return int(known)
+    return _number(known)
+
+
+def _number(k: Tensor | int) -> int:
+    """A k that `SAEConfig` checks: int() would make 2 of 2.5, and 1 of True."""
+    return k.item() if isinstance(k, Tensor) else k

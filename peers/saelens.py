@@ -99,7 +99,7 @@ def _kind(checkpoint: Checkpoint, config: dict) -> tuple[dict, Tensor | None]:
     if architecture == "standard":
         return {"kind": "relu"}, None
     if architecture == "topk":
-        return {"kind": "topk", "k": int(config["k"])}, None
+        return {"kind": "topk", "k": config["k"]}, None
     if architecture == "jumprelu":
         if "log_threshold" in state:
             return {"kind": "jumprelu"}, state["log_threshold"].exp()
