@@ -195,6 +195,16 @@ def test_a_setting_that_is_missing_is_named_with_its_file(peers):
         assert f"{path} lacks the setting 'k'." in sentence_of(peers / case)
 
 
+@pytest.mark.parametrize("k", [2.5, True, "three"])
+def test_a_k_that_is_no_whole_number_is_refused_and_not_rounded(k, peers):
+    rewrite(peers / "saelens" / "topk" / "cfg.json", k=k)
+    file = peers / "dictionary_learning" / "topk" / "ae.pt"
+    torch.save({**torch.load(file), "k": k}, file)
+    for folder in (peers / "saelens" / "topk", peers / "dictionary_learning" / "topk"):
+        with pytest.raises(ValueError, match=f"{folder.parent.name}.*k must be an integer"):
+            load_sae(folder)
+
+
 def test_weights_that_are_not_finite_are_refused(peers):
     with_tensors(peers / "sparsify" / "topk" / "sae.safetensors", b_dec=torch.full((16,), torch.nan))
     assert "sae.safetensors holds NaN or infinity in b_dec" in sentence_of(peers / "sparsify" / "topk")
