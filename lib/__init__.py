@@ -36,16 +36,7 @@ _HOME = {  # public name -> the module that defines it
     "load_sae": "lib.hub",
     "push_sae": "lib.hub",
 }
-_PACKAGES = (
-    "activations",
-    "distributed",
-    "encoders",
-    "features",
-    "hub",
-    "images",
-    "metrics",
-    "sae",
-)
+_PACKAGES = ("activations", "distributed", "encoders", "features", "hub", "images", "metrics", "sae")
 _MOVED = {  # names of earlier versions -> where they are now
     "Menagerie": "from menagerie import Menagerie",
     "FeatureExplorer": "from widgets import FeatureExplorer",

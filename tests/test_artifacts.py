@@ -408,7 +408,7 @@ def test_digests_that_are_none_are_damage(odd, tmp_path):
     make(tmp_path / "sae", A)
     write_meta(tmp_path / "sae", {**A, "complete": True, **odd})
     with pytest.raises(Damaged, match="is damaged"):
-        sound_meta(tmp_path / "sae")
+        checked_meta(tmp_path / "sae")
     with pytest.warns(UserWarning, match="was moved to"):
         make(tmp_path / "sae", A)
 
@@ -433,7 +433,7 @@ def test_a_link_to_a_folder_stays_one_and_has_the_folders_lock(tmp_path):
     assert (tmp_path / "sae").is_symlink()
     assert content(tmp_path / "disk" / "sae") == "k = 20"
     assert content(tmp_path / "disk" / f"sae.{A['hash']}") == "k = 8"
-    with alone([tmp_path / "sae"], "write"):
+    with locked([tmp_path / "sae"], "write"):
         lock = FileLock(tmp_path / "disk" / ".sae.lock")
         with pytest.raises(Timeout):
             lock.acquire(timeout=0)
