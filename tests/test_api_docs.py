@@ -48,6 +48,12 @@ def test_a_list_stands_apart_from_the_text_around_it():
     ]  # fmt: skip
 
 
+def test_the_diagram_is_that_of_todays_imports(root):
+    assert (root / "book/_static/packages.svg").read_text(encoding="utf-8") == package_diagram(root), (
+        "run python -m book.tools.package_diagram"
+    )
+
+
 def test_the_diagram_shows_each_floor_and_package_and_an_arc_for_each_import(root):
     picture = package_diagram(root)
     assert all(f">{name}</text>" in picture for name in (*ABOVE, "lib", *BELOW, *DATA_FLOW))

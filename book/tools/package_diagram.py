@@ -1,4 +1,4 @@
-"""Diagram of the packages and their imports, as SVG for the page book/api.md, drawn at each rendering.
+"""Diagram of the packages and their imports: `python -m book.tools.package_diagram` draws book/_static/packages.svg.
 
 A band for each layer, a box for each package of lib, and an arc from a package of lib to each one of lib that it
 imports, thicker for more imports.
@@ -87,3 +87,8 @@ def package_diagram(root: Path) -> str:
     size = f'width="{WIDTH}" height="{top:.0f}" viewBox="0 0 {WIDTH} {top:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>The packages and what they import</title>'
     return "\n".join([f"{head}<style>{style}</style><defs>{marker}</defs>", *parts, "</svg>", ""])
+
+
+if __name__ == "__main__":
+    ROOT = Path(__file__).resolve().parents[2]
+    (ROOT / "book" / "_static" / "packages.svg").write_text(package_diagram(ROOT), encoding="utf-8")

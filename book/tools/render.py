@@ -16,7 +16,6 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from book.tools.package_diagram import package_diagram
 from book.tools.page_scripts import NAMED
 from book.tools.pages import (
     figures_drawn,
@@ -43,7 +42,6 @@ def stage(profiles: list[Profile], folder: Path) -> Path:
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("tools", "__pycache__"))
     shutil.copytree(root / "build" / "vendor", folder / "book" / "_static" / "vendor")
     shutil.copyfile(root / "build" / main.name / "cover.webp", folder / "book" / "_static" / "cover.webp")
-    (folder / "book" / "_static" / "packages.svg").write_text(package_diagram(HERE), encoding="utf-8")
     copy_page_files(profiles, folder / "book" / "_static")
     shutil.copyfile(root / "_config.yml", folder / "_config.yml")
     toc = yaml.safe_load((root / "_toc.yml").read_text())
