@@ -15,6 +15,7 @@ from experiments.disentanglement.attention_heads import (
     head_attributions,
     head_settings,
     heads_of,
+    random_heads,
     scaled_heads,
     word_attention,
     word_patches,
@@ -100,6 +101,17 @@ class TestWhatAHeadAdds:
         for setting, found in zip(some, together, strict=True):
             torch.testing.assert_close(found, embedded([setting], runner)[0], rtol=1e-4, atol=1e-4)
         assert len({float(one.sum()) for one in together}) == 4
+
+    def test_random_heads_are_as_many_of_all_blocks_and_each_draw_ablates_its_own(self, encoder, runner):
+        found = random_heads(encoder, 4, 60)
+        assert all(len(set(one.features)) == 4 for one in found)
+        assert {head for one in found for head in one.features} == set(range(8 * PER_BLOCK))
+        assert [one.features for one in found] == [one.features for one in random_heads(encoder, 4, 60)]
+        assert random_heads(encoder, 0, 3) == []
+        one, other = found[:2]
+        values = embedded([one, other, ablation("a", one.features)], runner)
+        torch.testing.assert_close(values[0], values[2])
+        assert not torch.allclose(values[0], values[1], atol=1e-2)
 
     def test_an_encoder_whose_heads_cannot_be_read_has_none(self, encoder, part, monkeypatch):
         monkeypatch.setattr(heads.BlockHeads, "of", lambda block: None)

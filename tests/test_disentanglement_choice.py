@@ -10,11 +10,13 @@ import torch
 
 from experiments.disentanglement import choice as choosing
 from experiments.disentanglement import examination
+from experiments.disentanglement.attention_heads import ablation
 from experiments.disentanglement.baselines import best_offset
 from experiments.disentanglement.choice import (
     BASELINES,
     FAMILIES,
     METHODS,
+    NULLS,
     Choice,
     correct_with_probe,
     linear_settings,
@@ -26,6 +28,7 @@ from experiments.disentanglement.panel_data import PanelData, fact_title, top_ro
 from experiments.disentanglement.protocol import Task
 from experiments.disentanglement.suppression import NOTHING, Outcome, Setting
 from experiments.figures import suppressed_features
+from experiments.plots import GREY
 from lib.metrics.intervals import Interval
 from tests.test_figures import axis_titles
 
@@ -104,7 +107,7 @@ def test_the_best_baseline_is_neither_features_nor_probe(choice):
         "neurons", "encoder projection", "label-free steering", "attention heads", "mean difference", "LEACE",
         "prompts", "offset",
     ]  # fmt: skip
-    assert set(choice.correct) == set(METHODS)
+    assert set(choice.correct) == set(METHODS) - {"heads by chance"}
     assert choice.worst(choice.correct["prompts"]) == 0.75
     assert choice.best_baseline == "prompts"
     assert choice.worst_of("nothing") == 1
@@ -220,6 +223,11 @@ class TestExamination:
         assert exam.price("SAE")["other tasks"].value == pytest.approx(-3 / 12)
         assert exam.price("offset")["other tasks"].value == 0
 
+    def test_where_no_heads_were_chosen_their_null_is_the_model_as_it_is(self, exam):
+        assert exam.scored["heads by chance"] == exam.scored["nothing"]
+        assert exam.row("heads by chance")["where, features"] == "–"
+        assert "attention heads moves" not in exam.description
+
     def test_a_layer_has_all_groups(self, exam):
         row = exam.at_layer("SAE", SITES[1])
         assert {group: x.value for group, x in row["groups"].items()} == {"no word": 0.5, "wrong word": 0.5}
@@ -263,6 +271,52 @@ class TestExamination:
         layers = suppressed_features.accuracy_by_layer({"stickers": exam})
         assert axis_titles(layers) == {"behind block", "worst-group accuracy"}
         assert list(layers.data[0].x) == ["3", "7"]
+
+
+class TestHeadsByChance:
+    """Two heads were chosen; three draws of two others, of which the second breaks ordinary pictures."""
+
+    CHOSEN = ablation("attention heads: greedy", [5, 9])
+    RIGHT = ((0, 1, 2, 3, 4), (0, 1, 4, 5), (0, 4, 5, 6))
+
+    @pytest.fixture
+    def exam(self, choice, runner, monkeypatch):
+        drawn = [ablation(f"heads by chance: {i}", [i, i + 1]) for i in range(3)]
+        monkeypatch.setattr(choosing, "random_heads", lambda encoder, n, draws: drawn[:draws] if n == 2 else [])
+        after = [outcome(one, *some, usual=some[:2]) for one, some in zip(drawn, self.RIGHT, strict=True)]
+        chosen = outcome(self.CHOSEN, 0, 1, 2, 4, 5, 6)
+        asked = OUTCOMES | {one.setting: one for one in (chosen, *after)}
+        settled = choice.selected | {self.CHOSEN.key: chosen}
+        return Examination(replace(choice, selected=settled), runner, asked, ["species"], 50)
+
+    def test_their_row_is_the_mean_and_the_range_of_the_draws(self, exam):
+        slow = [min(np.mean([i in some for i in group]) for group in (range(4), range(4, 8))) for some in self.RIGHT]
+        assert exam.scored["heads by chance"].worst == pytest.approx((np.mean(slow), min(slow), max(slow)))
+        assert exam.gain("heads by chance") == pytest.approx((np.mean(slow) - 0.25, min(slow) - 0.25, max(slow) - 0.25))
+        assert exam.price("heads by chance")["ordinary"] == pytest.approx((-0.25, -0.25, -0.25))
+        assert exam.row("heads by chance")["where, features"] == "heads, 2, 3 draws"
+        assert exam.row("attention heads")["where, features"] == "heads, 2"
+
+    def test_they_are_planned_and_told_and_no_defence(self, exam):
+        plan = exam.choice.plan(0, (8, 8))
+        assert plan["drawn"]["heads by chance: 1"]["features"] == [1, 2]
+        assert "Ablating 2 attention heads moves it to 75%, as many random ones to 33% (draws: 3, 25% to 50%)." in (
+            exam.description
+        )
+        assert "(heads by chance)" not in exam.description
+        assert exam.choice.best_baseline == "attention heads"
+
+    def test_a_figure_sets_gain_against_price_with_a_marker_a_method_and_nulls_crossed(self, exam):
+        figure = suppressed_features.gain_against_price({"stickers": exam})
+        assert axis_titles(figure) == {"change of accuracy where it falls most", "gain in the worst group"}
+        marks = {trace.legendgroup: trace for trace in figure.data}
+        assert list(marks) == METHODS[1:]
+        assert {name for name, trace in marks.items() if trace.marker.symbol.startswith("x")} == set(NULLS)
+        assert {name for name, trace in marks.items() if trace.name.endswith("(null)")} == set(NULLS)
+        assert len({(trace.marker.color, trace.marker.symbol) for trace in figure.data}) == len(figure.data)
+        assert all(trace.marker.line.color == GREY for trace in figure.data), "seen on a light page and on a dark one"
+        assert (marks["SAE"].x[0], marks["SAE"].y[0], *marks["SAE"].text) == (-0.25, 0.5, "price: not misled")
+        assert marks["prompts"].x[0] == 0
 
 
 @pytest.mark.parametrize(

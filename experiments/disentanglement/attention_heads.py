@@ -25,7 +25,7 @@ from lib.devices import bring, to_cpu
 from lib.encoders.encoder import Encoder
 from lib.encoders.site_places import in_this_thread
 
-HEADS = "attention heads"
+HEADS, HEADS_BY_CHANCE = "attention heads", "heads by chance"
 HEAD_RULES = ("attention", "attribution", "greedy")
 
 LEAST_GAIN, MOST_LOST, PATIENCE = 0.001, 0.01, 10  # of `circuit`
@@ -153,6 +153,16 @@ def head_settings(part: Part, runner: Runner, counts: Sequence[int]) -> list[Set
 def ablation(method: str, heads: Sequence[int]) -> Setting:
     """The setting that ablates these heads."""
     return Setting(method, "heads", None, tuple(heads), exact=True, change=partial(ablated, heads=tuple(heads)))
+
+
+def random_heads(encoder: Encoder, n: int, draws: int) -> list[Setting]:
+    """Settings that ablate n heads drawn from those of all blocks: the null of n chosen ones. None for n = 0."""
+    if n == 0:
+        return []
+    blocks = encoder.tower.blocks
+    generator, total = torch.Generator().manual_seed(0), len(blocks) * BlockHeads.of(blocks[0]).n
+    drawn = [torch.randperm(total, generator=generator)[:n].tolist() for _ in range(draws)]
+    return [ablation(f"{HEADS_BY_CHANCE}: {draw}", heads) for draw, heads in enumerate(drawn)]
 
 
 def head_attributions(part: Part, runner: Runner, heads: Sequence[BlockHeads]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from experiments.disentanglement import group_accuracy
-from experiments.disentanglement.attention_heads import HEAD_RULES, HEADS, head_settings
+from experiments.disentanglement.attention_heads import HEAD_RULES, HEADS, HEADS_BY_CHANCE, head_settings, random_heads
 from experiments.disentanglement.baselines import (
     balanced_probe,
     best_offset,
@@ -45,8 +45,11 @@ FAMILIES |= {"mean difference": ["mean difference"], "LEACE": ["LEACE"]}
 """The methods by the family in which validation compares them; `CHANCE` is the null of features."""
 PROBES = {"probe": balanced_probe, "group-balanced probe": resampled_probe}
 """Trained classifiers of the embeddings, by name: what they are compared with is a model that is not retrained."""
+NULLS = (CHANCE, HEADS_BY_CHANCE)
+"""Of features, through the same choices as the rules; of heads, as many as were chosen, in several draws."""
 METHODS = ["nothing", *FAMILIES, "prompts", "offset", *PROBES]
-BASELINES = [method for method in METHODS if method not in ("nothing", "SAE", CHANCE, *PROBES)]
+METHODS.insert(METHODS.index(HEADS) + 1, HEADS_BY_CHANCE)
+BASELINES = [method for method in METHODS if method not in ("nothing", "SAE", *NULLS, *PROBES)]
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class Choice:
     """The settings chosen on the validation pictures of one task.
 
     before: of the unchanged model; selected, compared: as `select_settings` returns them; sites: of the dictionaries;
-    anchors, probes: how tightly each of `PROBES` is held, and its weights (C, E).
+    anchors, probes: how tightly each of `PROBES` is held, and its weights (C, E); head_draws: draws of random heads.
     """
 
     runner: Runner
@@ -138,6 +141,7 @@ class Choice:
     sites: Sequence[str]
     anchors: Mapping[str, float]
     probes: Mapping[str, Tensor]
+    head_draws: int = 3
 
     @classmethod
     def with_probe(cls, selecting: tuple[Part, Runner], anchors: Sequence[float], runner: Runner, **rest) -> Choice:
@@ -179,6 +183,12 @@ class Choice:
     def chosen(self) -> dict[str, Setting]:
         """The best setting of all sites, by family."""
         return {family: self.best(family, self.sites_of(family)) for family in FAMILIES}
+
+    @cached_property
+    def drawn(self) -> dict[str, Setting]:
+        """As many random heads as were chosen, by draw; empty where none were."""
+        heads = self.chosen[HEADS].features
+        return {one.method: one for one in random_heads(self.runner.encoder, len(heads), self.head_draws)}
 
     @cached_property
     def by_layer(self) -> dict[tuple[str, str], Setting]:
@@ -230,6 +240,7 @@ class Choice:
             "deal": deal,
             "sizes": list(sizes),
             "chosen": {family: setting.plan() for family, setting in self.chosen.items()},
+            "drawn": {method: setting.plan() for method, setting in self.drawn.items()},
             "by layer": {f"{family} at {site}": setting.plan() for (family, site), setting in self.by_layer.items()},
             **{f"{name}'s anchor": value for name, value in self.anchors.items()},
             "offset": self.offset.tolist(),

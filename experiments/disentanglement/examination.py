@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from experiments.disentanglement import group_accuracy
+from experiments.disentanglement.attention_heads import HEADS, HEADS_BY_CHANCE
 from experiments.disentanglement.choice import (
     CHANCE,
     METHODS,
+    NULLS,
     PROBES,
     Choice,
     correct_with_offset,
     correct_with_probe,
     correct_with_prompts,
 )
-from experiments.disentanglement.group_accuracy import GroupAccuracy
+from experiments.disentanglement.group_accuracy import GroupAccuracy, accuracy_over_draws, over_draws
 from experiments.disentanglement.protocol import Part, Task, split_scenes
 from experiments.disentanglement.suppression import NOTHING, Outcome, Runner, Setting, outcomes, runners_of
 from experiments.tables import MISSING, percent
@@ -55,13 +57,22 @@ class Examination:
         """Run every chosen setting once, on the test pictures and on those of the other tasks."""
         runner = runners_of(encoder, {part.task.name: part.task} | part.beside)
         own = runner.pop(part.task.name)
-        once = list(dict.fromkeys([NOTHING, *choice.by_layer.values()]))
+        once = list(dict.fromkeys([NOTHING, *choice.by_layer.values(), *choice.drawn.values()]))
         return cls(choice, own, dict(zip(once, outcomes(once, own, runner), strict=True)), list(ordinary), n)
 
     @cached_property
+    def settings(self) -> dict[str, Setting]:
+        """What was run, by family, and by draw of random heads."""
+        return self.choice.chosen | self.choice.drawn
+
+    def draws(self, method: str) -> list[str]:
+        """The names that a method was run under: its own, or those of the draws of random heads."""
+        return (list(self.choice.drawn) or ["nothing"]) if method == HEADS_BY_CHANCE else [method]
+
+    @cached_property
     def correct(self) -> dict[str, Tensor]:
-        """(N,) by method: which test pictures are right."""
-        found = {family: self.after[setting].correct for family, setting in self.choice.chosen.items()}
+        """(N,) by method and draw: which test pictures are right."""
+        found = {name: self.after[setting].correct for name, setting in self.settings.items()}
         found |= {name: correct_with_probe(one, self.runner) for name, one in self.choice.probes.items()}
         found |= {"nothing": self.after[NOTHING].correct}
         found |= {"offset": correct_with_offset(self.choice.offset, self.runner)}
@@ -69,14 +80,16 @@ class Examination:
 
     @cached_property
     def scored(self) -> dict[str, GroupAccuracy]:
-        return {method: self.accuracy(self.correct[method]) for method in METHODS}
+        """By method; of draws, the mean and the range."""
+        each = {method: [self.accuracy(self.correct[one]) for one in self.draws(method)] for method in METHODS}
+        return {method: accuracy_over_draws(some) for method, some in each.items()}
 
     def accuracy(self, correct: Tensor) -> GroupAccuracy:
         return group_accuracy.group_accuracy(correct, self.runner.group)
 
     def gain(self, method: str) -> Interval:
         """Worst-group accuracy minus that of the unchanged model on the group that was worst in validation."""
-        return self._change("nothing", method)
+        return over_draws([self._change("nothing", one) for one in self.draws(method)])
 
     def ahead_of(self, method: str) -> Interval:
         """Worst-group accuracy of SAE features minus that of a method; validation says which group is its worst."""
@@ -88,7 +101,7 @@ class Examination:
 
     def lost(self, method: str) -> Interval:
         """Change of mean zero-shot accuracy on ordinary test pictures; 0 where the model is unchanged."""
-        setting = self.choice.chosen.get(method)
+        setting = self.settings.get(method)
         return Interval(0.0) if setting is None else self._ordinary(setting)
 
     def _ordinary(self, setting: Setting) -> Interval:
@@ -101,7 +114,15 @@ class Examination:
         not misled: the task's own pictures whose attribute suggests no wrong class; other tasks: their test pictures;
         ordinary: see `lost`; signs read: words on signs. All but the first are 0 where the model is unchanged.
         """
-        setting, beside = self.choice.chosen.get(method), self.after[NOTHING].beside
+        prices = [self._price(one) for one in self.draws(method)]
+        return {what: over_draws([price[what] for price in prices]) for what in prices[0]}
+
+    def highest_price(self, method: str) -> tuple[str, Interval]:
+        """Where accuracy falls most with a method, of `price`, and its change there."""
+        return min(self.price(method).items(), key=lambda item: item[1].value)
+
+    def _price(self, method: str) -> dict[str, Interval]:
+        setting, beside = self.settings.get(method), self.after[NOTHING].beside
         misled = (self.runner.suggested >= 0) & (self.runner.suggested != self.runner.truth)
         found = {"ordinary": self.lost(method)}
         if (~misled).any():
@@ -118,9 +139,10 @@ class Examination:
 
     def row(self, method: str) -> dict[str, str]:
         """A row of the table of methods, in per cent: what it gains, and what it costs elsewhere."""
-        setting, score = self.choice.chosen.get(method), self.scored[method]
-        price = self.price(method)
+        draws, score, price = self.draws(method), self.scored[method], self.price(method)
+        setting = self.settings.get(draws[0])
         where = f"{setting.site}, {len(setting.features)}" if setting and setting.features else MISSING
+        where += f", {len(draws)} draws" if len(draws) > 1 else ""
         return {
             "method": method,
             "where, features": where,
@@ -163,15 +185,30 @@ class Examination:
         rule = setting.method.partition(": ")[2]
         what = f"{len(setting.features)} features at `{setting.site}` ({rule})"
         worst = {method: f"{score.worst.value:.0%}" for method, score in self.scored.items()}
-        others = [method for method in METHODS if method not in ("nothing", "SAE", CHANCE)]
+        others = [method for method in METHODS if method not in ("nothing", "SAE", *NULLS)]
         others.sort(key=lambda method: -self.scored[method].worst.value)
         best = self.choice.best_baseline
         return (
             f"{what if setting.site else 'no layer helped: none'} move worst-group accuracy from {worst['nothing']} to "
-            f"{worst['SAE']}, as many random choices of features to {worst[CHANCE]}. The other methods reach "
-            f"{', '.join(f'{worst[method]} ({method})' for method in others)}. Price of the features, as "
+            f"{worst['SAE']}, as many random choices of features to {worst[CHANCE]}.{self._heads_in_words()} The other "
+            f"methods reach {', '.join(f'{worst[method]} ({method})' for method in others)}. Price of the features, as "
             f"changes of accuracy elsewhere, in points: {self._price_in_words('SAE')}. Price of the best other defence "
             f"on validation pictures, {best}: {self._price_in_words(best)}."
+        )
+
+    def _heads_in_words(self) -> str:
+        """What ablated heads reach beside as many random ones; empty where no heads were chosen."""
+        if not (draws := len(self.choice.drawn)):
+            return ""
+        n, chosen, drawn = (
+            len(self.choice.chosen[HEADS].features),
+            self.scored[HEADS].worst,
+            self.scored[HEADS_BY_CHANCE].worst,
+        )
+        spread = f", {drawn.low:.0%} to {drawn.high:.0%}" if draws > 1 else ""
+        return (
+            f" Ablating {n} attention heads moves it to {chosen.value:.0%}, as many random ones to {drawn.value:.0%} "
+            f"(draws: {draws}{spread})."
         )
 
     def _price_in_words(self, method: str) -> str:

@@ -7,6 +7,7 @@ on the attribute fails where it contradicts the class. Arguments: `correct` (N,)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.stats import binomtest
@@ -94,6 +95,19 @@ def worst_group_change(
     if any(None in interval for interval in found):
         return Interval(min(interval.value for interval in found))
     return Interval(*(min(bound) for bound in zip(*found, strict=True)))
+
+
+def over_draws(found: Sequence[Interval]) -> Interval:
+    """Mean, least and largest value over random draws; the interval itself where there is one."""
+    values = [one.value for one in found]
+    return Interval(sum(values) / len(values), min(values), max(values)) if len(found) > 1 else found[0]
+
+
+def accuracy_over_draws(found: Sequence[GroupAccuracy]) -> GroupAccuracy:
+    """`over_draws` of every figure."""
+    groups = zip(*(one.per_group for one in found), strict=True)
+    average, worst = ([getattr(one, name) for one in found] for name in ("average", "worst"))
+    return GroupAccuracy(tuple(map(over_draws, groups)), over_draws(average), over_draws(worst))
 
 
 def _checked(correct: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
