@@ -132,7 +132,7 @@ def checked_meta(folder: str | os.PathLike) -> dict | None:
 def _names_files(digests: object, folder: Path) -> bool:
     """Whether these are digests by the name of a file in the folder; ValueError for a name that leads out of it."""
     return isinstance(digests, dict) and all(
-        inside(folder, name) and isinstance(digest, str) for name, digest in digests.items()
+        inside(folder, name) and isinstance(digest, str | None) for name, digest in digests.items()
     )
 
 

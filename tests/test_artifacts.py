@@ -403,7 +403,7 @@ def test_a_meta_file_whose_digests_name_files_elsewhere_deletes_none_of_them(nam
     assert content(tmp_path / "sae") == "k = 8"
 
 
-@pytest.mark.parametrize("odd", [{"digests": None}, {"digests": [1]}, {"digests": {"x": 5}}, {"digests": {"x": None}}])
+@pytest.mark.parametrize("odd", [{"digests": None}, {"digests": [1]}, {"digests": {"x": 5}}])
 def test_digests_that_are_none_are_damage(odd, tmp_path):
     make(tmp_path / "sae", A)
     write_meta(tmp_path / "sae", {**A, "complete": True, **odd})
@@ -411,6 +411,12 @@ def test_digests_that_are_none_are_damage(odd, tmp_path):
         checked_meta(tmp_path / "sae")
     with pytest.warns(UserWarning, match="was moved to"):
         make(tmp_path / "sae", A)
+
+
+def test_a_file_of_an_earlier_version_that_carries_no_digest_is_no_damage(tmp_path):
+    make(tmp_path / "sae", A)
+    write_meta(tmp_path / "sae", {**A, "complete": True, "digests": {"model.safetensors": None}})
+    assert is_complete(tmp_path / "sae", A["hash"])
 
 
 @pytest.mark.parametrize("missing", ["hash", "complete"])
