@@ -54,6 +54,13 @@ class Settings(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         raise ValueError(f"{self.path} lacks the setting {name!r}.")
 
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A setting that is true or false; `default` where it is missing or null. Raises ValueError for others."""
+        value = self.get(name)
+        if not isinstance(value, bool | None):
+            raise ValueError(f"{self.path} has {name} = {quoted(value)}, which is neither true nor false.")
+        return default if value is None else value
+
 
 class Checkpoint:
     """A file of weights and the settings beside it: `path`, `config` (or None), `content` (read on first access).

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble
-from peers.checkpoint import Checkpoint, required, unsupported
+from peers.checkpoint import Checkpoint, Settings, required, unsupported
 from peers.safe_files import StandIn
 
 INPUT_NORMS = {"layer_norm": "layer_norm", "constant_norm_rescale": "unit_rms", "none": "none", None: "none"}
@@ -39,7 +39,7 @@ def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
     if kind not in ("relu", "topk") or (kind == "topk" and "k" not in options):
         raise unsupported(path, f"its activation {kind!r} is neither relu nor topk with its k")
     W_enc, W_dec, b_dec = required(state, ("W_enc", "W_dec", "b_dec"), path)
-    transcodes = bool(config.get("is_transcoder"))
+    transcodes = Settings(config, path).flag("is_transcoder")
     if config.get("architecture", "standard") == "gated" and not transcodes:  # a transcoder has one form only
         if kind != "relu":
             raise unsupported(path, f"it is gated with activation {kind!r}")

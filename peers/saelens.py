@@ -50,14 +50,14 @@ def _load(checkpoint: Checkpoint) -> SAE:
         raise unsupported(path, f"it reads attention heads one by one (reshape_activations {quoted(reshaped)})")
     norm = _input_norm(checkpoint, config.get("normalize_activations"))
     W_enc, W_dec, b_dec = required(state, ("W_enc", "W_dec", "b_dec"), path)
-    shared = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec, "centred": config.get("apply_b_dec_to_input", True)}
+    shared = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec, "centred": config.flag("apply_b_dec_to_input", True)}
     if config["architecture"] == "gated":
         b_gate, b_mag, r_mag = required(state, ("b_gate", "b_mag", "r_mag"), path)
         weights = Weights.gated(**shared, b_gate=b_gate, b_mag=b_mag, r_mag=r_mag)
         return assemble(weights, kind="jumprelu", input_norm=norm)
     kind, threshold = _kind(checkpoint, config)
     weights = Weights.of(**shared, b_enc=required(state, ("b_enc",), path)[0])
-    if config.get("rescale_acts_by_decoder_norm") and "topk" in config["architecture"]:
+    if config.flag("rescale_acts_by_decoder_norm") and "topk" in config["architecture"]:
         weights = weights.with_unit_rows()
     weights = Weights.of(**{**vars(weights), "threshold": threshold})
     return assemble(weights, **kind, input_norm=norm)

@@ -6,7 +6,7 @@ as what it reads. With `skip_connection` either adds W_skip x.
 
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble
-from peers.checkpoint import Checkpoint, required, unsupported
+from peers.checkpoint import Checkpoint, Settings, required, unsupported
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -16,8 +16,8 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
     """TopK autoencoders and transcoders; signed and group-max codes are refused."""
-    config = checkpoint.config or {}
-    if config.get("signed"):
+    config = checkpoint.config or Settings({}, checkpoint.path)
+    if config.flag("signed"):
         raise unsupported(checkpoint.path, "it selects codes by their absolute value (signed)")
     if config.get("activation", "topk") != "topk":
         raise unsupported(checkpoint.path, f"its activation is {config['activation']!r}, not 'topk'")
@@ -26,7 +26,7 @@ def load(checkpoint: Checkpoint, fallback: dict) -> SAE:
     names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     encoder, b_enc, decoder, b_dec = required(checkpoint.content, names, checkpoint.path)
     tensors = {"W_enc": encoder.t(), "b_enc": b_enc, "W_dec": decoder, "b_dec": b_dec}
-    transcodes, skips = (bool(config.get(name)) for name in ("transcode", "skip_connection"))
+    transcodes, skips = (config.flag(name) for name in ("transcode", "skip_connection"))
     if skips:
         tensors["W_skip"] = required(checkpoint.content, ("W_skip",), checkpoint.path)[0]
         tensors |= (

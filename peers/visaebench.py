@@ -11,6 +11,7 @@ import torch
 from lib.sae.model import SAE
 from peers.assembly import Weights, assemble, just_below
 from peers.checkpoint import Checkpoint, Settings, unsupported
+from storage.files import quoted
 
 NAMES = {"input_dim", "hidden_dim", "sae_type"}
 """Settings that only ViSAEBench's config files have."""
@@ -53,7 +54,10 @@ def _selection(checkpoint: Checkpoint, config: Settings) -> tuple[dict, torch.Te
         return {"kind": kind, "k": config["k"]}, None
     if kind == "batchtopk":
         known = config.get("threshold", running)
-        known = torch.as_tensor(0.0 if known is None else known)
+        known = 0.0 if known is None else known
+        if isinstance(known, bool) or not isinstance(known, float | int | torch.Tensor):
+            raise unsupported(checkpoint.path, f"its threshold is {quoted(known)}, not a number")
+        known = torch.as_tensor(known)
         return {"kind": kind, "k": max(1, int(config.get("k") or 1))}, just_below(known)
     if kind == "jumprelu":
         named = [name for name in ("jump_thresholds", "thresholds") if name in state]

@@ -195,6 +195,29 @@ def test_a_setting_that_is_missing_is_named_with_its_file(peers):
         assert f"{path} lacks the setting 'k'." in sentence_of(peers / case)
 
 
+@pytest.mark.filterwarnings("ignore:.* is of ViSAEBench")
+@pytest.mark.parametrize("odd", ["x", 3, [1], float("nan")])
+@pytest.mark.parametrize(
+    ("case", "names"),
+    [
+        ("saelens/topk_rescaled", ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm")),
+        ("sparsify/topk", ("signed", "transcode", "skip_connection")),
+        ("prisma/topk_with_config_json", ("is_transcoder",)),
+        ("visaebench/batchtopk", ("threshold",)),
+    ],
+)
+def test_a_setting_that_changes_the_codes_is_of_its_type_or_refused(case, names, odd, peers):
+    path = next(p for p in (peers / case).iterdir() if p.name in ("cfg.json", "config.json"))
+    whole = path.read_text()
+    for name in names if (names, odd) != (("threshold",), 3) else ():
+        odd = True if name == "threshold" and isinstance(odd, float) else odd  # NaN is refused as one of the weights
+        rewrite(path, **{name: odd})
+        said = sentence_of(peers / case)
+        assert said is not None
+        assert name in said
+        path.write_text(whole)
+
+
 @pytest.mark.parametrize("k", [2.5, True, "three"])
 def test_a_k_that_is_no_whole_number_is_refused_and_not_rounded(k, peers):
     rewrite(peers / "saelens" / "topk" / "cfg.json", k=k)
