@@ -14,6 +14,8 @@ from torch import Tensor
 from experiments import ground_truth
 from experiments.ground_truth import Facts
 from experiments.nulls import sparse_directions
+from experiments.repeated_runs import over_runs
+from experiments.scored_dictionaries import widened
 from experiments.tables import MISSING, number
 from lib import metrics
 from lib.features.one_pass import top_images
@@ -23,6 +25,7 @@ QUINTILES = ("lowest", "low", "middle", "high", "highest")
 EDGES = tuple(i / 10 for i in range(10))
 """Bins of the difference of two scores in the paper's user study."""
 BINS = tuple(f"{low:.1f}–{low + 0.1:.1f}" for low in EDGES[:-1])
+ABOVE = "features above them"
 TOP = 16  # pictures shown to people in the user study
 
 
@@ -177,6 +180,52 @@ def beside_chance(
         for what, activations in (("features", own), ("sparse directions", sparse_directions(own, rows)))
     }
     return pd.DataFrame(found).T.map(str)
+
+
+def beside_chance_over_seeds(
+    codes: Mapping[int, Tensor], rows: Tensor, judges: Mapping[str, Tensor], facts: Facts
+) -> pd.DataFrame:
+    """`mean_scores` of one dictionary by training seed and of random directions; intervals over seeds and pictures.
+
+    codes: (N, F) CSR by seed, of dictionaries that read `rows` (N, d); the directions are as sparse, and drawn by the
+    same seeds. The last row is the difference, seed by seed.
+    """
+    pairs = {seed: (one, sparse_directions(one, rows, seed)) for seed, one in codes.items()}
+    own, chance = ([_means_without(pair[i], judges, facts) for pair in pairs.values()] for i in (0, 1))
+    above = [one - other for one, other in zip(own, chance, strict=True)]
+    found = {"features": own, "sparse directions": chance, ABOVE: above}
+    return pd.DataFrame({name: _over_seeds_and_pictures(of_seeds) for name, of_seeds in found.items()}).T
+
+
+def _means_without(codes: Tensor, judges: Mapping[str, Tensor], facts: Facts, groups: int = 5) -> pd.DataFrame:
+    """Values of `mean_scores`: of all pictures in the first row, below without every fifth of them in turn."""
+    group, dense = torch.arange(codes.shape[0]) % groups, codes.to_dense()
+    found = [mean_scores(codes, judges, facts, 1)]
+    for kept in (group != left_out for left_out in range(groups)):
+        judged, known = {judge: e[kept] for judge, e in judges.items()}, Facts(facts.names, facts.truth[kept])
+        found.append(mean_scores(dense[kept].to_sparse_csr(), judged, known, 1))
+    return pd.DataFrame([{name: interval.value for name, interval in row.items()} for row in found])
+
+
+def _over_seeds_and_pictures(found: Sequence[pd.DataFrame]) -> dict[str, Interval]:
+    """Means of the first rows of `_means_without` by column, with intervals over seeds and pictures."""
+    means, without = (np.stack([one.iloc[rows] for one in found]) for rows in (slice(1), slice(1, None)))
+    intervals = {}
+    for i, column in enumerate(found[0]):
+        of_seeds = over_runs(lambda some, i=i: float(means[some, 0, i].mean()), range(len(found)))
+        left_out = torch.from_numpy(without[:, :, i].mean(0))  # (groups,)
+        known = bool(left_out.isfinite().all())
+        intervals[column] = widened(of_seeds, metrics.jackknife_error(left_out)) if known else of_seeds
+    return intervals
+
+
+def describe_seeds(over_seeds: pd.DataFrame, name: str, n: int) -> str:
+    """How far n seeds of a dictionary are above random directions, as text; over_seeds: `beside_chance_over_seeds`."""
+    score, f1 = over_seeds.loc[ABOVE].iloc[[0, -2]]
+    return (
+        f"- Trained from {n} seeds, with intervals over seeds and pictures, {name} is above random directions that are "
+        f"as sparse by {score} in the score and by {f1} in the F1 of the best fact."
+    )
 
 
 def describe_nulls(beside: pd.DataFrame) -> str:

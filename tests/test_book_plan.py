@@ -180,6 +180,14 @@ class TestPlan:
         }  # fmt: skip
         assert {one.kind for one in configs if one.expansion < 4} == {"batchtopk", "matryoshka"}
 
+    def test_of_a_chapter_that_shows_one_dictionary_only_that_is_trained_again(self, tmp_path, root):
+        text = PARAMETERS + 'shown: str = "topk"\nshown_expansion: float = 2\nseeds: list = [1, 2]'
+        works = Plan.of(write_project(tmp_path, root, self.PROFILE, text)).notebooks[0].works
+        again = [work.place for work in works if work.place[0] == "dictionary" and work.place[-1].seed]
+        assert {(place[3], place[-1].kind, place[-1].expansion, place[-1].seed) for place in again} == {
+            ("proj", "topk", 2, 1), ("proj", "topk", 2, 2),
+        }  # fmt: skip
+
     def test_what_an_earlier_notebook_makes_is_not_counted_again(self, plan):
         assert plan.notebooks[1].disk == 0
         counted = plan.hours(planning.ANY_GPU) - len(plan.notebooks) * planning.CHAPTER_SECONDS / 3600

@@ -22,7 +22,7 @@ CHAPTERS = {
     "02_activations": {"n_close": 6, "sites": SITES, "n_maps": 2},
     "03_train_saes": {"sites": SITES, "sweep": [2], **SEVERAL},
     "04_monosemanticity": {
-        "sites": SITES, "sweep": [2], "shown_expansion": 2, "n_bootstrap": 10, "min_support": 2,
+        "sites": SITES, "sweep": [2], "shown_expansion": 2, "seeds": [1], "n_bootstrap": 10, "min_support": 2,
         "n_shown": 1, **SEVERAL,
     },
     "04a_uniqueness": {"site": SITES[1], "expansion": 2, "n_bootstrap": 10, "n_top": 4, **SEVERAL},

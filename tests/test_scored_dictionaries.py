@@ -6,9 +6,18 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments.dictionary_in_detail import QUINTILES, DictionaryDetail, describe_nulls, mean_scores
+from experiments.dictionary_in_detail import (
+    ABOVE,
+    QUINTILES,
+    DictionaryDetail,
+    beside_chance_over_seeds,
+    describe_nulls,
+    describe_seeds,
+    mean_scores,
+)
 from experiments.figures import monosemantic
 from experiments.ground_truth import Facts
+from experiments.nulls import made_sparse
 from experiments.scored_dictionaries import PaperClaims, Scored, in_paper_format, mean_similarity, widened
 from lib import metrics
 from lib.metrics import Interval
@@ -215,6 +224,62 @@ def test_what_the_nulls_say_of_facts_is_left_out_where_none_is_known():
     means = mean_scores(PURE, {"eye": JUDGE}, nothing, 20)
     beside = pd.DataFrame({"features": means, "sparse directions": means}).T
     assert describe_nulls(beside) == "- Random directions, as sparse as the features, score 1.00."
+
+
+N = 200
+TRUTH = torch.arange(N)[:, None] // 5 % 8 == torch.arange(8)  # of each picture one of eight facts
+
+
+def random_rows(seed):
+    return torch.randn(N, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def over_seeds(codes, facts=None):
+    facts = facts or Facts(list("abcdefgh"), TRUTH)
+    codes = {seed: one.to_sparse_csr() for seed, one in codes.items()}
+    return beside_chance_over_seeds(codes, random_rows(0), {"eye": TRUTH.float()}, facts)
+
+
+def of_nothing():
+    """Three seeds of eight features that are active on 25 pictures each, whatever these show."""
+    return {seed: made_sparse(random_rows(seed)[:, :8], torch.full((8,), 25)) for seed in (1, 2, 3)}
+
+
+def test_seeds_that_hold_the_facts_are_above_random_directions_as_sparse():
+    planted = {seed: TRUTH * (1 + random_rows(seed)[:, :8].abs()) for seed in (1, 2, 3)}
+    found = over_seeds(planted)
+    assert found.index.tolist() == ["features", "sparse directions", ABOVE]
+    assert found.loc["features", "MS, E = eye"].value == pytest.approx(1)
+    assert all(interval.low > 0.3 for interval in found.loc[ABOVE])
+    told = describe_seeds(found, "topk ×1", 3)
+    assert told.endswith(f"by {found.loc[ABOVE, 'F1 of the best fact']} in the F1 of the best fact.")
+
+
+def test_seeds_that_hold_nothing_are_not():
+    assert all(interval.low < 0 < interval.high for interval in over_seeds(of_nothing()).loc[ABOVE])
+
+
+def test_an_interval_over_seeds_is_students_with_the_error_over_pictures_added():
+    found = over_seeds(of_nothing()).loc["features", "MS, E = eye"]
+    parts = [torch.arange(N) >= 0, *(torch.arange(N) % 5 != left_out for left_out in range(5))]
+    means = torch.tensor(
+        [
+            [float(metrics.monosemanticity(codes[kept], TRUTH[kept].float()).mean()) for kept in parts]
+            for codes in of_nothing().values()
+        ]
+    )  # (seeds, 1 + 5)
+    of_seeds, without = means[:, 0], means[:, 1:].mean(0)
+    by_seeds = 4.303 * float(of_seeds.std()) / math.sqrt(3)  # Student's t of two degrees of freedom
+    by_pictures = 1.96 * math.sqrt(4 / 5 * float((without - without.mean()).square().sum()))
+    assert found.value == pytest.approx(float(of_seeds.mean()), abs=1e-6)
+    assert found.high - found.value == pytest.approx(math.hypot(by_seeds, by_pictures), rel=1e-3)
+
+
+def test_one_seed_has_no_interval_and_no_fact_has_no_value():
+    nothing = Facts([], torch.zeros(N, 0, dtype=torch.bool))
+    found = over_seeds({0: TRUTH.float()}, nothing)
+    assert found.loc["features", "MS, E = eye"] == Interval(pytest.approx(1))
+    assert describe_seeds(found, "topk ×1", 1).endswith("by – in the F1 of the best fact.")
 
 
 def test_its_figures_name_their_axes_and_take_nothing(scored, detail):

@@ -214,4 +214,7 @@ def _configs(values: dict, last: bool) -> list[SAEConfig]:
     if "sweep" in values and last:
         swept = SAEConfig(kind=values["sweep_kind"], expansion=values["sweep_expansion"], **settings)
         configs += [replace(swept, k=k) for k in values["sweep"]]
+    if "shown" in values:  # the one that is trained again
+        again = SAEConfig(kind=values["shown"], expansion=values["shown_expansion"], **settings)
+        return list(dict.fromkeys(configs + [replace(again, seed=seed) for seed in values.get("seeds", []) if last]))
     return list(dict.fromkeys(replace(one, seed=seed) for one in configs for seed in values.get("seeds", [one.seed])))

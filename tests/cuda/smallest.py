@@ -22,7 +22,9 @@ SMALLEST = {
         "images": "menagerie:val[:40]", "n_close": 8, "train_images": "menagerie:train[:20]", "n_maps": 1,
     },
     "03_train_saes": CLASSIC | VAL | {"sweep": [1]},
-    "04_monosemanticity": CLASSIC | VAL | {"sweep": [1], "shown_expansion": 1, "n_shown": 1, "n_bootstrap": 5},
+    "04_monosemanticity": CLASSIC | VAL | {
+        "sweep": [1], "shown_expansion": 1, "seeds": [1], "n_shown": 1, "n_bootstrap": 5,
+    },
     "04a_uniqueness": CLASSIC | {"expansion": 1, "n_top": 4, "n_shown": 1, "n_bootstrap": 5},
     "04b_hierarchy": SAES | VAL | {
         "levels": [3, 16, 64], "n_top": 4, "n_permutations": 9, "n_bootstrap": 5, "max_pictures": 20,
