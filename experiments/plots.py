@@ -37,6 +37,7 @@ DIVERGING = ["#0B4468", "#2F7FAF", "#9CC5DC", "#F5F5F3", "#F2BC94", "#D9762F", "
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 INK, GRID = "#3B434C", "rgba(128, 140, 152, 0.22)"
 PAGE_WIDTH = 780  # pixels that a figure has on a page of the book
+PHONE_LINE = 40  # characters beside each other in the plot of a figure on a page that is 390 pixels wide
 _FOREIGN_MARK = re.compile(r"<(?!(?:br|/?(?:b|i|sub|sup|extra))>)|\$")
 CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
@@ -48,7 +49,7 @@ class BookRenderer(PlotlyRenderer):
     """
 
     def to_mimebundle(self, fig_dict: Mapping) -> dict[str, Any]:
-        figure = with_plain_texts(fig_dict)
+        figure = with_broken_axis_titles(with_plain_texts(fig_dict))
         html = pio.to_html(
             figure,
             config=CONFIG,
@@ -75,6 +76,23 @@ def with_plain_texts(part: Any) -> Any:
     if isinstance(part, np.ndarray) and part.dtype.kind in "OU":
         return with_plain_texts(part.tolist())
     return part
+
+
+def phone_lines(title: str, share: float) -> list[str]:
+    """A title in lines that have room above or below a panel on a phone; share: of the plot's width, the panel's."""
+    return wrap(title, max(8, int(share * PHONE_LINE)), break_long_words=False, break_on_hyphens=False)
+
+
+def with_broken_axis_titles(figure: Mapping) -> dict:
+    """A figure, as a dictionary, whose panels' titles of x axes do not run into those beside them on a phone."""
+    layout = dict(figure["layout"])
+    for name, axis in layout.items():
+        text = axis.get("title", {}).get("text") if name.startswith("xaxis") else None
+        low, high = axis.get("domain", (0, 1)) if text else (0, 1)
+        if high - low < 0.9:
+            lines = "<br>".join(phone_lines(text, high - low))
+            layout[name] = axis | {"title": {"font": {"size": 13}} | axis["title"] | {"text": lines}}
+    return {**figure, "layout": layout}
 
 
 def book_template() -> go.layout.Template:

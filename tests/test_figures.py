@@ -1,6 +1,7 @@
 """Every figure of the chapters: drawn from ordinary data and from none, and its axes have names."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 from experiments.figures import by_block, probes, pushed_answers, steered_answers, training_curves
+from experiments.figures.panels import side_by_side
+from experiments.plots import with_broken_axis_titles
 from experiments.steering_scores import Rates
 from lib.metrics.intervals import Interval
 
@@ -66,6 +69,34 @@ def test_a_figure_takes_ordinary_and_no_data_and_names_its_axes(draw, ordinary, 
     assert figure.data
     assert axis_titles(figure) == titles
     draw(*empty).to_json()
+
+
+TITLES = ["quintiles of all live features by frequency", "by MS, E = tiny-eye", "unbreakable_name_of_a_site"]
+
+
+@pytest.mark.parametrize(("n", "room"), [(1, 40), (2, 20), (3, 13)])
+def test_titles_of_panels_and_of_their_x_axes_are_broken_where_a_phone_has_no_room(n, room):
+    figure = side_by_side(TITLES[:n]).update_xaxes(title=TITLES[0])
+    drawn = with_broken_axis_titles(figure.to_dict())["layout"]
+    texts = [title["text"] for title in drawn["annotations"]]
+    assert [text.replace("<br>", " ") for text in texts] == TITLES[:n]
+    lines = [line for text in texts for line in text.split("<br>")]
+    if n > 1:
+        assert drawn["xaxis"]["title"]["text"].replace("<br>", " ") == TITLES[0]
+        lines += drawn["xaxis2"]["title"]["text"].split("<br>")
+    assert all(len(line) <= room for line in lines if " " in line)
+    assert drawn["margin"]["t"] > 17 * max(text.count("<br>") + 1 for text in texts)
+
+
+def test_a_single_panel_keeps_the_title_of_its_axis():
+    figure = side_by_side([""]).update_xaxes(title=TITLES[0])
+    assert with_broken_axis_titles(figure.to_dict())["layout"]["xaxis"]["title"]["text"] == TITLES[0]
+
+
+def test_titles_of_panels_come_from_one_place():
+    root = Path(__file__).parents[1]
+    files = [path for pattern in ("experiments/**/*.py", "notebooks/*.ipynb") for path in root.glob(pattern)]
+    assert [path.name for path in files if "subplot_titles" in path.read_text()] == ["panels.py"]
 
 
 def test_error_bars_reach_to_the_bounds():

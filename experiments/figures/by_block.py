@@ -8,10 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from PIL import Image
-from plotly.subplots import make_subplots
 from torch import Tensor
 
-from experiments.figures.panels import BELOW
+from experiments.figures.panels import BELOW, side_by_side
 from experiments.plots import BLUE, GREEN, ORANGE, unless_empty
 
 
@@ -19,7 +18,7 @@ def norms(
     quantiles: Mapping[str, Mapping[str, Tensor]], layers: Sequence[int], colours: Mapping[str, str]
 ) -> go.Figure:
     """Bands between quantiles of the norm and a line at their middle; quantiles: (3, blocks) by kind and tokens."""
-    figure = make_subplots(cols=len(quantiles), subplot_titles=list(quantiles), horizontal_spacing=0.08)
+    figure = side_by_side(quantiles, 0.08, shared_yaxes=False)
     layers = list(layers)
     for column, by_tokens in enumerate(quantiles.values(), start=1):
         for name, (low, middle, high) in by_tokens.items():
@@ -29,7 +28,7 @@ def norms(
             line = {"x": layers, "y": middle, "name": name, "legendgroup": name, "line_color": colour}
             figure.add_scatter(**line, mode="lines+markers", showlegend=column == 1, row=1, col=column)
     figure.update_yaxes(rangemode="tozero").update_xaxes(title="block", dtick=max(1, len(layers) // 8))
-    return figure.update_layout(yaxis_title="norm", legend=BELOW | {"y": -0.25})
+    return figure.update_layout(yaxis_title="norm", legend=BELOW)
 
 
 def principal_maps(x: Tensor, grid: tuple[int, int], n: int) -> list[Image.Image]:
@@ -56,12 +55,12 @@ def nearest_agree(
     otherwise: str,
 ) -> go.Figure:
     """How often the nearest picture shares a fact; read: by fact and tokens, one share a block; dotted: chance."""
-    figure = make_subplots(cols=max(1, len(titles)), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.06)
+    figure = side_by_side(titles, 0.06)
     for (fact, name), shares in read.items():
         column, colour = 1 + list(facts).index(fact), ORANGE if name == "CLS" else BLUE
         line = {"x": list(layers), "y": shares, "name": name, "legendgroup": name, "line_color": colour}
         figure.add_scatter(**line, mode="lines+markers", showlegend=column == 1, row=1, col=column)
         figure.add_hline(chance(facts[fact]), line={"dash": "dot", "color": GREEN, "width": 1}, row=1, col=column)
     figure.update_xaxes(title="block").update_yaxes(tickformat=".0%", rangemode="tozero")
-    figure.update_layout(legend=BELOW | {"y": -0.25}, yaxis_title="nearest picture agrees")
+    figure.update_layout(legend=BELOW, yaxis_title="nearest picture agrees")
     return unless_empty(figure, otherwise)

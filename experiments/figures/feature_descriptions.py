@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.express as px
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from experiments.figures.panels import BELOW, DOTTED
+from experiments.figures.panels import BELOW, DOTTED, side_by_side
 from experiments.plots import AMBER, BLUE, GREY, ORANGE, PALETTE, PURPLE, unless_empty
 
 COLUMNS = len(PALETTE) - 1  # of facts, that have a colour of their own
@@ -26,7 +25,7 @@ def what_about(detectors: pd.DataFrame, min_auc: float, otherwise: str) -> go.Fi
 
 def scores_beside_nulls(found: Mapping[str, pd.DataFrame], bars: Mapping[str, float], otherwise: str) -> go.Figure:
     """Share of the columns that reach a score, a panel a score, a line for features and each null; dotted: the bars."""
-    figure = make_subplots(1, len(bars), subplot_titles=[f"{score} of the best fact" for score in bars])
+    figure = side_by_side((f"{score} of the best fact" for score in bars), 0.1, shared_yaxes=False)
     for column, (score, bar) in enumerate(bars.items(), 1):
         for (name, scores), colour in zip(found.items(), (BLUE, GREY, PURPLE, ORANGE, AMBER), strict=False):
             values = np.sort(scores[score].dropna())

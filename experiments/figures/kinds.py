@@ -6,9 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from itertools import cycle
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from experiments.figures.panels import DOTTED, with_bars
+from experiments.figures.panels import DOTTED, side_by_side, with_bars
 from experiments.plots import BLUE, GREEN, GREY, ORANGE, PALETTE
 from experiments.repeated_runs import STABILITY
 from lib.metrics.intervals import Interval
@@ -41,8 +40,8 @@ def _panels_of_dots(
     null: Mapping[Hashable, Mapping[str, Interval]] | None = None,
 ) -> go.Figure:
     """Means with intervals, a panel a measure, a row a name; titles: by column of the table; crosses: of its nulls."""
-    rows, spacing = -(-len(titles) // columns), {"horizontal_spacing": 0.04, "vertical_spacing": 0.16}
-    figure = make_subplots(rows, columns, subplot_titles=list(titles.values()), shared_yaxes=True, **spacing)
+    rows = -(-len(titles) // columns)
+    figure = side_by_side(titles.values(), 0.04, rows, columns, vertical_spacing=0.16)
     for i, column in enumerate(titles):
         for name in reversed(list(table)):
             style = {"mode": "markers", "marker": {"color": colours[name], "size": 9}, "showlegend": False}

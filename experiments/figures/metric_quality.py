@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from experiments.figures.panels import DOTTED, with_bars
+from experiments.figures.panels import BELOW, DOTTED, side_by_side, with_bars
 from experiments.metric_study.dictionaries import NEURONS, PLANTED, RANDOM, TRAINED
 from experiments.metric_study.measures import TRUTH
 from experiments.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, unless_empty
@@ -20,7 +19,7 @@ SYMBOLS = {TRAINED: "circle", RANDOM: "x", NEURONS: "square", PLANTED: "diamond"
 
 def against_truth(rows: pd.DataFrame, shown: Sequence[str], otherwise: str) -> go.Figure:
     """Each metric over the truth, a panel a metric, a point a dictionary."""
-    figure = make_subplots(cols=max(1, len(shown)), subplot_titles=list(shown), horizontal_spacing=0.08)
+    figure = side_by_side(shown, 0.08, shared_yaxes=False)
     for column, metric in enumerate(shown, start=1):
         for family, part in rows.groupby("family"):
             size = [
@@ -32,7 +31,7 @@ def against_truth(rows: pd.DataFrame, shown: Sequence[str], otherwise: str) -> g
     figure.update_xaxes(rangemode="tozero").update_xaxes(
         title="truth: match of features and facts", col=len(shown) // 2 + 1
     )
-    figure.update_layout(legend={"orientation": "h", "y": 1.22}, height=360)
+    figure.update_layout(legend=BELOW, height=360)
     return unless_empty(figure, otherwise)
 
 

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from experiments.dictionary_in_detail import BINS, QUINTILES, DictionaryDetail
-from experiments.figures.panels import DASHED, DOTTED, with_bars
+from experiments.figures.panels import BELOW, DASHED, DOTTED, side_by_side, with_bars
 from experiments.plots import BLUE, GREY, PALETTE, SEQUENTIAL, unless_empty
 from experiments.scored_dictionaries import Key, Scored
 from lib import metrics
@@ -38,7 +38,7 @@ def best_mean_worst(scored: Scored, grid: pd.DataFrame, sites: Sequence[str], ki
         figure.update_yaxes(title=f"MS, E = {judge}", row=place["row"], col=1)
     figure.update_xaxes(type="log", tickvals=sorted(set(grid["expansion"])))
     figure.update_xaxes(title="expansion factor", row=len(judges))
-    return figure.update_layout(height=520, legend={"orientation": "h", "y": -0.16})
+    return figure.update_layout(height=520, legend=BELOW)
 
 
 def thinned(score: Tensor, points: int = 300) -> tuple[np.ndarray, Tensor]:
@@ -50,7 +50,7 @@ def thinned(score: Tensor, points: int = 300) -> tuple[np.ndarray, Tensor]:
 
 def ranked_scores(curves: Mapping[str, Mapping[str, Tensor]], base_rate: float, site: str, judge: str) -> go.Figure:
     """Sorted scores; curves: by kind, the neurons' first, then a shade of blue each."""
-    figure = make_subplots(1, len(curves), subplot_titles=list(curves), shared_yaxes=True)
+    figure = side_by_side(curves)
     for column, of in enumerate(curves.values(), 1):
         shades = sample_colorscale(SEQUENTIAL[2:6], np.linspace(0, 1, max(1, len(of) - 1)).tolist())
         lines = [{"color": GREY, "dash": "dash"}, *({"color": shade} for shade in shades)]
@@ -113,7 +113,7 @@ def two_judges(detail: DictionaryDetail, otherwise: str) -> go.Figure:
 
 def fact_scores_by_quintile(detail: DictionaryDetail, otherwise: str) -> go.Figure:
     """Boxes of each of `fact_scores` by quintile of the features' score."""
-    figure = make_subplots(2, 2, subplot_titles=list(detail.fact_scores), horizontal_spacing=0.1, vertical_spacing=0.14)
+    figure = side_by_side(detail.fact_scores, 0.1, 2, 2, shared_yaxes=False, vertical_spacing=0.14)
     for i, (values, colour) in enumerate(zip(detail.fact_scores.values(), PALETTE, strict=False)):
         style = {"marker": {"color": colour, "size": 3}, "line_width": 1.5, "showlegend": False}
         figure.add_box(x=detail.quintile, y=values[detail.full], **style, row=i // 2 + 1, col=i % 2 + 1)

@@ -7,18 +7,30 @@ from collections.abc import Iterable, Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments.plots import GREY, error_bars, picture_grid, unless_empty
+from experiments.plots import GREY, error_bars, phone_lines, picture_grid, unless_empty
 from lib.metrics.intervals import Interval
 
 DASHED = {"dash": "dash", "color": GREY, "width": 1}
 DOTTED = {"dash": "dot", "color": GREY, "width": 1}
-BELOW = {"orientation": "h", "y": -0.2}
+BELOW = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
 THIN_BARS = {"thickness": 1, "width": 0}
+TITLE_SIZE, LINE_HEIGHT = 13, 17  # pixels
 
 
-def side_by_side(titles: Sequence[str], spacing: float = 0.05) -> go.Figure:
-    """One row of panels with these titles, which share their y axis."""
-    return make_subplots(1, len(titles), subplot_titles=list(titles), shared_yaxes=True, horizontal_spacing=spacing)
+def side_by_side(
+    titles: Iterable[str], spacing: float = 0.05, rows: int = 1, columns: int | None = None, **settings
+) -> go.Figure:
+    """Panels under these titles, in one row unless said, which share their y axis unless said.
+
+    Titles are broken into lines that do not meet on a phone. settings: of `make_subplots`.
+    """
+    titles = list(titles)
+    columns = columns or max(1, len(titles))
+    lines = [phone_lines(title, 1 / columns) for title in titles]
+    settings = {"shared_yaxes": True, "horizontal_spacing": spacing} | settings
+    figure = make_subplots(rows, columns, subplot_titles=["<br>".join(some) for some in lines], **settings)
+    figure.update_annotations(font_size=TITLE_SIZE)
+    return figure.update_layout(margin_t=24 + LINE_HEIGHT * max(map(len, lines), default=0))
 
 
 def values_of(intervals: Iterable[Interval]) -> list[float]:

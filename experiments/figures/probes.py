@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from experiments.figures.panels import with_bars
+from experiments.figures.panels import BELOW, side_by_side, with_bars
 from experiments.plots import BLUE, GREY, ORANGE, PALETTE, PURPLE, unless_empty
 from experiments.probe_comparison import MARKS
 from experiments.sparse_neurons import NULLS, SAE_NAME
@@ -21,7 +20,7 @@ def ahead_of_raw(
     gains: Mapping[str, Mapping[str, Sequence[Interval]]], x: Sequence[str], title: str | None = None
 ) -> go.Figure:
     """How far codes and binary codes are ahead of raw activations, by mark and kind one interval for each x."""
-    figure = make_subplots(1, 2, subplot_titles=list(MARKS.values()), horizontal_spacing=0.12)
+    figure = side_by_side(MARKS.values(), 0.12, shared_yaxes=False)
     for column, mark in enumerate(MARKS, start=1):
         for shift, (kind, values) in enumerate(gains[mark].items()):
             style = {"mode": "lines+markers", "line_color": (BLUE, ORANGE)[shift], "showlegend": column == 1}
@@ -31,8 +30,7 @@ def ahead_of_raw(
         figure.add_hline(0, line=ZERO, row=1, col=column)
     if title:
         figure.update_xaxes(title=title)
-    legend = {"orientation": "h", "y": 1.2 if title else 1.22}
-    return figure.update_layout(height=360 if title else 340, legend=legend, yaxis_title="ahead of raw activations")
+    return figure.update_layout(height=360 if title else 340, legend=BELOW, yaxis_title="ahead of raw activations")
 
 
 def auc_elsewhere(full: pd.DataFrame | None, otherwise: str) -> go.Figure:
@@ -62,7 +60,7 @@ def auroc_by_site(means: Mapping[str, Sequence[float]], sites: Sequence[str], ot
 def scores_of_units(scored: Mapping[str, tuple], judge: str, otherwise: str) -> go.Figure:
     """Boxes of the units' scores and of their F1 with the best fact; scored: by name, as `unit_scores` gives them."""
     titles = [f"MS, E = {judge}", "F1 with the best fact"]
-    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.12)
+    figure = side_by_side(titles, 0.12, shared_yaxes=False)
     short = {"TopK, not fine-tuned": "TopK, not<br>fine-tuned", SAE_NAME: "SAE of<br>the MLP"}
     short |= {null: f"null of<br>{short.get(name, name)}" for name, null in NULLS.items()}
     colours = {"dense": GREY, "TopK, not fine-tuned": PURPLE, "TopK": BLUE, NULLS["TopK"]: GREY, SAE_NAME: ORANGE}

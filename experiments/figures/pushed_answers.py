@@ -42,7 +42,7 @@ def scores_of_methods(
         for bound in bounds:
             figure.add_vline(bound.value, line=DOTTED, row=1, col=column)
     figure.update_xaxes(title=f"score, E = {scorer}").update_yaxes(autorange="reversed")
-    return figure.update_layout(legend=BELOW | {"y": -0.25})
+    return figure.update_layout(legend=BELOW)
 
 
 def rates_over_strength(trials: Mapping[str, Mapping[tuple[str, float], Rates]]) -> go.Figure:

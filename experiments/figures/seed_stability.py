@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from plotly.subplots import make_subplots
 
 from experiments.dictionary_in_detail import QUINTILES
 from experiments.figures.panels import BELOW, DOTTED, side_by_side, with_bars
@@ -25,7 +24,7 @@ LEAST = 10  # pairs behind a point
 
 def similarities(found: Reseeded) -> go.Figure:
     """Share of the matched pairs that are at least so similar, a panel for each of `MATCHED_BY`; dotted: by chance."""
-    figure = make_subplots(1, len(MATCHED_BY), subplot_titles=[f"by {by}" for by in MATCHED_BY], shared_yaxes=True)
+    figure = side_by_side(f"by {by}" for by in MATCHED_BY)
     grid = np.linspace(-0.2, 1, 121)
     for column, by in enumerate(MATCHED_BY, 1):
         for chance, dash in ((False, "solid"), (True, "dot")):
@@ -42,8 +41,7 @@ def similarities(found: Reseeded) -> go.Figure:
 def cosine_by_quintile(stability: Stability, otherwise: str) -> go.Figure:
     """Boxes of the cosine to the partners, by quintile of frequency and of the main judge's score."""
     panels = {"frequency": stability.features, stability.main: stability.enough}
-    titles = ["quintiles of all live features by frequency", f"quintiles by {stability.main}"]
-    figure = side_by_side(titles, 0.06)
+    figure = side_by_side(["all, by frequency", f"by {stability.main}"], 0.06)
     for column, (by, rows) in enumerate(panels.items(), 1):
         for kind, colour in zip(stability.found.kinds, PALETTE, strict=False):
             of_kind = rows[rows["kind"] == kind].dropna(subset=["cosine", by])
@@ -52,7 +50,7 @@ def cosine_by_quintile(stability: Stability, otherwise: str) -> go.Figure:
             figure.add_box(
                 x=quintile, y=of_kind["cosine"], marker={"color": colour, "size": 3}, **style, row=1, col=column
             )
-    figure.update_xaxes(categoryorder="array", categoryarray=list(QUINTILES))
+    figure.update_xaxes(title="quintile", categoryorder="array", categoryarray=list(QUINTILES))
     figure.update_yaxes(title="mean cosine to the partners", col=1)
     return unless_empty(figure.update_layout(boxmode="group", legend=BELOW), otherwise)
 
@@ -91,7 +89,7 @@ def same_fact_by_cosine(stability: Stability, otherwise: str) -> go.Figure:
 def mean_scores(headlines: Mapping[Key, Mapping[str, Interval]], judges: Sequence[str], otherwise: str) -> go.Figure:
     """The mean score of each seed's features, a panel a judge."""
     titles = [f"mean MS, E = {judge}" for judge in judges]
-    figure = make_subplots(1, len(judges), subplot_titles=titles, horizontal_spacing=0.1)
+    figure = side_by_side(titles, 0.1, shared_yaxes=False)
     kinds = dict.fromkeys(kind for kind, _ in headlines)
     for column, title in enumerate(titles, 1):
         for kind, colour in zip(kinds, PALETTE, strict=False):

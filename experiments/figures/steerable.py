@@ -19,7 +19,7 @@ COLOURS = dict(zip(KINDS, (BLUE, ORANGE, GREY, GREEN), strict=True))
 
 def over_strength(sweep: pd.DataFrame, strengths: Sequence[float], length: float) -> go.Figure:
     """Share of steerable pushes and coverage over s; sweep: rows by (kind, s); dotted: the length of the stream."""
-    figure = make_subplots(1, 2, subplot_titles=["steerable", "concepts covered"], horizontal_spacing=0.1)
+    figure = side_by_side(["steerable", "concepts covered"], 0.1, shared_yaxes=False)
     names = ["steerable (S)", "coverage"]
     for what, colour in COLOURS.items():
         for column, name in enumerate(names, 1):
@@ -81,7 +81,7 @@ def detectors(own: Tensor, another: Tensor, otherwise: str) -> go.Figure:
 def patches(found: Mapping, counts: Sequence[int], grid: tuple[int, int], word: str) -> go.Figure:
     """How a word rises with the number of patches, and by each patch; found: of `PushComparison.patchwise`."""
     titles = ["number of patches", "one patch at a time"]
-    figure = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.14, column_widths=[0.56, 0.44])
+    figure = side_by_side(titles, 0.14, shared_yaxes=False, column_widths=[0.56, 0.44])
     figure.add_scatter(x=list(counts), y=found["some"], name="patches", line_color=BLUE, row=1, col=1)
     places = {"all patches": "top right", "CLS alone": "bottom right", "all tokens": "top left"}
     for name, value in found["groups"].items():

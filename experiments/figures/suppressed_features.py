@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from experiments.disentanglement.choice import FAMILIES, METHODS, NULLS, Choice
 from experiments.disentanglement.examination import Examination
@@ -41,12 +40,12 @@ def number_of_features(choices: Mapping[str, Choice]) -> go.Figure:
                 figure.add_scatter(x=x, y=y, line={"color": colour, "dash": dash}, **label, row=1, col=column)
     figure.update_xaxes(title="features suppressed").update_yaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title="worst-group accuracy", col=1)
-    return figure.update_layout(height=430, legend=BELOW | {"y": -0.22})
+    return figure.update_layout(height=430, legend=BELOW)
 
 
 def accuracy_of_groups(exams: Mapping[str, Examination]) -> go.Figure:
     """Accuracy of every group on test pictures with every method, one row a task."""
-    figure = make_subplots(len(exams), 1, subplot_titles=list(exams), vertical_spacing=0.2 / len(exams))
+    figure = side_by_side(exams, 0, len(exams), 1, vertical_spacing=0.2 / len(exams))
     for row, exam in enumerate(exams.values(), start=1):
         for method in METHODS:
             bars = with_bars(exam.scored[method].per_group, **THIN_BARS)
@@ -54,7 +53,7 @@ def accuracy_of_groups(exams: Mapping[str, Examination]) -> go.Figure:
             figure.add_bar(x=exam.runner.task.groups, **bars, marker_color=COLOURS[method], **style, row=row, col=1)
     figure.update_xaxes(tickangle=0, tickfont_size=11).update_yaxes(tickformat=".0%", range=[0, 1.02])
     figure.update_yaxes(title="accuracy on test pictures", row=1 + len(exams) // 2, col=1)
-    return figure.update_layout(barmode="group", height=170 + 200 * len(exams), legend=BELOW | {"y": -0.08})
+    return figure.update_layout(barmode="group", height=170 + 200 * len(exams), legend=BELOW)
 
 
 def gain_against_price(exams: Mapping[str, Examination]) -> go.Figure:
@@ -92,4 +91,4 @@ def accuracy_by_layer(exams: Mapping[str, Examination]) -> go.Figure:
             line = {"dash": "dash", "color": COLOURS[method], "width": 1.5}
             figure.add_hline(exam.scored[method].worst.value, line=line, row=1, col=column)
     figure.update_xaxes(type="category", title="behind block").update_yaxes(tickformat=".0%", range=[0, 1.02])
-    return figure.update_layout(height=430, legend=BELOW | {"y": -0.25}, yaxis_title="worst-group accuracy")
+    return figure.update_layout(height=430, legend=BELOW, yaxis_title="worst-group accuracy")

@@ -7,7 +7,6 @@ from itertools import cycle
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 from torch import Tensor
 
 from experiments.figures.panels import BELOW, DOTTED, THIN_BARS, side_by_side, with_bars
@@ -33,7 +32,7 @@ def kind_colours(suite: Suite) -> dict[str, str]:
 def l0_by_layer(suite: Suite, kind: str, name: str) -> go.Figure:
     """L0 of CLS and of patches over the layers, a panel a sublayer of the encoder `name`; at the right as published."""
     titles = [f"{sublayer} ({name})" for sublayer in suite.sublayers] + [f"{STREAM} (published)"]
-    figure = make_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.07)
+    figure = side_by_side(titles, 0.07, shared_yaxes=False)
     drawn = {
         name: line for name, line in LINES.items() if line[0] in suite.scopes and line[1] in suite.model.token_kinds
     }
@@ -48,13 +47,13 @@ def l0_by_layer(suite: Suite, kind: str, name: str) -> go.Figure:
         figure.add_scatter(x=RELEASED_L0.index, y=RELEASED_L0[tokens], **style, row=1, col=len(titles))
     figure.update_xaxes(title="layer", dtick=2).update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="L0: active latents a token", col=1)
-    return figure.update_layout(height=380, legend=BELOW | {"y": -0.25})
+    return figure.update_layout(height=380, legend=BELOW)
 
 
 def l0_maps(maps: Mapping[int, Tensor], otherwise: str) -> go.Figure:
     """L0 of each patch relative to the mean of its layer; maps: (P, h, w) by layer."""
     rows, columns = max(1, -(-len(maps) // 4)), max(1, min(4, len(maps)))
-    figure = make_subplots(rows, columns, subplot_titles=[f"layer {layer}" for layer in maps])
+    figure = side_by_side((f"layer {layer}" for layer in maps), rows=rows, columns=columns, shared_yaxes=False)
     relative = [(found.mean(0) / found.mean() - 1).numpy() for found in maps.values()]
     for i, found in enumerate(relative):
         style = {"coloraxis": "coloraxis", "hovertemplate": "%{z:+.0%}"}
@@ -82,7 +81,7 @@ def alive(suite: Suite) -> go.Figure:
         figure.add_scatter(x=np.linspace(0, 1, len(published)), y=published, **style, row=1, col=column)
     figure.update_xaxes(title="depth: 0 the first block, 1 the last")
     figure.update_yaxes(tickformat=".0%", range=[0, 1.05]).update_yaxes(title="latents alive", col=1)
-    return figure.update_layout(height=360, legend=BELOW | {"y": -0.25})
+    return figure.update_layout(height=360, legend=BELOW)
 
 
 def recovered(spliced: SplicedSuite, otherwise: str) -> go.Figure:
@@ -90,8 +89,8 @@ def recovered(spliced: SplicedSuite, otherwise: str) -> go.Figure:
     suite = spliced.suite
     panels = [(sublayer, scope) for sublayer in suite.sublayers for scope in suite.scopes]
     heads = [f"{SCOPES[scope]}, {sublayer}" for sublayer, scope in panels]
-    shape, spacing = (max(1, len(suite.sublayers)), len(suite.scopes)), {"vertical_spacing": 0.1}
-    figure = make_subplots(*shape, subplot_titles=heads, shared_xaxes=True, horizontal_spacing=0.06, **spacing)
+    shape, sharing = (max(1, len(suite.sublayers)), len(suite.scopes)), {"shared_xaxes": True, "shared_yaxes": False}
+    figure = side_by_side(heads, 0.06, *shape, vertical_spacing=0.14, **sharing)
     for i, (sublayer, scope) in enumerate(panels):
         for kind, colour in kind_colours(suite).items():
             back = {x: spliced.back[f"{x}.{sublayer}", scope, kind]["loss"] for x in suite.layers(sublayer)}
@@ -102,14 +101,14 @@ def recovered(spliced: SplicedSuite, otherwise: str) -> go.Figure:
     figure.add_hline(1, line=DOTTED)
     figure.update_yaxes(tickformat=".0%").update_yaxes(title="CE recovered", col=1)
     figure.update_xaxes(dtick=2, range=[-0.4, suite.model.n_layers - 0.6]).update_xaxes(title="layer", row=shape[0])
-    figure.update_layout(height=520, legend=BELOW | {"y": -0.15})
+    figure.update_layout(height=520, legend=BELOW)
     return unless_empty(figure, otherwise)
 
 
 def two_forms(spliced: SplicedSuite, otherwise: str) -> go.Figure:
     """Cross-entropy recovered in the published form over ours, a point a site; dotted: the model untouched."""
     scopes = spliced.suite.scopes
-    figure = make_subplots(1, len(scopes), subplot_titles=[SCOPES[x] for x in scopes], horizontal_spacing=0.07)
+    figure = side_by_side((SCOPES[x] for x in scopes), 0.07, shared_yaxes=False)
     for column, scope in enumerate(scopes, 1):
         table = spliced.zero_shot(spliced.suite.of_scope(scope))
         for kind, colour in kind_colours(spliced.suite).items():
@@ -120,5 +119,5 @@ def two_forms(spliced: SplicedSuite, otherwise: str) -> go.Figure:
         figure.add_hline(1, line=DOTTED, row=1, col=column).add_vline(1, line=DOTTED, row=1, col=column)
     figure.update_xaxes(title="our form", tickformat=".0%").update_yaxes(tickformat=".0%")
     figure.update_yaxes(title="published form", col=1)
-    figure.update_layout(height=360, legend=BELOW | {"y": -0.25})
+    figure.update_layout(height=360, legend=BELOW)
     return unless_empty(figure, otherwise)

@@ -7,9 +7,8 @@ from itertools import cycle
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from experiments.figures.panels import BELOW, DOTTED
+from experiments.figures.panels import BELOW, DOTTED, side_by_side
 from experiments.plots import PALETTE
 
 QUANTITIES = {"loss": "loss", "val_explained_variance": "explained variance", "val_l0": "latents active per picture"}
@@ -20,7 +19,7 @@ def curves(logs: Mapping[tuple[str, float], pd.DataFrame], k: int) -> go.Figure:
 
     A dictionary that was trained without held-out pictures has a loss alone.
     """
-    figure = make_subplots(1, 3, subplot_titles=list(QUANTITIES.values()), horizontal_spacing=0.08)
+    figure = side_by_side(QUANTITIES.values(), 0.08, shared_yaxes=False)
     kinds = dict(zip(dict.fromkeys(kind for kind, _ in logs), PALETTE, strict=False))
     drawn = dict(zip(dict.fromkeys(x for _, x in logs), cycle(["dot", "dash", "solid"]), strict=False))
     for (kind, expansion), rows in logs.items():
@@ -31,13 +30,13 @@ def curves(logs: Mapping[tuple[str, float], pd.DataFrame], k: int) -> go.Figure:
     figure.add_hline(k, line=DOTTED, row=1, col=3)
     figure.update_xaxes(title="activations seen", rangemode="tozero", nticks=4)
     figure.update_yaxes(rangemode="tozero", col=3).update_yaxes(type="log", dtick=1, col=1)
-    return figure.update_layout(legend=BELOW | {"y": -0.25})
+    return figure.update_layout(legend=BELOW)
 
 
 def over_expansion(grid: pd.DataFrame, sites: Sequence[str], kinds: Sequence[str]) -> go.Figure:
     """Explained variance and share of dead latents; grid: columns site, kind, expansion, explained variance, dead."""
-    figure = make_subplots(
-        2, len(sites), subplot_titles=list(sites), shared_xaxes=True, shared_yaxes="rows", vertical_spacing=0.08
+    figure = side_by_side(
+        sites, rows=2, columns=len(sites), shared_xaxes=True, shared_yaxes="rows", vertical_spacing=0.08
     )
     for column, site in enumerate(sites, 1):
         for kind, colour in zip(kinds, PALETTE, strict=False):
@@ -49,4 +48,4 @@ def over_expansion(grid: pd.DataFrame, sites: Sequence[str], kinds: Sequence[str
     figure.update_xaxes(type="log", tickvals=sorted(set(grid["expansion"]))).update_xaxes(title="expansion", row=2)
     figure.update_yaxes(title="explained variance", row=1, col=1)
     figure.update_yaxes(title="dead", tickformat=".0%", rangemode="tozero", row=2, col=1)
-    return figure.update_layout(height=520, legend=BELOW | {"y": -0.15})
+    return figure.update_layout(height=520, legend=BELOW)
