@@ -58,7 +58,7 @@ def accuracy_of_groups(exams: Mapping[str, Examination]) -> go.Figure:
 
 def gain_against_price(exams: Mapping[str, Examination]) -> go.Figure:
     """What each method gains in the worst group over what it costs where it costs most, one row a task."""
-    figure = make_subplots(len(exams), 1, subplot_titles=list(exams), vertical_spacing=0.24 / len(exams))
+    figure = side_by_side(exams, 0, len(exams), 1, shared_yaxes=False, vertical_spacing=0.24 / len(exams))
     for row, exam in enumerate(exams.values(), start=1):
         for method in METHODS[1:]:
             (where, price), gain = exam.highest_price(method), exam.gain(method)
@@ -73,7 +73,7 @@ def gain_against_price(exams: Mapping[str, Examination]) -> go.Figure:
     figure.update_xaxes(tickformat="+.0%").update_yaxes(tickformat="+.0%")
     figure.update_xaxes(title="change of accuracy where it falls most", row=len(exams), col=1)
     figure.update_yaxes(title="gain in the worst group", row=1 + len(exams) // 2, col=1)
-    return figure.update_layout(height=220 + 260 * len(exams), legend=BELOW | {"y": -0.1})
+    return figure.update_layout(height=220 + 260 * len(exams), legend=BELOW)
 
 
 def accuracy_by_layer(exams: Mapping[str, Examination]) -> go.Figure:
