@@ -178,13 +178,17 @@ def test_bytes_are_read_like_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "the file is empty"), (b"this is no picture", "cannot identify"), (None, "it was moved")],
+    [
+        (b"", "not .*the file is empty"),
+        (b"this is no picture", "not .*cannot identify"),
+        (None, "missing: it was moved"),
+    ],
 )
 def test_what_cannot_be_read_is_an_error_that_names_it(tmp_path, content, reason):
     file = tmp_path / "broken.jpg"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ImageError, match=f"^cat/broken.jpg is not .*{reason}"):
+    with pytest.raises(ImageError, match=f"^cat/broken.jpg is {reason}"):
         read_picture(file, "cat/broken.jpg")
 
 

@@ -33,8 +33,8 @@ class INaturalistSource(ClassFolders):
     def __init__(self, split: str):
         check_split(DATA_SET.kind, split, tuple(FOLDERS))
         super().__init__(DATA_SET.find(*FOLDERS[split]))
-        self.taxa = [self._ranks(folder) for folder in self.class_names or ("",)]  # by class
-        self.class_names = tuple(path[-1] for path in self.taxa)
+        self.of_class = [self._ranks(folder) for folder in self.class_names or ("",)]  # by class
+        self.class_names = tuple(path[-1] for path in self.of_class)
 
     def _ranks(self, folder: str) -> tuple[str, ...]:
         parts = folder.split("_")
@@ -48,8 +48,8 @@ class INaturalistSource(ClassFolders):
 
         classes = self.classes[indices]
         return pd.DataFrame(
-            {name: np.array([path[rank] for path in self.taxa], object)[classes] for rank, name in enumerate(RANKS)}
+            {name: np.array([path[rank] for path in self.of_class], object)[classes] for rank, name in enumerate(RANKS)}
         )
 
     def taxa(self, indices: np.ndarray) -> list[tuple[str, ...]]:
-        return [self.taxa[k] for k in self.classes[indices]]
+        return [self.of_class[k] for k in self.classes[indices]]
