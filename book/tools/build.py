@@ -32,8 +32,6 @@ def snakemake(target: str, settings: Path, arguments: list[str], lock: IO) -> bo
     """
     command = [sys.executable, "-m", "snakemake", target, "--configfile", str(settings)]
     command += [*arguments, "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
-    # by default it looks at all inputs of all waiting jobs every second, and more often after each job that ends
-    command += ["--max-jobs-per-timespan", "100/10s"]
     with LOG.open("w") as log:
         status = supervised.run(command, held=lock, stderr=log)
     text = LOG.read_text(errors="replace")
