@@ -157,6 +157,7 @@ def test_every_public_metric_is_here():
     kept = ("Interval", "Matching", "Reconstruction", "Sparsity", "ZeroShot")  # answers, and what sums them up
     assert set(metrics.__all__) - set(kept) <= set(METRICS)
     others = {"facts_table", "known_facts", "oracle_embeddings", "rank_names", "softmax_over"}
+    others |= {"over_draws", "accuracy_over_draws"}  # of intervals, not of tensors
     modules = ground_truth, group_accuracy, hierarchy, outliers, published_fidelity, steerability, steering_scores
     for module in (*modules, trends):
         here = {n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
