@@ -16,7 +16,7 @@ from lib import metrics
 from lib.metrics.intervals import Interval
 from lib.sae.model import SAE, SAEConfig
 from tests.sparse_world import sparse_world
-from tests.test_figures import axis_titles
+from tests.test_figures import axis_titles, panel_titles
 
 X = sparse_world(rows=40)[:]
 JUDGE = torch.nn.functional.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(1)), dim=1)
@@ -166,7 +166,7 @@ def test_what_needs_no_training_is_computed_from_the_papers_figures():
 def test_changes_are_drawn_a_panel_a_figure_with_the_clear_ones_filled():
     changes = {"steps": {"mean MS": ABOVE, "dead": ACROSS}, "rate": {"mean MS": ACROSS, "dead": Interval(0.1)}}
     drawn = figures.effects(changes, {"mean MS": "mean MS, E = eye", "dead": "dead"})
-    assert [text.text for text in drawn.layout.annotations] == ["change of mean MS, E = eye", "change of dead"]
+    assert panel_titles(drawn) == ["change of mean MS, E = eye", "change of dead"]
     assert list(drawn.data[0].marker.symbol) == ["circle", "circle-open"]
     assert list(drawn.data[1].marker.symbol) == ["circle-open", "circle-open"]
     assert drawn.layout.xaxis2.tickformat == ".0%"

@@ -23,6 +23,11 @@ def axis_titles(figure) -> set[str]:
     return {axis.title.text for axis in (*figure.select_xaxes(), *figure.select_yaxes()) if axis.title.text}
 
 
+def panel_titles(figure) -> list[str]:
+    """What stands above the panels of a figure, without the line breaks."""
+    return [text.text.replace("<br>", " ") for text in figure.layout.annotations]
+
+
 def row(interval):
     return dict.fromkeys(("steered", "not steered", "reconstruction"), interval)
 

@@ -18,7 +18,7 @@ from lib import metrics
 from lib.metrics.intervals import Interval
 from lib.sae.model import SAE, SAEConfig
 from tests.sparse_world import sparse_world
-from tests.test_figures import axis_titles
+from tests.test_figures import axis_titles, panel_titles
 
 X = sparse_world(rows=60)[:]
 JUDGE = torch.randn(60, 8, generator=torch.Generator().manual_seed(1))
@@ -191,7 +191,7 @@ def test_its_figures_take_every_kind_and_none_and_name_their_axes():
     table = {name: dict.fromkeys(columns, Interval(0.5, 0.4, 0.6)) for name in ("topk", "relu")}
     null = {"topk": {"MS": Interval(0.1)}}
     for draw, more in ((figures.kinds_compared, [null]), (figures.ensembles_compared, [])):
-        assert "MS, E = eye" in [text.text for text in draw(table, "eye", *more).layout.annotations]
+        assert "MS, E = eye" in panel_titles(draw(table, "eye", *more))
         draw({}, "eye", *more).to_json()
     crosses = [list(trace.x) for trace in figures.kinds_compared(table, "eye", null).data if trace.marker.symbol]
     assert [x for x in crosses if x] == [[0.1]]

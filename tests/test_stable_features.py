@@ -169,7 +169,7 @@ def test_features_stand_beside_nulls_whose_seeds_share_nothing(stability):
 def test_its_figures_name_their_axes_and_take_nothing(stability, nothing):
     headlines = stability.headlines({("topk", 0): 0.5, ("topk", 1): 0.7})
     assert axis_titles(figures.similarities(stability.found)) == {"at least this similar", "share of matched pairs"}
-    assert axis_titles(figures.cosine_by_quintile(stability, NOTHING)) == {"mean cosine to the partners"}
+    assert axis_titles(figures.cosine_by_quintile(stability, NOTHING)) == {"quintile", "mean cosine to the partners"}
     assert axis_titles(figures.cosine_and_correlation(stability, NOTHING)) == {
         "mean cosine to the partners matched by direction", "mean correlation with those matched by codes",
     }  # fmt: skip

@@ -18,7 +18,7 @@ from lib.encoders.encoder import load_encoder
 from lib.sae.model import SAE, SAEConfig
 from tests.small_images import Pictures
 from tests.small_models import open_clip_folder
-from tests.test_figures import axis_titles
+from tests.test_figures import axis_titles, panel_titles
 
 PICTURES, D = Pictures(7), 24
 SITES, SCOPES, KINDS = ["0.resid_post", "3.resid_post", "1.mlp_out"], ["all", "cls", "spatial"], ["relu", "topk"]
@@ -150,7 +150,7 @@ def test_a_suite_of_patches_in_one_block_claims_nothing(suite, spliced):
 def test_its_figures_name_their_axes(suite, spliced):
     lines = figures.l0_by_layer(suite, "relu", "a model")
     assert axis_titles(lines) == {"layer", "L0: active latents a token"}
-    assert [text.text for text in lines.layout.annotations] == [
+    assert panel_titles(lines) == [
         "resid_post (a model)", "mlp_out (a model)", "resid_post (published)",
     ]  # fmt: skip
     assert figures.l0_maps(suite.l0_maps("relu"), NOTHING).data
