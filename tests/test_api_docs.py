@@ -1,5 +1,7 @@
 """The reference pages: every public name stands there, and docstrings become reStructuredText that says the same."""
 
+import inspect
+import pydoc
 import re
 
 import lib
@@ -24,6 +26,13 @@ def test_every_public_name_is_documented(root):
         functions = {name for name in package.__all__ if callable(getattr(package, name))}
         public |= {f"{package.__name__}.{name}" for name in functions}
     assert {name for name in shown if not name.startswith("experiments.")} == public
+
+
+def test_every_class_of_the_reference_names_its_arguments(root):
+    pages = "\n".join(page.read_text() for page in (root / "book/api").glob("*.md"))
+    classes = [pydoc.locate(name) for name in re.findall(r"^\.\. autoclass:: (\S+)$", pages, flags=re.MULTILINE)]
+    assert len(classes) > 15
+    assert [one for one in classes if "kwargs" in inspect.signature(one).parameters] == []
 
 
 def test_every_page_of_the_reference_is_in_the_table_of_contents(root):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 from pathlib import Path
 
@@ -22,6 +23,12 @@ class StoredWidget(anywidget.AnyWidget):
 
     meta = traitlets.Dict().tag(sync=True)
     numbers = traitlets.Bytes().tag(sync=True)
+
+    def __init_subclass__(cls, **settings) -> None:
+        """Give the class the signature of its constructor; traitlets' own takes any arguments."""
+        super().__init_subclass__(**settings)
+        constructor = inspect.signature(cls.__init__)
+        cls.__signature__ = constructor.replace(parameters=list(constructor.parameters.values())[1:])
 
     @property
     def state_size(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 import torch
 
-from experiments.figures.panels import DOTTED
+from experiments.figures.panels import BELOW, DOTTED
 from experiments.overlaps import Counts, Overlaps
 from experiments.plots import BLUE, GREY, PALETTE, picture_grid, unless_empty
 
@@ -25,7 +25,7 @@ def share_of_pairs(by_size: Mapping[float, Overlaps], kind: str, null: Overlaps,
     _add_steps(figure, null.counts, {"color": GREY, "dash": "dash"}, name="sparse directions")
     figure.update_xaxes(title="Jaccard index", range=[0, 1])
     figure.update_yaxes(title="share of pairs with this index or more", type="log", exponentformat="power", dtick=1)
-    return unless_empty(figure.update_layout(legend_title=kind), otherwise)
+    return unless_empty(figure.update_layout(legend=BELOW | {"title": kind}), otherwise)
 
 
 def _add_steps(figure: go.Figure, counts: Counts, line: Mapping, **style) -> None:
