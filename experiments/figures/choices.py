@@ -19,7 +19,7 @@ DRAWN = 2000  # points that a page can draw
 
 def effects(changes: Mapping[str, Mapping[str, Interval]], titles: Mapping[str, str]) -> go.Figure:
     """Effects of variants with intervals, a panel a measure, a row a variant; filled: the interval excludes zero."""
-    figure = side_by_side([f"change of {title}" for title in titles.values()])
+    figure = side_by_side((f"change of {title}" for title in titles.values()), names=changes)
     for column, quantity in enumerate(titles, 1):
         found = [effect[quantity] for effect in changes.values()]
         marker = {"size": 10, "color": [ORANGE if clear(effect) else GREY for effect in found]}

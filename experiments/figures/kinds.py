@@ -41,7 +41,7 @@ def _panels_of_dots(
 ) -> go.Figure:
     """Means with intervals, a panel a measure, a row a name; titles: by column of the table; crosses: of its nulls."""
     rows = -(-len(titles) // columns)
-    figure = side_by_side(titles.values(), 0.04, rows, columns, vertical_spacing=0.16)
+    figure = side_by_side(titles.values(), 0.04, rows, columns, names=table, vertical_spacing=0.16)
     for i, column in enumerate(titles):
         for name in reversed(list(table)):
             style = {"mode": "markers", "marker": {"color": colours[name], "size": 9}, "showlegend": False}
@@ -68,7 +68,7 @@ def ensembles_compared(table: Mapping[str, Mapping[str, Interval]], judge: str) 
     """Four measures of ensembles and of their baselines."""
     colours = dict(zip(table, (GREY, GREEN, GREEN, BLUE, ORANGE), strict=False))
     shown = ["explained variance", "MS", "distinct", STABILITY]
-    return _panels_of_dots(table, _titles(shown, judge), 4, colours).update_layout(height=330)
+    return _panels_of_dots(table, _titles(shown, judge), 2, colours).update_layout(height=560)
 
 
 def _titles(columns: Sequence[str], judge: str) -> dict[str, str]:

@@ -80,7 +80,7 @@ def detectors(own: Tensor, another: Tensor, otherwise: str) -> go.Figure:
 
 def patches(found: Mapping, counts: Sequence[int], grid: tuple[int, int], word: str) -> go.Figure:
     """How a word rises with the number of patches, and by each patch; found: of `PushComparison.patchwise`."""
-    titles = ["number of patches", "one patch at a time"]
+    titles = ["several patches", "one by one"]
     figure = side_by_side(titles, 0.14, shared_yaxes=False, column_widths=[0.56, 0.44])
     figure.add_scatter(x=list(counts), y=found["some"], name="patches", line_color=BLUE, row=1, col=1)
     places = {"all patches": "top right", "CLS alone": "bottom right", "all tokens": "top left"}

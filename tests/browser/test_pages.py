@@ -104,6 +104,16 @@ def test_texts_of_plots_and_tables_stand_out_from_their_ground_in_the_dark_theme
     assert faint_texts(visited.page, "dark") == []
 
 
+def test_titles_of_panels_and_axes_do_not_meet_on_a_phone(visited):
+    page = visited.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('main .js-plotly-plot .main-svg')]
+            .every((plot) => plot.getBoundingClientRect().width <= innerWidth)"""
+    )
+    assert titles_that_meet(page) == []
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_every_internal_link_leads_somewhere(path, html):
     page = html / path
@@ -170,6 +180,22 @@ def faint_texts(page, theme: str) -> list[str]:
             return found;
         }""",
         theme,
+    )
+
+
+def titles_that_meet(page) -> list[str]:
+    """Pairs of titles of panels and of x axes that overlap in one plot."""
+    return page.eval_on_selector_all(
+        "main .js-plotly-plot",
+        """(plots) => plots.flatMap((plot) => {
+            const paper = plot._fullLayout.annotations.map(({ xref, yref }) => xref === 'paper' && yref === 'paper');
+            const panels = [...plot.querySelectorAll('.annotation')].filter((node) => paper[node.dataset.index]);
+            const titles = [...panels, ...plot.querySelectorAll('.infolayer [class^=g-x] text')]
+                .map((node) => [node.textContent, node.getBoundingClientRect()]);
+            return titles.flatMap(([one, a], i) => titles.slice(i + 1)
+                .filter(([, b]) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
+                .map(([other]) => `${one} | ${other}`));
+        })""",
     )
 
 
