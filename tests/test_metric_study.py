@@ -2,6 +2,7 @@
 
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
 from experiments.ground_truth import Facts
+from experiments.metric_study import study as study_of_metrics
 from experiments.metric_study import visaebench_metrics as visaebench
 from experiments.metric_study.agreement import (
     AGAINST,
@@ -38,6 +40,7 @@ from experiments.metric_study.dictionaries import (
     trained_entries,
 )
 from experiments.metric_study.measures import FOUND, MEANT, TRUTH, best_threshold, truth
+from lib import SAE, SAEConfig, metrics
 from lib.metrics.intervals import Interval
 from tests.peers.compare_metrics import LIMIT, differences
 
@@ -138,6 +141,26 @@ def test_every_size_has_its_untrained_dictionaries_and_the_first_its_ladders():
     assert len(fixed) == len(set(fixed)) == 2 * (2 * 4 + 1)
     assert {entry.size for entry in fixed if entry.family == RANDOM} == {entry.size for entry in trained}
     assert {entry.steps for entry in trained if entry.size == (1, 4)} == {10, 100}
+
+
+def test_every_dictionary_encodes_the_pictures_once_and_its_live_rows_are_matched_with_the_other_seed_s(monkeypatch):
+    def encoded(sae, x):
+        asked.append(sae)
+        return codes, x
+
+    asked, codes = [], torch.zeros(5, 3, 8)
+    codes[1, 2, :6] = 1.0  # features 6 and 7 are dead
+    monkeypatch.setattr(study_of_metrics, "codes_and_reconstruction", encoded)
+    monkeypatch.setattr(study_of_metrics, "measure", lambda sae, data, codes, x_hat: {"L0": float(codes.sum())})
+    entries = [*trained_entries(["topk"], [1], [4], [10], [0, 1]), Entry(RANDOM, "fixed", 1, 4)]
+    saes = {entry: SAE(SAEConfig(width=8, k=4, seed=i), 12) for i, entry in enumerate(entries)}
+    rows = study_of_metrics.table_of(saes, SimpleNamespace(x=torch.zeros(5, 3, 12)), {entries[0]: 0.5})
+    assert asked == list(saes.values())
+    alive = torch.arange(8) < 6
+    same = metrics.match_directions(*(saes[entry].W_dec for entry in entries[:2]), alive, alive).mean
+    assert rows["stability"].tolist() == pytest.approx([same, same, np.nan], nan_ok=True)
+    assert rows["accuracy recovered"].tolist() == pytest.approx([0.5, np.nan, np.nan], nan_ok=True)
+    assert rows["L0"].tolist() == [6, 6, 6]
 
 
 def study(metric, n_seeds: int = 2) -> pd.DataFrame:

@@ -92,12 +92,11 @@ class StudyData:
 
 
 @torch.no_grad()
-def measure(sae: SAE, data: StudyData) -> dict[str, float]:
+def measure(sae: SAE, data: StudyData, codes: Tensor, x_hat: Tensor) -> dict[str, float]:
     """All metrics of a dictionary by name, but for those that need another run or the encoder's answers; and the truth.
 
-    NaN where the pictures do not allow a metric.
+    codes, x_hat: of `codes_and_reconstruction`. NaN where the pictures do not allow a metric.
     """
-    codes, x_hat = codes_and_reconstruction(sae, data.x)
     pooled = codes.amax(1)  # (N, F)
     fit = metrics.reconstruction(data.x.flatten(0, 1), x_hat.flatten(0, 1))
     row = {"explained variance": fit["explained_variance"]}

@@ -87,19 +87,21 @@ def score_against_steerability(sae: SAE, data: StudyData, n: int = 2000) -> tupl
 
 def table_of(saes: Mapping[Entry, SAE], data: StudyData, recovered: Mapping[Entry, float]) -> pd.DataFrame:
     """One row a dictionary: what it is, every metric, the truth. recovered: the accuracy that each brings back."""
-    stable = stability(saes, data)
-    rows = {
-        entry: entry.as_row()
-        | measure(sae, data)
-        | {STABILITY: stable[entry], "accuracy recovered": recovered.get(entry, float("nan"))}
-        for entry, sae in saes.items()
-    }
+    rows, alive = {}, {}
+    for entry, sae in saes.items():
+        codes, x_hat = codes_and_reconstruction(sae, data.x)
+        rows[entry], alive[entry] = entry.as_row() | measure(sae, data, codes, x_hat), codes.amax((0, 1)) > 0
+    stable = stability(saes, alive)
+    for entry, row in rows.items():
+        row |= {STABILITY: stable[entry], "accuracy recovered": recovered.get(entry, float("nan"))}
     return pd.DataFrame(rows.values())
 
 
-def stability(saes: Mapping[Entry, SAE], data: StudyData) -> dict[Entry, float]:
-    """Mean cosine of live decoder rows with their matches in the runs with other seeds; NaN for a single run."""
-    alive = {entry: codes_and_reconstruction(sae, data.x)[0].flatten(0, 1).amax(0) > 0 for entry, sae in saes.items()}
+def stability(saes: Mapping[Entry, SAE], alive: Mapping[Entry, Tensor]) -> dict[Entry, float]:
+    """Mean cosine of live decoder rows with their matches in the runs with other seeds; NaN for a single run.
+
+    alive: (F,) bool, which features are active on any patch.
+    """
     found: dict[Entry, list[float]] = {entry: [] for entry in saes}
     for a, b in combinations(saes, 2):
         if a.without_seed == b.without_seed:
