@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from experiments.ground_truth import Facts, best_f1
 from experiments.metric_study import visaebench_metrics as visaebench
+from experiments.metric_study.steered_words import GAIN, LEVEL, SteeredWords, evenly_spaced, word_scores
 from experiments.repeated_runs import twins
 from experiments.steerability import softmax_over, steerability
 from lib import SAE, metrics
@@ -41,6 +42,8 @@ DIRECTION = {
     "stability": UP,
     "naming": UP,
     "steerability": UP,
+    LEVEL: UP,
+    GAIN: UP,
 }
 """Every metric, and which way its authors call better."""
 FOUND, MEANT, TRUTH = "facts found", "features with a fact", "truth"
@@ -84,6 +87,7 @@ class StudyData:
     words: Tensor
     elsewhere: Elsewhere | None
     steered: Steered
+    spoken: SteeredWords | None = None
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -104,6 +108,7 @@ def measure(sae: SAE, data: StudyData, codes: Tensor, x_hat: Tensor) -> dict[str
     row |= _of_visaebench(codes, pooled, x_hat, data) | {"cross-domain": _abroad(sae, pooled, data)}
     scores = feature_steerability(sae, codes, data.steered)[1]
     row["steerability"] = float(scores.mean()) if len(scores) else float("nan")
+    row |= word_scores(sae, codes, data.spoken) if data.spoken else dict.fromkeys((LEVEL, GAIN), float("nan"))
     return row | truth(pooled, data.facts)
 
 
@@ -164,8 +169,7 @@ def _abroad(sae: SAE, pooled: Tensor, data: StudyData) -> float:
 def feature_steerability(sae: SAE, codes: Tensor, how: Steered) -> tuple[list[int], Tensor]:
     """Live features, evenly spaced, and the steerability (arXiv 2504.08729) of each, added at its largest code."""
     peak = codes.flatten(0, 1).amax(0)
-    alive = (peak > 0).nonzero().squeeze(1)
-    chosen = alive[torch.linspace(0, len(alive) - 1, min(how.features, len(alive))).round().long()].tolist()
+    chosen = evenly_spaced((peak > 0).nonzero().squeeze(1), how.features).tolist()
     if not chosen:
         return [], torch.empty(0)
     pushes = [(Intervention(sae, how.site, {j: float(peak[j])}, mode="add", tokens="spatial"),) for j in chosen]

@@ -74,6 +74,7 @@ SMALLEST = {
         "train_images": "menagerie:train[:60]", "eval_images": "menagerie:val[:60]",
         "elsewhere": "menagerie:waterbirds[:20]", "expansions": [0.25], "ks": [4], "steps": [2, 3], "batch_size": 64,
         "min_support": 4, "n_spliced": 6, "planted": [1.0], "n_steered": 2, "steered_pictures": 2, "n_bootstrap": 5,
+        "llava_features": 1, "llava_pictures": 1,
     },
     "90_scoreboard": {},
     "A1_train_tiny_clip": TRAINING,
