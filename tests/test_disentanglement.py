@@ -13,7 +13,8 @@ from experiments.disentanglement.baselines import balanced_probe, leace_eraser, 
 from experiments.disentanglement.feature_choice import feature_stats, rankings
 from experiments.disentanglement.group_accuracy import group_accuracy
 from experiments.disentanglement.protocol import NearestText, Part, Protocol, ProtocolError, Task, split_scenes
-from experiments.disentanglement.suppression import Setting, by_count, runners_of, select_settings, worst_group
+from experiments.disentanglement.selection import select_settings
+from experiments.disentanglement.suppression import Setting, by_count, runners_of, worst_group
 from experiments.disentanglement.tasks import (
     Joined,
     birds_task,
@@ -87,7 +88,7 @@ def all_choices(encoder, dictionary, task) -> tuple[str, Protocol]:
         for rule, ranking in found.items():
             some += by_count(f"{what}: {rule}", SITE, one, ranking, (1, 4))
     some.append(Setting("LEACE", SITE, leace_eraser(*token_rows(part, runner, [SITE])[SITE]), (0,)))
-    settled, _ = select_settings(checked, some, checking, runners_of(encoder, checked.beside), 0.2, (1.5,))
+    settled = select_settings(checked, some, checking, runners_of(encoder, checked.beside), 0.2, (1.5,))
     plan = {str(key): outcome.setting.plan() for key, outcome in settled.items()}
     return json.dumps(plan | probe_and_prompts(part, runner, checking)), protocol
 

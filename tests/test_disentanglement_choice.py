@@ -67,6 +67,8 @@ OUTCOMES = {
 def runner(monkeypatch):
     """Zero-shot says of pictures 0 to 4 the truth; careful prompts of all but picture 4."""
     monkeypatch.setattr(choosing, "NearestText", lambda *_: SimpleNamespace(predict=lambda e: 1 - right(4).long()))
+    given = {1: right(0, 1, 4, 5), 2: right(0, 1, 2, 4, 5, 6)}  # by the number of features
+    monkeypatch.setattr(choosing, "correct_under", lambda some, _: torch.stack([given[len(s.features)] for s in some]))
     task = SimpleNamespace(groups=("no word", "wrong word"), attribute_prompts=(), name="stickers")
     suggested = torch.where(GROUP == 1, 0, -1)
     embeddings = torch.nn.functional.one_hot(right(0, 1, 2, 3, 4).long(), 2).float()[None]
@@ -84,8 +86,8 @@ def runner(monkeypatch):
 @pytest.fixture
 def choice(runner):
     settled = {one.setting.key: one for one in list(OUTCOMES.values())[1:]}
-    compared = [outcome(Setting("SAE: greedy", SITES[0], None, (4,)), 0, 1, 4, 5), *OUTCOMES.values()]
-    return Choice(runner, OUTCOMES[NOTHING], settled, compared, SITES, ANCHORS, WEIGHTS)
+    tried = [Setting("SAE: greedy", SITES[0], None, (4,)), GREEDY, replace(RULED, strength=1.0)]
+    return Choice(runner, OUTCOMES[NOTHING], settled, tried, SITES, ANCHORS, WEIGHTS)
 
 
 @pytest.fixture
@@ -132,9 +134,9 @@ def test_the_plan_holds_every_choice(choice):
     assert plan["group-balanced probe's anchor"] == 1.0
 
 
-def test_a_curve_begins_with_no_feature_and_knows_strength_one_alone(choice):
-    assert choice.curve("SAE: greedy", SITES[0]) == [(0, 0.25), (1, 0.5), (2, 0.75)]
-    assert choice.curve("SAE: difference", SITES[1]) == [(0, 0.25)]
+def test_curves_begin_with_no_feature_and_have_what_was_tried_at_the_site(choice):
+    expected = {"SAE: greedy": [(0, 0.25), (1, 0.5), (2, 0.75)], "SAE: difference": [(0, 0.25)]}
+    assert choice.curves(list(expected), SITES[0]) == expected
 
 
 def test_the_probe_s_anchor_is_chosen_by_the_worst_group(runner, monkeypatch):
@@ -142,7 +144,7 @@ def test_the_probe_s_anchor_is_chosen_by_the_worst_group(runner, monkeypatch):
     fit = lambda part, selecting, value: weights[value]  # noqa: E731
     other = lambda part, selecting, value: weights[0.1 if value == 1 else 1.0]  # noqa: E731
     monkeypatch.setattr(choosing, "PROBES", {"probe": fit, "group-balanced probe": other})
-    rest = {"before": OUTCOMES[NOTHING], "selected": {}, "compared": [], "sites": SITES}
+    rest = {"before": OUTCOMES[NOTHING], "selected": {}, "tried": [], "sites": SITES}
     found = Choice.with_probe((None, None), [0.1, 1.0], runner, **rest)
     assert found.anchors == {"probe": 1.0, "group-balanced probe": 0.1}  # .25 against 0
     assert all(correct_with_probe(one, runner).equal(right(0, 1, 2, 3, 4)) for one in found.probes.values())

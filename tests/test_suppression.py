@@ -1,8 +1,5 @@
 """What suppression does, against edits by hand; what chooses features, against slow definitions."""
 
-from dataclasses import replace
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -18,16 +15,12 @@ from experiments.disentanglement.feature_choice import (
     rankings,
     wrong_class_margin,
 )
-from experiments.disentanglement.protocol import Part, Protocol
+from experiments.disentanglement.protocol import Protocol
 from experiments.disentanglement.suppression import (
-    NOTHING,
-    Outcome,
     Setting,
-    by_count,
     every_subset,
     outcomes,
     runners_of,
-    select_settings,
     subset_results,
     suppress,
     worst_group,
@@ -200,61 +193,6 @@ def test_where_all_pictures_have_the_attribute_nothing_differs_by_it(part, runne
     monkeypatch.setattr(runner, "spurious", torch.ones_like(runner.spurious))
     found = rankings(part, runner, sae, SITE, seen, 2, n_candidates=2, n_pictures=1)
     assert list(found) == ["steerability", "attribution", "greedy"]
-
-
-def chosen(setting: Setting) -> tuple[int, float]:
-    return len(setting.features), setting.strength
-
-
-class TestValidation:
-    """`settle` on outcomes that are made up: no picture is needed to see what it prefers."""
-
-    @pytest.fixture
-    def settled(self, monkeypatch):
-        def run(gives: dict, most_lost: float, strengths=(), exact=False):
-            def made_up(some, runner, ordinary):
-                return [
-                    Outcome(s, *(torch.arange(100) < 100 * share for share in gives[len(s.features), s.strength][:1]),
-                            {"species": torch.arange(100) < 100 * gives[len(s.features), s.strength][1]})
-                    for s in some
-                ]  # fmt: skip
-
-            monkeypatch.setattr("experiments.disentanglement.suppression.outcomes", made_up)
-            some = [replace(s, exact=exact) for s in by_count("rule", SITE, Neurons(8), range(8), (1, 4))]
-            runner = SimpleNamespace(group=torch.zeros(100, dtype=torch.long))
-            found, _ = select_settings(Part("validation", None), some, runner, {"species": None}, most_lost, strengths)
-            return found["rule", SITE].setting
-
-        return run
-
-    def test_the_best_worst_group_wins(self, settled):
-        assert chosen(settled({(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02)) == (4, 1)
-
-    def test_unless_it_costs_too_much_elsewhere(self, settled):
-        assert chosen(settled({(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.88), (4, 1): (0.6, 0.85)}, 0.02)) == (1, 1)
-
-    def test_of_equals_the_one_with_fewer_features(self, settled):
-        assert chosen(settled({(0, 1): (0.2, 0.9), (1, 1): (0.6, 0.9), (4, 1): (0.6, 0.9)}, 0.02)) == (1, 1)
-
-    def test_nothing_at_all_may_be_best(self, settled):
-        assert chosen(settled({(0, 1): (0.7, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02)) == (0, 1)
-
-    def test_which_lies_at_no_layer(self, settled):
-        setting = settled({(0, 1): (0.7, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9)}, 0.02)
-        assert setting is NOTHING
-        assert setting.plan() == {"method": "nothing", "site": None, "features": [], "strength": 1.0}
-
-    def test_the_strength_is_tried_for_that_number_alone(self, settled):
-        gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.9)}
-        assert chosen(settled(gives, 0.02, (2,))) == (4, 2)
-
-    def test_a_linear_eraser_keeps_the_strength_that_defines_it(self, settled):
-        gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.9)}
-        assert chosen(settled(gives, 0.02, (2,), exact=True)) == (4, 1)
-
-    def test_a_strength_that_breaks_too_much_is_not_taken(self, settled):
-        gives = {(0, 1): (0.2, 0.9), (1, 1): (0.5, 0.9), (4, 1): (0.6, 0.9), (4, 2): (0.7, 0.5)}
-        assert chosen(settled(gives, 0.02, (2,))) == (4, 1)
 
 
 def test_outcomes_are_what_zero_shot_says_of_every_setting_and_of_the_tasks_beside(encoder, sae, runner):

@@ -29,6 +29,7 @@ from experiments.disentanglement.suppression import (
     Runner,
     Setting,
     by_count,
+    correct_under,
     worst_group,
 )
 from experiments.tables import MISSING
@@ -130,14 +131,15 @@ def correct_with_prompts(runner: Runner) -> Tensor:
 class Choice:
     """The settings chosen on the validation pictures of one task.
 
-    before: of the unchanged model; selected, compared: as `select_settings` returns them; sites: of the dictionaries;
-    anchors, probes: how tightly each of `PROBES` is held, and its weights (C, E); head_draws: draws of random heads.
+    before: of the unchanged model; selected: as `select_settings` returns it, from among `tried`; sites: of the
+    dictionaries; anchors, probes: how tightly each of `PROBES` is held, and its weights (C, E); head_draws: draws of
+    random heads.
     """
 
     runner: Runner
     before: Outcome
     selected: Mapping[tuple[str, str], Outcome]
-    compared: Sequence[Outcome]
+    tried: Sequence[Setting]
     sites: Sequence[str]
     anchors: Mapping[str, float]
     probes: Mapping[str, Tensor]
@@ -247,11 +249,13 @@ class Choice:
             "rival": self.best_baseline,
         }
 
-    def curve(self, method: str, site: str) -> list[tuple[int, float]]:
-        """(number of features, worst-group accuracy) of a method at a site, from 0 features on, at strength 1."""
-        same = [one for one in self.compared if one.setting.key == (method, site) and one.setting.strength == 1]
-        found = [(len(one.setting.features), self.worst(one.correct)) for one in same]
-        return [(0, self.worst(self.before.correct)), *found]
+    def curves(self, methods: Sequence[str], site: str) -> dict[str, list[tuple[int, float]]]:
+        """(number of features, worst-group accuracy) of each method at a site, from 0 features on, at strength 1."""
+        found = {method: [(0, self.worst(self.before.correct))] for method in methods}
+        some = [one for one in self.tried if one.method in found and one.site == site]
+        for setting, correct in zip(some, correct_under(some, self.runner) if some else (), strict=True):
+            found[setting.method].append((len(setting.features), self.worst(correct)))
+        return found
 
 
 def sample_of_each_group(task: Task, n: int = 8) -> list[int]:

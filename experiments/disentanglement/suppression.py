@@ -1,19 +1,19 @@
 """Suppression: zero-shot accuracy when features, neurons or directions are zeroed.
 
 Zero-ablation at all tokens, with the dictionary's error kept. `feature_choice` ranks the features; their number and
-strength are selected here, on the validation part of a `Protocol` only (ours: papers.md 2.6).
+strength are selected in `selection`, on the validation part of a `Protocol` only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from experiments.disentanglement.protocol import NearestText, Part, SubsetResults, Task
+from experiments.disentanglement.protocol import NearestText, SubsetResults, Task
 from lib.activations.reader import batches_of, read_batches
 from lib.devices import to_cpu
 from lib.encoders.encoder import Encoder
@@ -43,6 +43,11 @@ class Runner:
 
     def __len__(self) -> int:
         return len(self.task)
+
+    def subset(self, indices: Sequence[int]) -> Runner:
+        """A runner for these of the pictures, in this order."""
+        pixels = torch.cat(self.pixels)[list(indices)].split(BATCH) if len(indices) else ()
+        return Runner(self.encoder, self.task.subset(indices), list(pixels))
 
     def embeddings(self, variants: Sequence[Variant]) -> Tensor:
         """(variants, N, E), not normalised, on the CPU; blocks before an edit run once."""
@@ -155,56 +160,30 @@ def embedded(some: Sequence[Setting], runner: Runner) -> Tensor:
     return torch.stack(found)
 
 
-def outcomes(some: Sequence[Setting], runner: Runner, beside: dict[str, Runner] | None = None) -> list[Outcome]:
-    """Zero-shot classification under every setting; other tasks on the same pictures share the forward pass."""
-    own, found, seen = runner.zero_shot.predict(embedded(some, runner)) == runner.truth, {}, {}
-    for name, other in (beside or {}).items():
+def correct_under(some: Sequence[Setting], runner: Runner) -> Tensor:
+    """Which pictures zero-shot classification gets right under each setting: (S, N) bool."""
+    return runner.zero_shot.predict(embedded(some, runner)) == runner.truth
+
+
+def correct_beside(some: Sequence[Setting], others: Mapping[str, Runner]) -> list[dict[str, Tensor]]:
+    """For each setting, (M,) bool of each other task by name; tasks on the same pictures share the forward pass."""
+    found, seen = {}, {}
+    for name, other in others.items():
         pictures = id(other.pixels)
         seen[pictures] = embedded(some, other) if pictures not in seen else seen[pictures]
         found[name] = other.zero_shot.predict(seen[pictures]) == other.truth
-    return [
-        Outcome(setting, own[i], {name: right[i] for name, right in found.items()}) for i, setting in enumerate(some)
-    ]
+    return [{name: right[i] for name, right in found.items()} for i in range(len(some))]
+
+
+def outcomes(some: Sequence[Setting], runner: Runner, beside: Mapping[str, Runner] | None = None) -> list[Outcome]:
+    """Zero-shot classification under every setting, of the runner's task and of others."""
+    pairs = zip(some, correct_under(some, runner), correct_beside(some, beside or {}), strict=True)
+    return [Outcome(setting, own, others) for setting, own, others in pairs]
 
 
 def worst_group(correct: Tensor, group: Tensor) -> float:
     """Lowest accuracy of a group; correct, group: (N,)."""
     return min(float(correct[group == g].double().mean()) for g in group.unique())
-
-
-def select_settings(
-    part: Part,
-    some: Sequence[Setting],
-    runner: Runner,
-    ordinary: dict[str, Runner],
-    most_lost: float,
-    strengths: Sequence[float] = (),
-) -> tuple[dict[tuple[str, str], Outcome], list[Outcome]]:
-    """Select number and strength for each method and site on validation pictures; also returns all outcomes compared.
-
-    First the number of features, at zero; then the strength for that number, unless exact. The setting of the highest
-    worst-group accuracy is selected, among those that cost ordinary pictures at most `most_lost` of their mean accuracy
-    and the unchanged model (`NOTHING`); of equals, the one with fewest features. Raises ProtocolError for
-    other than validation pictures.
-    """
-    part.only_for("validation")
-    nothing, *found = outcomes([NOTHING, *some], runner, ordinary)
-
-    def winner(candidates: Sequence[Outcome]) -> Outcome:
-        least = nothing.mean_beside(ordinary).mean() - most_lost - 1e-9
-        allowed = [one for one in candidates if one.mean_beside(ordinary).mean() >= least]
-        return max(
-            [nothing, *allowed], key=lambda one: (worst_group(one.correct, runner.group), -len(one.setting.features))
-        )
-
-    keys = list(dict.fromkeys(one.setting.key for one in found))
-    selected = {key: winner([one for one in found if one.setting.key == key]) for key in keys}
-    chosen = [one.setting for one in selected.values() if one.setting.features and not one.setting.exact]
-    stronger = [replace(setting, strength=strength) for setting in chosen for strength in strengths]
-    more = outcomes(stronger, runner, ordinary) if stronger else []
-    for key, one in selected.items():
-        selected[key] = winner([one, *(other for other in more if other.setting.key == key)])
-    return selected, [nothing, *found, *more]
 
 
 @torch.no_grad()

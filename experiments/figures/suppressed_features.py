@@ -30,14 +30,18 @@ def task_pictures(parts: Mapping[str, Part], shown: Mapping[str, list[int]]) -> 
 def number_of_features(choices: Mapping[str, Choice]) -> go.Figure:
     """Worst-group accuracy on validation pictures over the number of features, at the layer chosen for features."""
     figure = side_by_side(list(choices), 0.03)
+    dashes = {"SAE": "solid", "neurons": "dot"}
+    lines = {
+        f"{what}: {rule}": {"color": colour, "dash": dash}
+        for what, dash in dashes.items()
+        for rule, colour in zip(RULES, PALETTE, strict=False)
+    }
     for column, choice in enumerate(choices.values(), start=1):
         site = choice.chosen["SAE"].site or choice.sites[0]
-        for what, dash in {"SAE": "solid", "neurons": "dot"}.items():
-            for rule, colour in zip(RULES, PALETTE, strict=False):
-                method = f"{what}: {rule}"
-                x, y = zip(*choice.curve(method, site), strict=True)
-                label = {"name": method, "legendgroup": method, "showlegend": column == 1}
-                figure.add_scatter(x=x, y=y, line={"color": colour, "dash": dash}, **label, row=1, col=column)
+        for method, points in choice.curves(list(lines), site).items():
+            x, y = zip(*points, strict=True)
+            label = {"name": method, "legendgroup": method, "showlegend": column == 1}
+            figure.add_scatter(x=x, y=y, line=lines[method], **label, row=1, col=column)
     figure.update_xaxes(title="features suppressed").update_yaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(title="worst-group accuracy", col=1)
     return figure.update_layout(height=430, legend=BELOW)
