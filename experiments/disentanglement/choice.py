@@ -253,7 +253,7 @@ class Choice:
         """(number of features, worst-group accuracy) of each method at a site, from 0 features on, at strength 1."""
         found = {method: [(0, self.worst(self.before.correct))] for method in methods}
         some = [one for one in self.tried if one.method in found and one.site == site]
-        for setting, correct in zip(some, correct_under(some, self.runner) if some else (), strict=True):
+        for setting, correct in zip(some, correct_under(some, self.runner), strict=True):
             found[setting.method].append((len(setting.features), self.worst(correct)))
         return found
 

@@ -71,7 +71,7 @@ class Contest:
         promising = [i for i, one in enumerate(some) if float(on_first[i].double().mean()) > bars[one.key]]
         some, correct = [some[i] for i in promising], torch.zeros(len(promising), len(self.runner), dtype=torch.bool)
         correct[:, self.first] = on_first[promising]
-        if len(self.rest) and some:
+        if len(self.rest):
             correct[:, self.rest] = correct_under(some, self.runners[1])
         above = [i for i, one in enumerate(some) if worst_group(correct[i], self.runner.group) > bars[one.key]]
         return [some[i] for i in above], correct[above]

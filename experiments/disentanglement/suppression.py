@@ -157,7 +157,7 @@ def embedded(some: Sequence[Setting], runner: Runner) -> Tensor:
             values = runner.embeddings([some[i].variant for i in members])
         for i, value in zip(members, values, strict=True):
             found[i] = value
-    return torch.stack(found)
+    return torch.stack(found) if found else torch.zeros(0, len(runner), runner.encoder.d_embed)
 
 
 def correct_under(some: Sequence[Setting], runner: Runner) -> Tensor:
