@@ -18,10 +18,11 @@ class ArchetypalObjective(SparseObjective):
 
     def start(self, points: Points) -> None:
         """Initialise each atom at one point: the first F, or F drawn by the seed. Raises ValueError for too few."""
-        n_features, wanted = self.sae.n_features, self.config.archetypes or 4 * self.sae.n_features
-        if wanted < n_features:
+        n_features, wanted = self.sae.n_features, self.config.archetypes
+        if wanted is not None and wanted < n_features:
             raise ValueError(f"archetypes = {wanted} are fewer than the F = {n_features} latents; raise archetypes.")
-        self.points = points(wanted)  # (n, d)
+        self.points = points(wanted) if wanted else points(4 * n_features, least=n_features)  # (n, d)
+        wanted = len(self.points)
         chosen = torch.arange(n_features)
         if self.config.init == "random":
             generator = torch.Generator().manual_seed(self.config.seed)

@@ -254,6 +254,15 @@ def test_from_data_all_seeds_begin_alike_and_at_random_they_do_not(kind):
     assert torch.equal(first("data", 0).W_enc, first("data", 0).W_dec.t())
 
 
+def test_archetypes_are_four_points_a_latent_or_all_that_a_small_store_has():
+    whole, config = sparse_world()[:], replace(SHORT, kind="archetypal", steps=2)
+    for rows, expected in ((300, 256), (100, 100)):
+        setup = lib.sae.training.Setup(ActivationStore.from_tensor(whole[:rows]), config, "cpu")
+        assert len(lib.sae.training.Run(config, setup, None, None).objective.points) == expected
+    with pytest.raises(ValueError, match="begin from 64 rows of the data, and the store has 63"):
+        train(ActivationStore.from_tensor(whole[:63]), config)
+
+
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_a_killed_run_resumes_bit_for_bit(kind, tmp_path, monkeypatch):
     store, config = sparse_world(), replace(SHORT, kind=kind, **VARIANTS[kind])

@@ -280,7 +280,7 @@ class ArchetypalConfig(SAEConfig):
 
     kind: str = "archetypal"
     archetypes: int | None = None
-    """Rows of the data that the decoder's rows are mixtures of; None: four for each latent."""
+    """Rows of the data that the decoder's rows are mixtures of; None: four for each latent, or all."""
     relaxation: float = 0.1
     """How far a decoder row may leave the points' convex hull, in units of the normalised input; 0: not at all. The
     authors' library has 1."""

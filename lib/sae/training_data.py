@@ -178,13 +178,17 @@ class Setup:
         centres = [geometric_median(part) for part in scaled(first, store.d, self.scales)]
         self.centre, self.b_dec = centres[0], centres[-1]
 
-    def points(self, n: int) -> Tensor:
-        """n rows of the data (n, d), minus b_dec and in the runs' units, the same for every seed of an SAE."""
+    def points(self, n: int, least: int | None = None) -> Tensor:
+        """n rows of the data (n, d), minus b_dec and in the runs' units, the same for every seed of an SAE.
+
+        Where the data have fewer, all of them, if they are `least` or more. Raises ValueError for too few.
+        """
         if self.target:
             raise ValueError(
                 "A transcoder's decoder does not begin from rows of its input: take init='random', and another kind "
                 "than archetypal."
             )
+        n = n if least is None else max(least, min(n, len(self._store)))
         if n > len(self._store):
             raise ValueError(
                 f"Training is to begin from {n} rows of the data, and the store has {len(self._store)}: extract more "

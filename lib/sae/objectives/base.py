@@ -10,8 +10,8 @@ from torch import Tensor
 from lib.sae.model import SAE
 from lib.sae.selection import Codes, PreActivations, by_latent, dot_products, weighted_sums
 
-Points = Callable[[int], Tensor]
-"""Function of n that returns n rows of the data (n, d), minus b_dec, in units of the normalised input."""
+Points = Callable[..., Tensor]
+"""Returns n rows of the data (n, d), minus b_dec, in units of the normalised input (`Setup.points`)."""
 
 
 class AuxiliaryGradients(NamedTuple):
