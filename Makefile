@@ -51,7 +51,7 @@ test: $(INSTALLED)  ## check everything: sources, lib, notebooks, and the render
 	@CORES=$(call q,$(CORES)) sh book/tools/test.sh
 
 test-long: $(INSTALLED)  ## what takes hours: kills, damaged files, stand-in hub; ends with how many of each it tried
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env -n $(call q,$(CORES)) --dist loadfile notebooks
+	@OMP_NUM_THREADS=1 $(BIN)/python -m book.tools.warm_kernels $(BIN)/python -m pytest -q --nbval-lax -n $(call q,$(CORES)) --dist loadfile notebooks
 	@HTML=build/check/html $(MAKE) --no-print-directory book PROFILE=check
 	@$(BIN)/python -m pytest -q tests/two_runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m long -n $(call q,$(CORES)) --dist loadfile --ignore tests/cuda tests

@@ -30,7 +30,8 @@ def snakemake(target: str, settings: Path, arguments: list[str], lock: IO) -> bo
 
     Jobs print to the terminal, Snakemake's own messages go to LOG.
     """
-    command = [sys.executable, "-m", "snakemake", target, "--configfile", str(settings)]
+    command = [sys.executable, "-m", "book.tools.warm_kernels"]
+    command += [sys.executable, "-m", "snakemake", target, "--configfile", str(settings)]
     command += [*arguments, "--rerun-incomplete", "--nolock", "--scheduler", "greedy"]
     with LOG.open("w") as log:
         status = supervised.run(command, held=lock, stderr=log)

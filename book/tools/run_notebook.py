@@ -26,14 +26,13 @@ from papermill.exceptions import PapermillExecutionError
 from book.tools.option_types import whole
 from book.tools.profiles import Profile
 from book.tools.shares import reserved
+from book.tools.warm_kernels import MEMORY, QUIET
 
 SHOWN_PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "transformers", "numpy", "pandas", "pillow", "scikit-learn", "plotly",
     "anywidget", "papermill", "jupyter-book", "snakemake",
 )  # fmt: skip
 WORTH_A_LINE = 1.0  # seconds; shorter cells finish without one
-QUIET = {"TQDM_MININTERVAL": "10", "TRANSFORMERS_VERBOSITY": "error"}
-"""For the kernel: progress every ten seconds, and no report of a checkpoint's weights beside its image tower."""
 HEARTBEAT = 20.0  # seconds of silence after which a running cell's last line is shown
 
 
@@ -112,9 +111,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def peak_memory_mb() -> int:
-    """The largest resident memory of any finished child process: the kernel's, or one of its workers'."""
+def peak_memory_mb(noted: Path) -> int:
+    """The largest resident memory of any finished child process: the kernel's, or one of its workers'.
+
+    noted: where the client of a forked kernel, which is no child of this process, has written it.
+    """
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    if noted.is_file():
+        peak = max(peak, int(noted.read_text()))
+        noted.unlink()
     return round(peak / 2**20 if sys.platform == "darwin" else peak / 2**10)
 
 
@@ -160,6 +165,8 @@ def _execute(job: Job, progress: Progress) -> Path:
     papermill_engines.register("book", _engine(progress))
     progress.say("started")
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(job.threads)))
+    memory = os.path.abspath(job.folder / "logs" / f".{job.name}.memory")
+    os.environ[MEMORY] = memory
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if job.data:
@@ -181,7 +188,7 @@ def _execute(job: Job, progress: Progress) -> Path:
             file.write("\n".join([error.source, *error.traceback]))
         raise
     notebook.metadata.papermill.output_path = str(target)
-    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(), "threads": job.threads}
+    record = {"environment": environment(), "peak_memory_mb": peak_memory_mb(Path(memory)), "threads": job.threads}
     notebook.metadata["monosemantic"] = record | {"slurm_job": os.environ.get("SLURM_JOB_ID")}
     papermill.iorw.write_ipynb(notebook, str(partial))
     partial.replace(target)

@@ -17,7 +17,7 @@ lint-imports --no-cache # the floors of the house: CONTRIBUTING.md
 
 step 'Unit tests'
 export OMP_NUM_THREADS=1 # as many processes as cores
-python -m pytest -q --durations 15 --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
+python -m book.tools.warm_kernels python -m pytest -q --durations 15 --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
 
 step 'The library and the notebooks on CUDA, emulated where there is none'
 python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
@@ -25,7 +25,7 @@ python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
 # every chapter runs in the book below; these run twice, the longer ones (training, suites, steering) in `make test-long`
 export RUN_TWICE='01_menagerie 04a_uniqueness 05_features 06a_steering_panel 90_scoreboard'
 step 'Notebooks with their default parameters'
-python -m pytest -q --nbval-lax --nbval-current-env -n "${CORES:-2}" --dist loadfile $(printf 'notebooks/%s.ipynb ' $RUN_TWICE)
+python -m book.tools.warm_kernels python -m pytest -q --nbval-lax -n "${CORES:-2}" --dist loadfile $(printf 'notebooks/%s.ipynb ' $RUN_TWICE)
 unset OMP_NUM_THREADS
 
 step 'The book, every chapter with its defaults'
