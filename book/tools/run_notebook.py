@@ -33,6 +33,7 @@ SHOWN_PACKAGES = (
     "anywidget", "papermill", "jupyter-book", "snakemake",
 )  # fmt: skip
 WORTH_A_LINE = 1.0  # seconds; shorter cells finish without one
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of NVIDIA's driver, of Windows' for Linux, of AMD's
 HEARTBEAT = 20.0  # seconds of silence after which a running cell's last line is shown
 
 
@@ -89,7 +90,6 @@ def _last_line(manager, index: int) -> str:
 def environment() -> dict:
     """Versions and hardware of this process, for the status page."""
     import psutil
-    import torch
 
     return {
         "python": platform.python_version(),
@@ -97,9 +97,17 @@ def environment() -> dict:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": _gpu(),
         "packages": {name: importlib.metadata.version(name) for name in SHOWN_PACKAGES},
     }
+
+
+def _gpu() -> str | None:
+    if sys.platform == "linux" and not any(map(os.path.exists, GPU_DEVICES)):
+        return None  # without importing torch, which takes seconds
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _processor() -> str:
