@@ -221,3 +221,25 @@ class TestPage:
     def test_a_page_without_a_plot_does_not_load_plotly(self):
         page = prepare_notebook(new_notebook(cells=[new_code_cell("1", outputs=[])]))
         assert "plotly" not in json.dumps(page)
+
+
+def test_a_short_plan_is_made_once_while_profile_and_options_are_the_same(project, monkeypatch, capsys):
+    from argparse import Namespace
+
+    from book.tools import build, plan
+    from book.tools.profiles import Profile
+
+    made = []
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(plan.Plan, "of", lambda profile: made.append(profile.name) or plan.Plan.of)
+    monkeypatch.setattr(plan, "needs_confirmation", lambda plans, here: False)
+    options = Namespace(executor="local", cores=1, tflops=None)
+    for cores in (1, 1, 2, 2):
+        assert build.confirmed([Profile("tiny", project)], Namespace(**vars(options) | {"cores": cores}))
+    assert len(made) == 2
+    write_profile(project, {"a": {"parameters": {"n": 5}}, "b": {}, "c": {}})
+    monkeypatch.setattr(plan, "needs_confirmation", lambda plans, here: True)
+    monkeypatch.setattr(plan, "show", lambda *_: "the plan")
+    for _ in range(2):  # a long one is shown each time
+        assert not build.confirmed([Profile("tiny", project)], options)
+    assert capsys.readouterr().out.split("\n") == ["the plan", "the plan", ""]

@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,6 @@ from typing import IO
 from book.tools import supervised
 from book.tools.executors import limits_here, on_slurm, on_this_machine, printing_logs
 from book.tools.option_types import positive, whole
-from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, needs_confirmation, show, size
 from book.tools.profiles import Profile, profiles_of_book
 from book.tools.shares import LIMITS
 from book.tools.site import check_target
@@ -54,10 +54,21 @@ def what_went_wrong(text: str) -> str:
 
 
 def confirmed(profiles: list[Profile], options: argparse.Namespace) -> bool:
-    """Whether the build is short enough to start; else print its plan and how to confirm it."""
-    plans = [Plan.of(profile) for profile in profiles]
-    here = machine(options.executor, options.cores, options.tflops)
+    """Whether the build is short enough to start; else print its plan and how to confirm it.
+
+    A plan that was short is not made again while the profiles and the options are the same.
+    """
+    asked = {profile.name: {name: profile.parameters(name) for name in profile.entries} for profile in profiles}
+    what = json.dumps([asked, options.executor, options.cores, options.tflops], default=str)
+    noted, digest = Path("build", profiles[0].name, ".short_plan"), hashlib.sha256(what.encode()).hexdigest()
+    if noted.is_file() and noted.read_text() == digest:
+        return True
+    from book.tools.plan import SHORT_HOURS, SMALL_BYTES, Plan, machine, needs_confirmation, show, size  # imports torch
+
+    plans, here = [Plan.of(profile) for profile in profiles], machine(options.executor, options.cores, options.tflops)
     if not needs_confirmation(plans, here):
+        noted.parent.mkdir(parents=True, exist_ok=True)
+        noted.write_text(digest)
         return True
     print(show(plans, here, profiles[0].root))
     print(

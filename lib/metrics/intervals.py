@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from lib.devices import check_finite, metric, rows_at_once, to_cpu
@@ -96,7 +96,7 @@ def jackknife_interval(value: float, replicates: Tensor, level: float = 0.95) ->
     """
     if len(replicates) < 2:
         return Interval(float(value))
-    reach = float(student.ppf((1 + level) / 2, len(replicates) - 1)) * jackknife_error(replicates)
+    reach = float(stdtrit(len(replicates) - 1, (1 + level) / 2)) * jackknife_error(replicates)
     return Interval(float(value), float(value) - reach, float(value) + reach)
 
 
