@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import nbformat
@@ -160,6 +161,16 @@ class TestRunner:
         assert executed.cells[-1].outputs[0].text.strip() == "41"
         assert executed.metadata.papermill.parameters == {"n": 41, "profile_dir": "../build/tiny"}
         assert executed.metadata.monosemantic.environment.packages.torch
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
+    def test_a_build_forks_its_kernels(self, project):
+        nbformat.write(notebook("import sys\nprint(sys.argv[0])"), project / "notebooks" / "a.ipynb")
+        write_profile(project, {"a": {}})
+        result = tool(project, "book.tools.build", "--cores", "1")
+        assert result.returncode == 0, result.stderr
+        executed = nbformat.read(project / "build/tiny/notebooks/a.ipynb", as_version=4)
+        assert executed.cells[-1].outputs[0].text == "ipykernel_launcher\n", "a fresh kernel: see `warm_kernels.fits`"
+        assert executed.metadata.monosemantic.peak_memory_mb > 20
 
     def test_a_kernel_reports_progress_seldom_and_no_weights_that_were_left_aside(self, project):
         bars = "from tqdm import tqdm\nimport time\nfor i in tqdm(range(30)): time.sleep(0.05)"

@@ -38,7 +38,7 @@ PACKAGES = (
 """What takes long to import, where the project imports it: nothing that asks at import whether it is in a notebook."""
 ASK_FOR_A_NOTEBOOK = ("tqdm.auto", "tqdm.autonotebook")  # imported by those above; a kernel imports them anew
 READ_AT_IMPORT = ("CUDA_", "HF_", "KMP_", "LD_", "OPENBLAS_", "PYTHON", "PYTORCH_", "TORCH", "TQDM_", "TRANSFORMERS_")
-"""Beginnings of the names of variables that packages read when they are imported."""
+"""Beginnings of the names of variables that packages read when they are imported; numbers of threads are set later."""
 QUIET = {"TQDM_MININTERVAL": "10", "TRANSFORMERS_VERBOSITY": "error"}
 """For kernels: progress every ten seconds, and no report of a checkpoint's weights beside its image tower."""
 CLIENT = Path(__file__).with_name("kernel_client.py")
@@ -117,8 +117,12 @@ class Server:
 
 def fits(wanted: Mapping[str, str], here: Mapping[str, str]) -> bool:
     """Whether packages imported in one environment are as they would be in the other."""
-    a, b = ({name: value for name, value in env.items() if name.startswith(READ_AT_IMPORT)} for env in (wanted, here))
-    return a == b
+
+    def read(env: Mapping[str, str]) -> dict[str, str]:
+        names = [name for name in env if name.startswith(READ_AT_IMPORT) and not name.endswith("_NUM_THREADS")]
+        return {name: env[name] for name in names}
+
+    return read(wanted) == read(here)
 
 
 def import_packages() -> None:
