@@ -23,9 +23,7 @@ SAMPLER = Path(__file__).with_name("kernel_sampler.py")
 def table(folder: Path) -> pd.DataFrame:
     """Seconds by chapter and kind, of the files that samplers wrote; the last row and column are sums."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    seconds = (
-        pd.DataFrame.from_dict(found, orient="index").fillna(0.0).drop(columns=IDLE, errors="ignore")
-    )
+    seconds = pd.DataFrame.from_dict(found, orient="index").fillna(0.0).drop(columns=IDLE, errors="ignore")
     seconds = seconds[seconds.sum().sort_values(ascending=False).index]
     seconds["all"] = seconds.sum(axis=1)
     seconds.loc["all"] = seconds.sum()

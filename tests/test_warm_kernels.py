@@ -3,13 +3,15 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 
 import psutil
 import pytest
 
-from book.tools.warm_kernels import MEMORY, fits
+from book.tools import kernel_client
+from book.tools.warm_kernels import ADDRESS, MEMORY, fits, has_gone
 
 WARM = [sys.executable, "-m", "book.tools.warm_kernels"]
 ASKED = """
@@ -41,6 +43,9 @@ def asked(**env):
     manager.shutdown_kernel()
     return answer
 
+for _ in range(10):  # on a slow machine the first ones do not wait until the packages are imported
+    if asked(OWN="")["forked"]:
+        break
 found = {{name: asked(**env) for name, env in json.loads(sys.argv[1]).items()}}
 manager, client = kernel()
 asleep = client.execute("import time; time.sleep(600)")
@@ -124,10 +129,32 @@ def test_what_packages_read_at_import_must_be_equal_and_the_rest_may_differ():
     assert not fits(here | {"PYTHONPATH": "/elsewhere"}, here)
 
 
+@linux
+def test_a_client_that_waits_too_long_starts_its_own_kernel_and_leaves_no_other(tmp_path, monkeypatch):
+    """A server that is importing for longer than a client waits finds that it has gone."""
+    monkeypatch.setattr(kernel_client, "PATIENCE", 0.2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen(1)
+        monkeypatch.setenv(ADDRESS, str(tmp_path / "socket"))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            with pytest.raises(TimeoutError):
+                kernel_client.ask(client)
+            connection, _ = listener.accept()
+            assert not has_gone(connection)  # its request is there to be read
+            connection.recv(1 << 20)
+            assert not has_gone(connection)
+        assert has_gone(connection)
+        connection.close()
+
+
 HANGING = """
 from jupyter_client.manager import start_new_kernel
 
 manager, client = start_new_kernel(kernel_name="python3")
+while client.execute_interactive("import sys; assert len(sys.argv[0]) < 20")["content"]["status"] == "error":
+    manager.shutdown_kernel()  # it did not wait until the packages were imported
+    manager, client = start_new_kernel(kernel_name="python3")
 show = lambda message: print(message["content"].get("text", ""), end="", flush=True)
 code = "import os, subprocess; print(os.getpid(), subprocess.Popen(['sleep', '600']).pid, flush=True)"
 client.execute_interactive(code, output_hook=show)

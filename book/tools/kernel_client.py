@@ -10,9 +10,12 @@ import socket
 import sys
 from contextlib import suppress
 
+PATIENCE = 20.0  # seconds; Jupyter waits 60 for a kernel, and the first one here for packages to be imported
+
 
 def ask(connection: socket.socket) -> int | None:
     """The process of the kernel that was forked for this one; None where this one is to be it."""
+    connection.settimeout(PATIENCE)
     connection.connect(os.environ["MV_WARM_KERNELS"])
     request = {"arguments": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}
     socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
@@ -41,8 +44,8 @@ def follow(kernel: int, connection: socket.socket) -> int:
 
 
 def main() -> None:
+    kernel = None
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        kernel = None
         with suppress(OSError, ValueError, KeyError):
             kernel = ask(connection)
         if kernel is not None:

@@ -84,7 +84,7 @@ class Server:
             if not self.imported:
                 import_packages()
                 self.imported = True
-            kernel = fork()
+            kernel = None if has_gone(connection) else fork()
             if kernel == 0:
                 for other in (self.listener, *self.kernels.values()):
                     other.close()
@@ -113,6 +113,16 @@ class Server:
             if process in self.kernels:
                 with suppress(OSError), self.kernels.pop(process) as connection:
                     connection.send(json.dumps([code, usage.ru_maxrss]).encode())
+
+
+def has_gone(connection: socket.socket) -> bool:
+    """Whether a client has lost its patience."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def fits(wanted: Mapping[str, str], here: Mapping[str, str]) -> bool:
