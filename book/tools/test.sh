@@ -17,7 +17,7 @@ lint-imports --no-cache # the floors of the house: CONTRIBUTING.md
 
 step 'Unit tests'
 export OMP_NUM_THREADS=1 # as many processes as cores
-python -m book.tools.warm_kernels python -m pytest -q --durations 15 --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
+python -m pytest -q --durations 15 --ignore tests/browser --ignore tests/cuda --ignore tests/two_runs -n "${CORES:-2}" --dist loadfile
 
 step 'The library and the notebooks on CUDA, emulated where there is none'
 python -m pytest -q tests/cuda -n "${CORES:-2}" --dist loadfile
