@@ -19,7 +19,7 @@ SEPARATORS = ",;\t|"
 
 
 def text_of(file: Path) -> tuple[str, str]:
-    """The text of a file and its encoding: UTF-8 with or without a BOM, UTF-16 with one, else Latin-1.
+    """The text of a file and its encoding: UTF-8 with or without a BOM, UTF-16 with one, else Windows' Latin-1.
 
     All line ends become \\n.
     """
@@ -34,7 +34,12 @@ def _decoded(file: Path, raw: bytes) -> tuple[str, str]:
     try:
         return raw.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
-        return raw.decode("latin-1"), "Latin-1"
+        try:
+            return raw.decode(
+                "cp1252"
+            ), "Latin-1"  # of Windows: has quotation marks where Latin-1 has control characters
+        except UnicodeDecodeError:
+            return raw.decode("latin-1"), "Latin-1"
 
 
 def read_csv(file: Path, **options: Any) -> "pd.DataFrame":
@@ -57,6 +62,7 @@ def read_facts(file: Path, pictures: Sequence[str]) -> "pd.DataFrame":
     separator, column = _layout(file, text)
     table, words = _columns(file, text, separator, column)
     names = table.pop(column).fillna("")
+    table.columns = [name.strip() for name in table.columns]
     rows, other_form = _matched(names, pictures)
     if not (rows >= 0).any():
         first = quoted(names.iloc[0])[1:-1] if len(names) else "missing"
@@ -117,10 +123,11 @@ def _layout(file: Path, text: str) -> tuple[str, str]:
     """The separator under which the first line has a column of file names, and that column."""
     for separator in SEPARATORS:
         with naming(file):
-            header = next(csv.reader(io.StringIO(text), delimiter=separator), [])
-        found = [name for known in FILE_COLUMNS for name in header if name.strip().lower() == known]
+            header = next(csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True), [])
+        names = [name.strip() for name in header]
+        found = [header[i] for known in FILE_COLUMNS for i, name in enumerate(names) if name.lower() == known]
         if found:
-            if twice := {name for name in header if header.count(name) > 1}:
+            if twice := {name for name in names if names.count(name) > 1}:
                 raise ValueError(f"{file} has several columns {quoted(min(twice))[1:-1]}; give each its own name.")
             return separator, found[0]
     raise ValueError(f"{file} does not say which picture a row is about; name the files in a column file_name.")
@@ -130,7 +137,7 @@ def _columns(file: Path, text: str, separator: str, column: str) -> tuple["pd.Da
     """The table, and (column, word, count) of words such as NA in text columns, which are not missing values."""
     import pandas as pd
 
-    options: dict[str, Any] = {"sep": separator, "dtype": {column: str}, "index_col": False}
+    options: dict[str, Any] = {"sep": separator, "dtype": {column: str}, "index_col": False, "skipinitialspace": True}
     with naming(file), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
@@ -140,7 +147,7 @@ def _columns(file: Path, text: str, separator: str, column: str) -> tuple["pd.Da
             raise ValueError(
                 f"{file} has rows of more values than its first line has names; quote values that hold a {separator!r}."
             ) from None
-    if separator == ";":
+    if separator != ",":
         for name in set(table.columns) - {column}:  # decimal commas, as in German or French tables
             texts = table[name].dropna().astype(str)
             if texts.str.fullmatch(r"[+-]?\d*,?\d+").all() and texts.str.contains(",").any():

@@ -65,6 +65,29 @@ def test_numbers_beside_semicolons_may_have_a_decimal_comma(read):
     assert facts["weight"].tolist() == [1.5, 2, 0.25]
 
 
+def test_numbers_beside_tabs_may_have_a_decimal_comma_too(read):
+    facts, _ = read("file_name\tweight\na.png\t1,5\nb.png\t2\nc.png\t0,25\n")
+    assert facts["weight"].tolist() == [1.5, 2, 0.25]
+
+
+def test_blanks_around_names_and_values_are_no_part_of_them(read):
+    facts, _ = read('file_name , place , weight\na.png, forest, 1.5\nb.png, sea, 2\nc.png, "the sea, deep", 3\n')
+    assert facts.to_dict("list") == {"place": ["forest", "sea", "the sea, deep"], "weight": [1.5, 2, 3]}
+
+
+def test_quotation_marks_of_windows_are_none_of_latin_1s_control_characters(read):
+    facts, _ = read(WHOLE.replace("forest", "“forêt”").encode("cp1252"))
+    assert facts["place"][0] == "“forêt”"
+
+
+def test_a_second_table_that_is_not_read_is_counted(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    for name in ("facts.csv", "metadata.csv"):
+        (tmp_path / name).write_text("file_name,place\na.png,sea\n")
+    with pytest.warns(UserWarning, match=r"1 file \(1 \.csv\), not read"):
+        load_images(f"folder:{tmp_path}")
+
+
 def test_a_separator_inside_quotes_is_part_of_a_value(read):
     facts, said = read('file_name,place\na.png,"forest, meadow"\nb.png,sea\nc.png,"the ""sea"""\n')
     assert facts["place"].tolist() == ["forest, meadow", "sea", 'the "sea"']

@@ -239,7 +239,7 @@ class ClassFolders(FileSource):
         with naming(readable(os.fspath(root))):
             files = FileList(pictures_below(root, left_out))
         present = [root / name for name in tables if (root / name).is_file()]
-        left_out -= Counter(table.suffix for table in present)
+        left_out -= Counter(table.suffix for table in present[:1])
         if not len(files):
             beside = f" but {counted(left_out)}" if left_out else ""
             folder = readable(os.fspath(root))
