@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from lib.images import pictures
 from lib.images.image_set import ImageError
@@ -73,6 +73,16 @@ def tiff(pixels: np.ndarray, order: str = "<", deflated: bool = False) -> bytes:
 def test_a_16_bit_grey_with_8_or_12_bits_inside_comes_out_right(tmp_path, white, dtype):
     image = Image.fromarray((GRADIENT * white).astype(dtype))
     assert np.abs(stored(image, tmp_path / "grey.tif")[..., 0] / 255 - GRADIENT).max() < 1.01 / 255
+
+
+@pytest.mark.parametrize("white", [255, 4095, 65535])
+def test_a_16_bit_tiff_whose_zero_is_white_is_no_negative(tmp_path, white):
+    file, tags = tmp_path / "scan.tif", TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0106] = 0  # WhiteIsZero
+    Image.fromarray(((1 - GRADIENT) * white).astype(np.uint16)).save(file, tiffinfo=tags)
+    with Image.open(file) as written:
+        assert written.tag_v2[0x0106] == 0
+    assert np.abs(np.asarray(read_picture(file, "it"))[..., 0] / 255 - GRADIENT).max() < 1.01 / 255
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 0.3), (0, 255), (0, 3000), (-1000, 3000), (0, 1e-3), (0, 1.02)])

@@ -21,7 +21,7 @@ STRIP = 1 << 20  # pixels that are converted at a time where that needs several 
 # Formats of Pillow that are not read: EPS runs Ghostscript and WMF what Windows has; Pillow only recognises BUFR, GRIB,
 # HDF5 and MPEG; the others are icons and the captions of press pictures.
 _REFUSED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "ICO", "CUR", "ICNS", "IPTC"})
-_ORIENTATION = 0x0112  # in EXIF
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 0x0106  # in EXIF and TIFF
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6", b"%PDF")
 # What Pillow raises for damaged files and damaged EXIF, by format.
 _UNREADABLE = (
@@ -151,9 +151,10 @@ def as_bytes(values: np.ndarray) -> np.ndarray:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode upright and in RGB, as `read_picture` says. Raises ValueError for one that is too large."""
     check_size(image)
+    flipped = np.uint8(255 * (getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0))  # a TIFF whose zero is white
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
-        return Image.fromarray(as_bytes(np.asarray(image))).convert("RGB")
+        return Image.fromarray(as_bytes(np.asarray(image)) ^ flipped).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     flat = Image.new("RGB", image.size)
