@@ -82,6 +82,16 @@ def test_a_named_pipe_is_not_waited_for(whole, tmp_path, family, name):
         load(family, folder)
 
 
+@FAMILIES
+@pytest.mark.parametrize("name", ["merges.txt", "special_tokens_map.json", "bpe.txt.gz"])
+def test_a_named_pipe_that_only_a_tokenizer_reads_is_not_waited_for(whole, tmp_path, family, name):
+    folder = shutil.copytree(whole[family], tmp_path / "copy")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(ValueError, match=rf"{name} is a named pipe"):
+        load(family, folder)
+
+
 def changed(path: Path, change) -> None:
     """Let `change` alter the settings in a file."""
     settings = json.loads(path.read_text())

@@ -19,9 +19,11 @@ _LARGEST_OTHER = 1 << 24  # of all other integers: a vocabulary has up to 262,14
 
 
 def check_settings(folder: Path) -> None:
-    """Raises ValueError for settings in a folder that are damaged, absurd, or ask to run code."""
-    for path in sorted(folder.glob("*.json")):
-        if "config" in path.name:
+    """Raises ValueError for settings in a folder that are damaged, absurd, or ask to run code; and for named pipes."""
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():  # reading merges.txt would block
+            ordinary_file(path)
+        if "config" in path.name and path.suffix == ".json":
             settings = read_json(path)
             refuse_code(settings, path)
             for name, value in _numbers(settings):

@@ -133,11 +133,7 @@ def load_model(source: str, model_class: type, config, options: dict) -> nn.Modu
     """`model_class.from_pretrained(source, **options)` from safetensors only. Raises ValueError for missing weights."""
     with _quietly():
         model, report = model_class.from_pretrained(
-            source,
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
+            source, config=config, use_safetensors=True, output_loading_info=True, **options
         )
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(_NEVER_READ))
     if missing:
