@@ -77,7 +77,7 @@ rule book:
     params:
         profiles={name: profile.left_out for name, profile in profiles.items()},
     shell:
-        "{sys.executable:q} -m book.tools.render --profile {PROFILE:q} --out {HTML:q} 2>&1"
+        "{sys.executable:q} -m book.tools.render --profile {PROFILE:q} --out={HTML:q} 2>&1"
 
 
 rule notebook:

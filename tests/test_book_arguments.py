@@ -53,3 +53,27 @@ def test_a_taken_port_is_not_announced(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert "cannot be used" in said.err
     assert not said.out
+
+
+def test_a_folder_without_a_book_is_not_served(tmp_path, monkeypatch, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr("sys.argv", ["serve", f"--html={tmp_path / 'site'}", f"--port={port}"])
+    assert serve.main() == 2
+    said = capsys.readouterr()
+    assert "there is no book in" in said.err
+    assert not said.out
+
+
+def test_the_folder_of_pages_is_one_argument_of_the_renderer_whatever_its_name_begins_with(root):
+    assert "--out={HTML:q}" in (root / "Snakefile").read_text()
+
+
+@pytest.mark.parametrize("tool", [build, live, plan])
+def test_too_long_a_name_of_a_profile_is_one_sentence(tool, root, monkeypatch, capsys, tmp_path):
+    (tmp_path / "profiles").symlink_to(root / "profiles")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["tool", f"--profile={'a' * 300}"])
+    assert tool.main()
+    assert "is not a valid profile name" in capsys.readouterr().err

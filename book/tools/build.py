@@ -136,7 +136,7 @@ def main() -> int:
             print("The build was ended; finished notebooks are kept.", file=sys.stderr)
             return 128 + ended.signal
     print(f"The book is ready ({time.monotonic() - began:.0f} s).")
-    print(f"Open {(options.html / 'index.html').resolve().as_uri()} or run `make serve`.")
+    print(f"Open {(options.html.expanduser() / 'index.html').resolve().as_uri()} or run `make serve`.")
     return 0
 
 

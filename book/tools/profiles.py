@@ -22,7 +22,7 @@ import yaml
 from book.tools.parameters_cell import Declared, declared_parameters
 from experiments.parameters import kind_of, read
 
-NAME = re.compile(r"\w[\w.-]*")  # of a profile or a notebook, used in paths
+NAME = re.compile(r"\w[\w.-]{,99}")  # of a profile or a notebook, used in paths
 PROFILE_KEYS = {
     "title": "a text", "extends": "a text", "also": "a list of texts", "data": "a text",
     "leave_out": "a mapping of texts", "shared": "a mapping", "notebooks": "a mapping",
@@ -95,7 +95,9 @@ class Profile:
     def _read(self, name: str) -> dict:
         path = self.root / "profiles" / f"{name}.yaml"
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not a valid profile name: use letters, digits, dots, - and _ only.")
+            raise ValueError(
+                f"{name!r} is not a valid profile name: use up to 100 letters, digits, dots, - and _ only."
+            )
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
             raise ValueError(f"There is no profile {name!r}: choose one of {known}, or write profiles/{name}.yaml.")
