@@ -34,12 +34,11 @@ def _decoded(file: Path, raw: bytes) -> tuple[str, str]:
     try:
         return raw.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
-        try:
-            return raw.decode(
-                "cp1252"
-            ), "Latin-1"  # of Windows: has quotation marks where Latin-1 has control characters
-        except UnicodeDecodeError:
-            return raw.decode("latin-1"), "Latin-1"
+        pass
+    try:
+        return raw.decode("cp1252"), "Latin-1"  # Windows': quotation marks where Latin-1 has control characters
+    except UnicodeDecodeError:
+        return raw.decode("latin-1"), "Latin-1"
 
 
 def read_csv(file: Path, **options: Any) -> "pd.DataFrame":
