@@ -60,8 +60,7 @@ def read_facts(file: Path, pictures: Sequence[str]) -> "pd.DataFrame":
     text, encoding = text_of(file)
     separator, column = _layout(file, text)
     table, words = _columns(file, text, separator, column)
-    names = table.pop(column).fillna("")
-    table.columns = [name.strip() for name in table.columns]
+    names, table.columns = table.pop(column).fillna(""), [name.strip() for name in table.columns if name != column]
     rows, other_form = _matched(names, pictures)
     if not (rows >= 0).any():
         first = quoted(names.iloc[0])[1:-1] if len(names) else "missing"

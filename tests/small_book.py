@@ -37,7 +37,7 @@ with open("ran.txt", "a") as log:
 PUBLISH = """
 from book.tools.profiles import Profile
 from book.tools.site import publish, stamp_of
-profile, html = Profile(sys.argv[2]), Path(sys.argv[4])
+profile, html = Profile(sys.argv[2]), Path(sys.argv[3].removeprefix("--out="))
 publish(target.parent, html, stamp_of(profile, html))
 """
 
